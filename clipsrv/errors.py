@@ -1,0 +1,247 @@
+"""Everything that can go wrong, in domain words. Knows nothing of HTTP: statuses live in server/errors.py.
+
+ClipsrvError
+├── StartError                     the process cannot start; `exit_status` is the process's own
+│   ├── ConfigError       2
+│   ├── ModelError        3        (ModelNotFoundError, ModelCorruptError)
+│   ├── AddressError      4
+│   └── DeviceError       5
+├── InvalidRequestError            the envelope is wrong
+│   ├── EmptyBodyError · MissingImageError · EmptyBatchError · UnexpectedFieldError · DuplicateFieldError
+│   ├── MalformedMultipartError · UnsupportedPartEncodingError
+│   ├── InvalidJsonError · InvalidFieldError · InvalidBase64Error · InvalidTextError · UnknownOptionError
+│   ├── BodyTooLargeError · TooManyImagesError · TooManyTextsError · TooManyPartsError
+│   ├── UnsupportedMediaTypeError · UnsupportedContentEncodingError · NotAcceptableError
+│   └── RequestTimeoutError
+├── ImageError                     the envelope is fine, the picture is not
+│   ├── EmptyImageError · NotAnImageError · UnsupportedImageFormatError · TruncatedImageError
+│   └── InvalidImageError · ImageTooLargeError · AspectRatioTooLargeError
+├── BadImagesError                 one or more ImageErrors of one request, with their places
+├── TextTowerMissingError          the model has no text tower, or it was left unloaded
+├── OverloadedError                no slots, or too many bytes in flight; knows when to come back
+├── StartingError · ShuttingDownError
+├── DeadlineExceededError
+└── EngineError                    inference itself
+    └── OutOfMemoryError · InferenceFailedError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class ClipsrvError(Exception):
+    """Base of all. `code` is stable and machine-readable; the message is one sentence that says what to do."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: Mapping[str, Any] = details
+
+
+class StartError(ClipsrvError):
+    exit_status: ClassVar[int] = 1
+
+
+class ConfigError(StartError):
+    code = "invalid_config"
+    exit_status = 2
+
+
+class ModelError(StartError):
+    code = "model_error"
+    exit_status = 3
+
+
+class ModelNotFoundError(ModelError):
+    code = "unknown_model"
+
+
+class ModelCorruptError(ModelError):
+    code = "model_corrupt"
+
+
+class AddressError(StartError):
+    code = "address_unavailable"
+    exit_status = 4
+
+
+class DeviceError(StartError):
+    code = "device_unavailable"
+    exit_status = 5
+
+
+class InvalidRequestError(ClipsrvError):
+    code = "invalid_request"
+
+
+class EmptyBodyError(InvalidRequestError):
+    code = "empty_body"
+
+
+class MissingImageError(InvalidRequestError):
+    code = "missing_image"
+
+
+class EmptyBatchError(InvalidRequestError):
+    code = "empty_batch"
+
+
+class UnexpectedFieldError(InvalidRequestError):
+    code = "unexpected_field"
+
+
+class DuplicateFieldError(InvalidRequestError):
+    code = "duplicate_field"
+
+
+class MalformedMultipartError(InvalidRequestError):
+    code = "malformed_multipart"
+
+
+class UnsupportedPartEncodingError(InvalidRequestError):
+    code = "unsupported_part_encoding"
+
+
+class InvalidJsonError(InvalidRequestError):
+    code = "invalid_json"
+
+
+class InvalidFieldError(InvalidRequestError):
+    code = "invalid_field"
+
+
+class InvalidBase64Error(InvalidRequestError):
+    code = "invalid_base64"
+
+
+class InvalidTextError(InvalidRequestError):
+    code = "invalid_text"
+
+
+class UnknownOptionError(InvalidRequestError):
+    code = "unknown_option"
+
+
+class BodyTooLargeError(InvalidRequestError):
+    code = "body_too_large"
+
+
+class TooManyImagesError(InvalidRequestError):
+    code = "too_many_images"
+
+
+class TooManyTextsError(InvalidRequestError):
+    code = "too_many_texts"
+
+
+class TooManyPartsError(InvalidRequestError):
+    code = "too_many_parts"
+
+
+class UnsupportedMediaTypeError(InvalidRequestError):
+    code = "unsupported_media_type"
+
+
+class UnsupportedContentEncodingError(InvalidRequestError):
+    code = "unsupported_content_encoding"
+
+
+class NotAcceptableError(InvalidRequestError):
+    code = "not_acceptable"
+
+
+class RequestTimeoutError(InvalidRequestError):
+    code = "request_timeout"
+
+
+class ImageError(ClipsrvError):
+    code = "invalid_image"
+
+
+class EmptyImageError(ImageError):
+    code = "empty_image"
+
+
+class NotAnImageError(ImageError):
+    code = "not_an_image"
+
+
+class UnsupportedImageFormatError(ImageError):
+    code = "unsupported_image_format"
+
+
+class TruncatedImageError(ImageError):
+    code = "truncated_image"
+
+
+class InvalidImageError(ImageError):
+    code = "invalid_image"
+
+
+class ImageTooLargeError(ImageError):
+    code = "image_too_large"
+
+
+class AspectRatioTooLargeError(ImageError):
+    code = "aspect_ratio_too_large"
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """One picture of a request that could not be used. `index` counts from 0 in the order sent."""
+
+    index: int
+    error: ImageError
+
+
+class BadImagesError(ClipsrvError):
+    """Raised for a whole request; `bad` is ordered by index and never empty."""
+
+    code = "invalid_image"
+
+    def __init__(self, bad: Sequence[BadImage]) -> None:
+        super().__init__(bad[0].error.message if len(bad) == 1 else f"{len(bad)} images cannot be used.")
+        self.bad = tuple(bad)
+
+
+class TextTowerMissingError(ClipsrvError):
+    code = "no_text_tower"
+
+
+class OverloadedError(ClipsrvError):
+    """`retry_after` is in seconds, computed from the queue and the measured throughput."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StartingError(ClipsrvError):
+    code = "starting"
+
+
+class ShuttingDownError(ClipsrvError):
+    code = "shutting_down"
+
+
+class DeadlineExceededError(ClipsrvError):
+    code = "deadline_exceeded"
+
+
+class EngineError(ClipsrvError):
+    code = "inference_failed"
+
+
+class OutOfMemoryError(EngineError):
+    code = "out_of_memory"
+
+
+class InferenceFailedError(EngineError):
+    code = "inference_failed"
