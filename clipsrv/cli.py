@@ -1,0 +1,123 @@
+"""Arguments to Config to run. Heavy imports stay inside the command that needs them, so that --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+from clipsrv import __version__
+from clipsrv.config import Config, flag, from_environment, parse, unknown_variables, variable
+from clipsrv.errors import DeviceError, StartError
+
+logger = logging.getLogger("clipsrv")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command named first in `argv`, or `serve`; the exit status of StartError's kind on failure."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS[arguments.pop(0)][0] if arguments and arguments[0] in COMMANDS else _serve
+    # Pillow warns of oddities in words taken from the picture. What is dangerous raises, or is refused by its size.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        return command(arguments)
+    except StartError as error:
+        print(f"clipsrv: {error.message}", file=sys.stderr)
+        return error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        print(
+            "clipsrv: onnxruntime is not installed: pip install 'clipsrv[cpu]' (or [gpu], [openvino])", file=sys.stderr
+        )
+        return DeviceError.exit_status
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    """The parser of `serve`: one flag for each field of Config."""
+    others = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m clipsrv",
+        usage="%(prog)s [serve] [options]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Serves CLIP embeddings of images and texts over HTTP.\n\ncommands:\n" + others,
+        epilog="Every option can also be set by the variable in brackets; the option wins.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"clipsrv {__version__}")
+    for item in fields(Config):
+        text = f"{item.metadata['help']} (default: {str(item.default).lower()}) [{variable(item.name)}]"
+        if isinstance(item.default, bool):
+            parser.add_argument(flag(item.name), action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            choices = ",".join(item.metadata["choices"])
+            metavar = f"{{{choices}}}" if choices else type(item.default).__name__.upper()
+            parser.add_argument(flag(item.name), default=None, metavar=metavar, help=text.replace("%", "%%"))
+    return parser
+
+
+def read_config(argv: Sequence[str]) -> Config:
+    """Config of flags over CLIPSRV_* variables over defaults. Raises ConfigError."""
+    given = vars(serve_parser().parse_args(argv))
+    values = from_environment()
+    for item in fields(Config):
+        value = given[item.name]
+        if value is not None:
+            values[item.name] = value if isinstance(value, bool) else parse(item, value)
+    return Config(**values)
+
+
+def _serve(argv: Sequence[str]) -> int:
+    config = read_config(argv)
+
+    from clipsrv.server.logs import set_up
+
+    set_up(config.log_level, config.log_format)
+    for name in unknown_variables():
+        logger.warning("%s is set but is no setting of clipsrv: misspelt?", name)
+
+    if any(argument.startswith("--api-keys") for argument in argv):
+        logger.warning("--api-keys shows the keys to everyone who can list processes: use --api-key-file")
+
+    import asyncio
+
+    from clipsrv.server.lifecycle import serve
+
+    try:
+        asyncio.run(serve(config))
+    finally:
+        logging.shutdown()  # what was logged is written before the last word on stderr
+    # Decoding and inference threads cannot be stopped; what they still do is of no use to anyone.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    config = read_config(argv)
+
+    from clipsrv import doctor
+
+    return doctor.run(config)
+
+
+def _embed(argv: Sequence[str]) -> int:
+    from clipsrv.bulk.command import add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="python -m clipsrv embed", description="Embeds image files without a server.", allow_abbrev=False
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "serve": (_serve, "serve over HTTP (the default)"),
+    "doctor": (_doctor, "say what this machine has, what would run and how fast; takes the options of serve"),
+    "embed": (_embed, "embed image files without a server; see embed --help"),
+}

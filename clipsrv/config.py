@@ -1,0 +1,156 @@
+"""Every setting, once: a field is a flag is a CLIPSRV_* variable. Checked when built.
+
+Knows nothing of what the settings do; an error names the variable to change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from clipsrv.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda", "coreml", "mps", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+_MIB = 2**20
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
+    """A field with what the command line needs of it: one line of help and the values allowed.
+
+    What is `secret` is shown nowhere, and may be left out but not be empty.
+    """
+    facts = {"help": help, "low": low, "high": high, "choices": choices, "secret": secret}
+    return field(default=default, metadata=facts, repr=not secret)
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to serve. Sizes in bytes, times in seconds. Raises ConfigError naming the variable that is out of range."""
+
+    model: str = setting("vit-b-32", "model to serve: a folder of --models-dir")
+    models_dir: str = setting("onnx_models", "folder of converted models")
+    device: str = setting("auto", "where to compute; mps is coreml", choices=DEVICES)
+    precision: str = setting(
+        "auto", "arithmetic of the model; auto never changes vectors noticeably", choices=PRECISIONS
+    )
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every network")
+    port: int = setting(5000, "port to listen on; 0 takes a free one", low=0, high=65535)
+    threads: int = setting(0, "threads for one inference; 0 takes the cores this process may use", low=0, high=1024)
+    decode_threads: int = setting(0, "threads that decode images; 0 takes the cores", low=0, high=1024)
+    max_batch_size: int = setting(8, "images computed together at most; more helps GPUs only", low=1, high=1024)
+    max_queue: int = setting(256, "images accepted and not yet answered, over all requests", low=1, high=1_000_000)
+    max_queue_per_caller: int = setting(
+        0, "of these, images of one caller (API key or address); 0 takes three quarters", low=0, high=1_000_000
+    )
+    max_images: int = setting(64, "images (or texts) in one request", low=1, high=100_000)
+    max_body_bytes: int = setting(128 * _MIB, "bytes of one request's body", low=1024)
+    max_bytes_in_flight: int = setting(512 * _MIB, "bytes of all bodies being held", low=1024)
+    max_image_bytes: int = setting(20 * _MIB, "bytes of one encoded image", low=64)
+    max_pixels: int = setting(50_000_000, "pixels of one image; 16 million for GIF, WebP, AVIF", low=1)
+    max_pixels_in_flight: int = setting(100_000_000, "pixels being decoded at once", low=1)
+    max_aspect_ratio: int = setting(200, "long side of an image by its short side", low=1, high=10_000)
+    max_connections: int = setting(2048, "open connections; more are closed at once", low=1)
+    header_timeout: float = setting(
+        10.0, "seconds for a request's head, of idleness, and of a pause in a body", low=0.1
+    )
+    body_timeout: float = setting(30.0, "seconds for a request's body, beside those of --min-upload-rate", low=0.1)
+    min_upload_rate: int = setting(500_000, "bytes of a body that give it one second more", low=1)
+    answer_timeout: float = setting(30.0, "seconds for a caller to take its answer", low=0.1)
+    deadline: float = setting(60.0, "seconds for a request once its body is read", low=0.1)
+    probe_after: float = setting(60.0, "seconds without an inference after which one is made, for /health", low=0.1)
+    grace: float = setting(20.0, "seconds to finish accepted work after SIGTERM", low=0)
+    exif_orientation: bool = setting(True, "turn photos as their EXIF orientation says")
+    fast_decode: bool = setting(False, "decode large JPEGs at reduced size: faster, slightly other vectors")
+    text: bool = setting(True, "load the text tower; --no-text saves its memory")
+    api_keys: str = setting("", "API keys, separated by commas; better in --api-key-file", secret=True)
+    api_key_file: str = setting("", "file of API keys, one a line")
+    auth_failures: int = setting(10, "wrong keys a second from one address before it must wait; 0 never", low=0)
+    allowed_hosts: str = setting("", "names by which callers may address the server, by commas; * for any")
+    allowed_origins: str = setting("", "web pages' origins that may ask from a browser, by commas; * for any")
+    log_format: str = setting("text", "log lines for people or for programs", choices=("text", "json"))
+    log_level: str = setting("info", "least important messages shown", choices=("debug", "info", "warning", "error"))
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check(item, getattr(self, item.name))
+        if self.max_queue < self.max_images:
+            raise ConfigError(
+                f"CLIPSRV_MAX_QUEUE is {self.max_queue}, less than CLIPSRV_MAX_IMAGES {self.max_images}: "
+                "such a request could never be accepted."
+            )
+        if 0 < self.max_queue_per_caller < self.max_images:
+            raise ConfigError("CLIPSRV_MAX_QUEUE_PER_CALLER must be at least CLIPSRV_MAX_IMAGES, or 0.")
+        if self.max_pixels_in_flight < self.max_pixels:
+            raise ConfigError("CLIPSRV_MAX_PIXELS_IN_FLIGHT must be at least CLIPSRV_MAX_PIXELS.")
+
+    @property
+    def queue_per_caller(self) -> int:
+        """`max_queue_per_caller` with its default worked out."""
+        return self.max_queue_per_caller or max(3 * self.max_queue // 4, self.max_images)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    return f"CLIPSRV_{name.upper()}"
+
+
+def flag(name: str) -> str:
+    """The command line's flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def parse(item: Field[Any], text: str) -> Any:
+    """A field's value from text. Raises ConfigError."""
+    kind: type[Any] = type(item.default)
+    if item.metadata["secret"] and not text.strip():
+        raise ConfigError(f"{variable(item.name)} ({flag(item.name)}) is empty; leave it out for none.")
+    try:
+        if kind is bool:
+            return {
+                "1": True,
+                "true": True,
+                "yes": True,
+                "on": True,
+                "0": False,
+                "false": False,
+                "no": False,
+                "off": False,
+            }[text.strip().lower()]
+        return kind(text)
+    except (KeyError, ValueError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise ConfigError(f"{variable(item.name)} ({flag(item.name)}) is {text!r}; it must be {wanted}.") from None
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Values of the fields whose variables are set. Raises ConfigError for one that cannot be read."""
+    by_variable = {variable(item.name): item for item in fields(Config)}
+    return {item.name: parse(item, environment[name]) for name, item in by_variable.items() if name in environment}
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """CLIPSRV_* variables that are no setting: most likely misspelt."""
+    known = {variable(item.name) for item in fields(Config)}
+    return sorted(name for name in environment if name.startswith("CLIPSRV_") and name not in known)
+
+
+def _check(item: Field[Any], value: Any) -> None:
+    low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
+    allowed = None
+    if choices and value not in choices:
+        allowed = "one of " + ", ".join(choices)
+    elif (low is not None and not value >= low) or (high is not None and not value <= high):
+        allowed = f"{low:,} or more" if high is None else f"from {low:,} to {high:,}"
+    if allowed:
+        raise ConfigError(f"{variable(item.name)} ({flag(item.name)}) is {value!r}; it must be {allowed}.")

@@ -1,0 +1,156 @@
+"""`python -m clipsrv doctor`: what this machine has, what would run, how fast, and the one thing to change.
+
+Uses the server's own decisions (model.py, session.py), so it cannot promise what the server would not do.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from clipsrv import __version__
+from clipsrv.config import Config
+from clipsrv.errors import StartError
+from clipsrv.machine import cpu_features, cpu_name, memory_limit, physical_memory, usable_cores
+from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
+from clipsrv.model import KNOWN_MODELS, Model, find_model, load_model
+from clipsrv.session import PROVIDERS
+
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-silicon")
+#: Seconds of the measured run at each batch size.
+_MEASURE = 2.0
+
+
+def run(config: Config) -> int:
+    """Prints the report to standard output; 0 if the configured model would be served, else 1."""
+    for title, lines in (("machine", _machine()), ("runtime", _runtime()), ("models", _models(config))):
+        _print(title, lines)
+    try:
+        model = _load(config)
+    except StartError as error:
+        _print("would run", [f"nothing: {error.message}"])
+        _print("change this", [_advice(config, None)])
+        return 1
+    _print("would run", _chosen(model, config))
+    _print("change this", [_advice(config, model)])
+    return 0
+
+
+def _machine() -> Iterator[str]:
+    yield f"clipsrv {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield f"{cpu_name()}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
+    yield f"CPU features that matter here: {', '.join(cpu_features()) or 'none known'}"
+    limit = memory_limit()
+    yield f"memory {physical_memory() / 2**30:.1f} GiB" + (f", cgroup limit {limit / 2**30:.1f} GiB" if limit else "")
+
+
+def _runtime() -> Iterator[str]:
+    installed = list(_installed())
+    yield ", ".join(f"{name} {number}" for name, number in installed) or "no onnxruntime package"
+    if len(installed) > 1:
+        yield "MORE THAN ONE is installed and they overwrite one another: uninstall all, then install exactly one"
+    available = ort.get_available_providers()
+    for device, provider in PROVIDERS.items():
+        yield f"{device}: {'built in' if provider in available else 'not in this onnxruntime: ' + _cure(device)}"
+
+
+def _models(config: Config) -> Iterator[str]:
+    models = list_models(Path(config.models_dir))
+    for name, manifest in models.items():
+        yield f"{name}: {_facts(manifest)}; {_checksums(Path(config.models_dir) / name, manifest)}"
+    if not models:
+        yield f"none in {config.models_dir}; make one with: python -m conversions {KNOWN_MODELS[0]}"
+
+
+def _chosen(model: Model, config: Config) -> Iterator[str]:
+    yield (
+        f"{config.model} on {model.device}, {model.precision}, {model.threads} threads, "
+        f"batches of up to {config.max_batch_size}, text {'on' if model.text_encoder else 'off'}"
+    )
+    for batch_size in sorted({1, min(8, config.max_batch_size), config.max_batch_size}):
+        yield f"batch {batch_size:>3}: {_images_per_second(model, batch_size):.1f} images/s (model alone, no decoding)"
+    if _port_is_taken(config):
+        yield f"but port {config.port} on {config.host} is in use: choose another with --port"
+
+
+def _load(config: Config) -> Model:
+    folder = find_model(Path(config.models_dir), config.model)
+    threads = config.threads or usable_cores()
+    return load_model(folder, device=config.device, precision=config.precision, threads=threads, text=config.text)
+
+
+def _images_per_second(model: Model, batch_size: int) -> float:
+    size = model.manifest.preprocess.crop_size
+    batch = np.zeros((batch_size, 3, size, size), np.float32)
+    model.image_encoder.encode(batch)
+    runs, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < _MEASURE:
+        model.image_encoder.encode(batch)
+        runs += 1
+    return runs * batch_size / elapsed
+
+
+def _advice(config: Config, model: Model | None) -> str:
+    """The single most useful change, by what was found."""
+    installed = dict(_installed())
+    if len(installed) > 1:
+        return f"pip uninstall {' '.join(installed)}, then pip install one of 'clipsrv[cpu]', '[gpu]' or '[openvino]'"
+    if model is None:
+        return "see the reason above"
+    features = cpu_features()
+    if _port_is_taken(config):
+        return f"the port: --port {config.port + 1}"
+    if model.device == "cpu" and {"avx512_bf16", "amx_bf16"} & set(features):
+        return "this CPU computes bf16: pip install 'clipsrv[openvino]', then --device openvino --precision bf16"
+    if model.device == "cpu" and config.model in KNOWN_MODELS[2:]:
+        return f"{config.model} is slow on a CPU: use a GPU, or --model vit-b-32"
+    return "nothing"
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    for name in _RUNTIMES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def _facts(manifest: ModelManifest) -> str:
+    precisions = ", ".join(sorted(manifest.towers["vision"].variants))
+    return f"{manifest.dimensions} dimensions, {precisions}" + (", text" if TEXT in manifest.towers else "")
+
+
+def _checksums(folder: Path, manifest: ModelManifest) -> str:
+    try:
+        verify_files(folder, manifest)
+    except StartError as error:
+        return error.message
+    return "checksums right"
+
+
+def _cure(device: str) -> str:
+    extra = {"cuda": "gpu", "openvino": "openvino"}.get(device)
+    return f"pip install 'clipsrv[{extra}]' instead" if extra else "it comes with onnxruntime on a Mac"
+
+
+def _port_is_taken(config: Config) -> bool:
+    try:
+        with socket.create_server((config.host, config.port)):
+            return False
+    except OSError:
+        return True
+
+
+def _print(title: str, lines: Iterator[str] | list[str]) -> None:
+    for number, line in enumerate(lines):
+        print(f"{title if number == 0 else '':<12} {line}")
+        sys.stdout.flush()

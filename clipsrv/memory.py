@@ -1,0 +1,26 @@
+"""How much memory the settings allow at most, so that a limit can be set with reason. Explained in docs/limits.md."""
+
+from __future__ import annotations
+
+from clipsrv.config import Config
+
+#: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
+DECODE_BYTES_PER_PIXEL = 16
+#: Bytes aiohttp and asyncio may hold of a connection before anything is asked of it.
+CONNECTION_BYTES = 128 * 1024
+#: Copies of a body there may be at once: the form and its parts, or JSON text and what it encodes.
+BODY_COPIES = 2
+
+
+def memory_bound(config: Config, crop_size: int) -> int:
+    """Bytes beyond those of the idle server that requests can take together, whatever is sent.
+
+    `crop_size` is the model's image side in pixels.
+    """
+    pixel_values = 3 * 4 * crop_size**2
+    return (
+        BODY_COPIES * config.max_bytes_in_flight
+        + DECODE_BYTES_PER_PIXEL * config.max_pixels_in_flight
+        + pixel_values * (config.max_queue + 2 * config.max_batch_size)
+        + CONNECTION_BYTES * config.max_connections
+    )

@@ -1,0 +1,25 @@
+"""What the work tells whoever counts it. The base class counts nothing; the server's metrics fill it in.
+
+Knows nothing of Prometheus or HTTP. Methods must be quick and must not raise: they are called on the hot path.
+"""
+
+from __future__ import annotations
+
+
+class Observer:
+    """Seconds and sizes as they happen, on the event loop. Override what is of interest."""
+
+    def decoded(self, seconds: float) -> None:
+        """One image was decoded and preprocessed."""
+
+    def waited(self, seconds: float) -> None:
+        """One item left the queue."""
+
+    def computed(self, seconds: float, size: int) -> None:
+        """One batch of `size` was inferred."""
+
+    def failed(self, code: str) -> None:
+        """One inference failed, down to a single item; `code` is the error's."""
+
+    def abandoned(self, stage: str) -> None:
+        """Nobody waits any more for one item in `stage`: queue or compute."""
