@@ -1,0 +1,157 @@
+"""The composition root: configuration to an application and what serves it. Its life is in lifecycle.py."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import web
+
+from clipsrv.admission import Admission
+from clipsrv.config import Config
+from clipsrv.embedder import HEALTHY, Embedder, EmbedderSettings
+from clipsrv.image import Decoding, ImageLimits
+from clipsrv.machine import usable_cores
+from clipsrv.model import Model, find_model, load_model
+from clipsrv.server import handlers, openapi
+from clipsrv.server.catalog import Catalog
+from clipsrv.server.metrics import Metrics
+from clipsrv.server.middleware import (
+    GUARD,
+    METRICS,
+    REQUESTS,
+    answer_errors,
+    expect_nothing_yet,
+    keep_out,
+    set_headers,
+    track,
+)
+from clipsrv.server.payloads import BodyReader, PayloadLimits
+from clipsrv.server.protocol import ConnectionLimits, Runner
+from clipsrv.server.security import Guard, make_rules, read_keys
+
+
+def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
+    """The application, model not yet loaded: its Embedder's `start` does that while the server already answers.
+
+    Raises ConfigError if the API keys cannot be read.
+    """
+    keys = read_keys(config.api_keys, config.api_key_file)
+    rules = make_rules(config.host, config.allowed_hosts, config.allowed_origins, keys, config.auth_failures)
+    metrics, bodies = Metrics(), Admission(config.max_bytes_in_flight, "bytes of request bodies")
+    embedder = Embedder(load, embedder_settings(config), metrics)
+    app = web.Application(middlewares=[track, answer_errors, keep_out])
+    app[handlers.EMBEDDER] = embedder
+    app[handlers.CATALOG] = Catalog(Path(config.models_dir), config.model)
+    app[handlers.BODIES] = BodyReader(_payload_limits(config), bodies)
+    app[handlers.OPENAPI] = openapi.describe(config)
+    app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
+    _watch(metrics, app, bodies, config.model)
+    app.on_response_prepare.append(set_headers)
+    app.cleanup_ctx.append(_measure_lag)
+    for path, handler in (
+        ("/embed", handlers.embed),
+        ("/embed/batch", handlers.embed_batch),
+        ("/embed/text", handlers.embed_text),
+    ):
+        app.router.add_post(path, handler, expect_handler=expect_nothing_yet)
+    for path, handler in (
+        ("/health", handlers.health),
+        ("/health/live", handlers.live),
+        ("/models", handlers.models),
+        ("/metrics", handlers.metrics),
+        ("/openapi.json", handlers.openapi),
+    ):
+        app.router.add_get(path, handler, expect_handler=expect_nothing_yet)
+    return app
+
+
+def make_runner(app: web.Application, config: Config) -> Runner:
+    """What serves `app` over connections within the configured limits."""
+    limits = ConnectionLimits(config.max_connections, config.header_timeout, config.answer_timeout)
+
+    def refused(status: int, code: str) -> None:
+        app[METRICS].refused(code)
+        app[METRICS].answered("unmatched", status, 0.0)
+
+    return Runner(app, limits, refused)
+
+
+def embedder_settings(config: Config) -> EmbedderSettings:
+    return EmbedderSettings(
+        max_batch_size=config.max_batch_size,
+        max_queue=config.max_queue,
+        max_queue_per_caller=config.queue_per_caller,
+        decode_threads=config.decode_threads or usable_cores(),
+        max_pixels_in_flight=config.max_pixels_in_flight,
+        deadline=config.deadline,
+        probe_after=config.probe_after,
+        limits=image_limits(config),
+    )
+
+
+def image_limits(config: Config) -> ImageLimits:
+    return ImageLimits(
+        max_bytes=config.max_image_bytes, max_pixels=config.max_pixels, max_aspect_ratio=config.max_aspect_ratio
+    )
+
+
+def model_loader(config: Config) -> Callable[[], Model]:
+    """What opens the configured model. Raises ModelNotFoundError at once if there is no such folder."""
+    folder = find_model(Path(config.models_dir), config.model)
+    return lambda: load_model(
+        folder,
+        device=config.device,
+        precision=config.precision,
+        threads=config.threads or usable_cores(),
+        text=config.text,
+        decoding=Decoding(exif_orientation=config.exif_orientation, fast=config.fast_decode),
+    )
+
+
+def _payload_limits(config: Config) -> PayloadLimits:
+    return PayloadLimits(
+        max_body_bytes=config.max_body_bytes,
+        max_images=config.max_images,
+        body_timeout=config.body_timeout,
+        pause=config.header_timeout,
+        min_rate=config.min_upload_rate,
+    )
+
+
+def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str) -> None:
+    embedder, requests = app[handlers.EMBEDDER], app[REQUESTS]
+
+    def queued() -> int:
+        return sum(batcher.queued for batcher in embedder.engine.batchers) if embedder.engine else 0
+
+    def facts() -> dict[str, str]:
+        model = embedder.model
+        running = {"device": model.device, "precision": model.precision} if model else {}
+        return {"model": name, **running, **({"embedding_id": model.embedding_id} if model else {})}
+
+    metrics.watch(
+        {
+            "clipsrv_inflight": ("Requests in work", lambda: requests.in_use),
+            "clipsrv_slots_in_use": (
+                "Images and texts accepted and not yet answered",
+                lambda: embedder.admission.in_use,
+            ),
+            "clipsrv_queue_images": ("Images and texts waiting for inference", queued),
+            "clipsrv_body_bytes_inflight": ("Bytes of bodies held", lambda: bodies.in_use),
+            "clipsrv_decode_pixels_inflight": ("Pixels being decoded", lambda: embedder.budget.in_use),
+            "clipsrv_model_ready": ("1 if /health says healthy", lambda: embedder.status == HEALTHY),
+        },
+        facts,
+    )
+
+
+async def _measure_lag(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(app[METRICS].measure_lag())
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,143 @@
+"""From start to last answer: listen, load, serve, drain, leave. Everything that a signal or a port can do is here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from aiohttp import web
+
+from clipsrv import __version__
+from clipsrv.admission import Admission
+from clipsrv.config import Config
+from clipsrv.embedder import Embedder
+from clipsrv.errors import AddressError, ClipsrvError, StartError
+from clipsrv.machine import memory_limit
+from clipsrv.memory import memory_bound
+from clipsrv.model import Model
+from clipsrv.server import handlers
+from clipsrv.server.app import build_app, make_runner, model_loader
+from clipsrv.server.middleware import GUARD, REQUESTS
+from clipsrv.server.security import SHORT_KEY, is_loopback
+
+logger = logging.getLogger("clipsrv")
+
+#: Files that a server has open beside its connections; image side of most models in pixels.
+_OTHER_FILES, _USUAL_CROP = 64, 224
+#: Seconds to read what had been sent when the last request seemed to be done.
+_LAST_CALLERS = 0.2
+
+
+async def serve(config: Config, load: Callable[[], Model] | None = None) -> None:
+    """Serves what `load` opens, or the configured model, until SIGTERM or SIGINT.
+
+    Then finishes accepted work within the grace time; a second signal ends at once.
+    Raises StartError if the model, the device or the address cannot be had.
+    """
+    app = build_app(config, load or model_loader(config))
+    runner = make_runner(app, config)
+    await runner.setup()
+    try:
+        address = await _listen(runner, config)
+        for warning in warnings(config, app[GUARD].key_lengths):
+            logger.warning(warning)
+        logger.info("clipsrv %s listens on %s; loading %s", __version__, address, config.model)
+        await _run(runner, app, config)
+    finally:
+        await runner.cleanup()
+
+
+def warnings(config: Config, key_lengths: Sequence[int]) -> list[str]:
+    """What a careful person would want to be told about these settings on this machine."""
+    found = []
+    if not key_lengths and not is_loopback(config.host):
+        found.append(f"listening on {config.host} without API keys: whoever reaches it may use it (--api-key-file)")
+    if any(length < SHORT_KEY for length in key_lengths):
+        found.append(f"an API key is shorter than {SHORT_KEY} characters: it can be guessed")
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files < config.max_connections + _OTHER_FILES:
+        found.append(f"{files} files may be open, {config.max_connections} connections are allowed: raise ulimit -n")
+    limit, bound = memory_limit(), memory_bound(config, _USUAL_CROP)
+    if limit is not None and bound > limit:
+        found.append(
+            f"requests may take {bound >> 20} MiB at worst and {limit >> 20} MiB are allowed: lower "
+            "--max-bytes-in-flight, --max-pixels-in-flight or --max-queue"
+        )
+    return found
+
+
+async def _listen(runner: web.AppRunner, config: Config) -> str:
+    try:
+        await web.TCPSite(runner, config.host, config.port, backlog=1024, reuse_port=False).start()
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise AddressError(
+            f"Cannot listen on {config.host}:{config.port}: {reason}. "
+            f"Choose another with --port, or see what holds it with: ss -ltnp 'sport = :{config.port}'"
+        ) from None
+    host, port = runner.addresses[0][:2]
+    return f"http://{host}:{port}"
+
+
+async def _run(runner: web.AppRunner, app: web.Application, config: Config) -> None:
+    embedder, stop = app[handlers.EMBEDDER], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask_to_stop(number: int) -> None:
+        if stop.is_set():
+            logger.warning("second signal: leaving at once")
+            logging.shutdown()
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask_to_stop, number)
+    starting, stopping = asyncio.create_task(embedder.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        try:
+            await starting
+        except StartError:
+            raise
+        except ClipsrvError as error:
+            raise StartError(f"The model does not run: {error.message}") from error
+        _announce(embedder, config)
+        await stopping
+    logger.info("stopping: finishing %d requests within %g s", app[REQUESTS].in_use, config.grace)
+    embedder.drain()
+    app[handlers.BODIES].hurry()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(config.grace):
+            await _finish(runner, app[REQUESTS])
+    logger.info("stopped, %d requests left unfinished", app[REQUESTS].in_use)
+    await embedder.stop()
+
+
+async def _finish(runner: web.AppRunner, requests: Admission) -> None:
+    """Returns once what was sent before the signal has its answer, even if it was still in the kernel's buffers."""
+    await requests.wait_idle()
+    await asyncio.sleep(_LAST_CALLERS)
+    for site in list(runner.sites):
+        await site.stop()
+    await asyncio.sleep(_LAST_CALLERS)
+    await requests.wait_idle()
+
+
+def _announce(embedder: Embedder, config: Config) -> None:
+    model = embedder.model
+    assert model is not None
+    logger.info(
+        "ready: model %s (%d dimensions), device %s, precision %s, threads %d, batch up to %d, text %s",
+        config.model,
+        model.manifest.dimensions,
+        model.device,
+        model.precision,
+        model.threads,
+        config.max_batch_size,
+        "on" if model.text_encoder else "off",
+    )

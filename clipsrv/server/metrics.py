@@ -1,0 +1,103 @@
+"""What /metrics says. Counts what the Observer is told and what a request was; reads gauges when it is asked.
+
+Every label has a fixed set of values: nothing that a caller sends becomes a series.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clipsrv.observer import Observer
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+#: Which refusals count as rejected work, by error code.
+_REJECTED = {"overloaded": "full", "deadline_exceeded": "deadline", "shutting_down": "shutdown"}
+_LAG_EVERY = 0.5
+
+Gauges = Mapping[str, tuple[str, Callable[[], float]]]
+
+
+class Metrics(Observer):
+    """One registry for one application; nothing is global."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "clipsrv_requests", "Requests answered; 499 if the caller had gone", ["route", "status"], registry=registry
+        )
+        self._errors = Counter("clipsrv_errors", "Errors answered", ["code"], registry=registry)
+        self._rejected = Counter("clipsrv_queue_rejected", "Requests refused", ["reason"], registry=registry)
+        self._cancelled = Counter("clipsrv_cancelled", "Work whose caller had gone", ["stage"], registry=registry)
+        self._failures = Counter("clipsrv_inference_failures", "Single items that failed", ["code"], registry=registry)
+        self._images = Counter("clipsrv_images", "Images decoded", registry=registry)
+        self._batch_size = Histogram("clipsrv_batch_size", "Items of a batch", buckets=_SIZES, registry=registry)
+        stages = Histogram("clipsrv_stage_seconds", "Seconds", ["stage"], buckets=_SECONDS, registry=registry)
+        self._decode, self._queue, self._inference, self._request = (
+            stages.labels(stage) for stage in ("decode", "queue", "inference", "request")
+        )
+        self._lag = Gauge("clipsrv_loop_lag_seconds", "How late the event loop is", registry=registry)
+        for reason in _REJECTED.values():
+            self._rejected.labels(reason)
+        for stage in ("upload", "queue", "compute"):
+            self._cancelled.labels(stage)
+
+    def decoded(self, seconds: float) -> None:
+        self._images.inc()
+        self._decode.observe(seconds)
+
+    def waited(self, seconds: float) -> None:
+        self._queue.observe(seconds)
+
+    def computed(self, seconds: float, size: int) -> None:
+        self._inference.observe(seconds)
+        self._batch_size.observe(size)
+
+    def failed(self, code: str) -> None:
+        self._failures.labels(code).inc()
+
+    def abandoned(self, stage: str) -> None:
+        self._cancelled.labels(stage).inc()
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """One request of `route` (its template) was answered after `seconds`."""
+        self._requests.labels(route, str(status)).inc()
+        self._request.observe(seconds)
+
+    def refused(self, code: str) -> None:
+        """One error of `code` was answered."""
+        self._errors.labels(code).inc()
+        if code in _REJECTED:
+            self._rejected.labels(_REJECTED[code]).inc()
+
+    def watch(self, gauges: Gauges, info: Callable[[], Mapping[str, str]]) -> None:
+        """Adds gauges (name: help and what reads it) and the facts of the model, read whenever /metrics is asked."""
+        self._registry.register(_Now(gauges, info))
+
+    def render(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    async def measure_lag(self) -> None:
+        """Measures how late the event loop wakes up, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_EVERY
+            await asyncio.sleep(_LAG_EVERY)
+            self._lag.set(max(0.0, loop.time() - due))
+
+
+class _Now(Collector):
+    def __init__(self, gauges: Gauges, info: Callable[[], Mapping[str, str]]) -> None:
+        self._gauges, self._info = gauges, info
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (text, read) in self._gauges.items():
+            yield GaugeMetricFamily(name, text, value=read())
+        yield InfoMetricFamily("clipsrv_model", "The model served", value=dict(self._info()))
