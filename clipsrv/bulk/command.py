@@ -1,0 +1,134 @@
+"""The embed subcommand: arguments to a job. Imports what is heavy only once the arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
+from clipsrv.bulk.source import Inputs
+from clipsrv.config import Config, flag, from_environment, parse, variable
+from clipsrv.errors import ConfigError, EngineError, StartError
+
+#: The server's settings that mean the same here.
+SETTINGS = (
+    *("model", "models_dir", "device", "precision", "threads", "decode_threads", "max_batch_size"),
+    *("max_image_bytes", "max_pixels", "max_pixels_in_flight", "max_aspect_ratio", "exif_orientation"),
+    "fast_decode",
+)
+
+EXIT_STATUS = """
+exit status:
+  0  every picture that can be used has its vector    5  the device is not there
+  1  --strict, and a picture cannot be used           6  the output cannot be written or continued
+  2  wrong arguments                                  7  inference failed, or memory ran out
+  3  no such model                          130, 143  interrupted; the shard in work was finished
+Whatever the status, run the same command again to go on where it ended.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `run`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXIT_STATUS
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help='picture, folder, "glob" or - for a list on standard input')
+    add(
+        "--files-from",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="file of one path, or JSON with id and path, a line",
+    )
+    add("-0", "--null", action="store_true", help="paths of lists end in NUL, as find -print0 writes them")
+    add("--relative-to", metavar="FOLDER", help="ids are paths relative to this folder (default: paths as given)")
+    add("--out", required=True, metavar="FILE", help="FILE.npy, FILE.parquet, FILE.jsonl or postgresql://...")
+    add("--table", default="image_embeddings", help="table of a postgresql:// output (default: %(default)s)")
+    add(
+        "--patience",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="wait for a database that is away (default: 600)",
+    )
+    add(
+        "--errors",
+        metavar="FILE",
+        help="where bad pictures are listed (default: FILE.errors.jsonl, TABLE.errors.jsonl)",
+    )
+    add("--strict", action="store_true", help="end at a picture that cannot be used")
+    add("--restart", action="store_true", help="begin again, over an unfinished or finished output")
+    add("--as-listed", action="store_true", help="go on with the list as first taken, whatever was added since")
+    add("--shard-size", type=int, default=256, metavar="N", help="pictures stored together (default: %(default)s)")
+    add("--quiet", action="store_true", help="say nothing but errors")
+    for item in fields(Config):
+        if item.name in SETTINGS:
+            text = f"{item.metadata['help']} (default: {str(item.default).lower()}) [{variable(item.name)}]"
+            if isinstance(item.default, bool):
+                add(flag(item.name), action=argparse.BooleanOptionalAction, default=None, help=text)
+            else:
+                add(flag(item.name), metavar=type(item.default).__name__.upper(), help=text.replace("%", "%%"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Embeds what `args` names and returns the exit status. Failures are one line on stderr."""
+    try:
+        with _stopping_at_a_shard() as received:
+            return _run(args, received)
+    except StartError as error:
+        message, status = error.message, error.exit_status
+    except EngineError as error:
+        message, status = error.message, ENGINE_EXIT_STATUS
+    except sqlite3.Error as error:
+        message, status = f"Cannot keep the index of this job on the disk: {error}.", OutputError.exit_status
+    print(f"clipsrv: {message}", file=sys.stderr)
+    return status
+
+
+def _run(args: argparse.Namespace, received: Callable[[], int | None]) -> int:
+    config, inputs = _config(args), _inputs(args)
+    if args.shard_size < 1 or args.patience < 0:
+        raise ConfigError("--shard-size must be 1 or more, --patience 0 or more.")
+
+    from clipsrv.bulk.run import run_job
+
+    return run_job(args, config, inputs, received)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    values: dict[str, Any] = from_environment()
+    for item in fields(Config):
+        given = getattr(args, item.name, None) if item.name in SETTINGS else None
+        if given is not None:
+            values[item.name] = given if isinstance(given, bool) else parse(item, given)
+    return Config(**values)
+
+
+def _inputs(args: argparse.Namespace) -> Inputs:
+    if not args.paths and not args.files_from:
+        raise ConfigError("Nothing to embed: name pictures, folders or globs, or give --files-from or -.")
+    return Inputs(args.paths, args.files_from, args.null, args.relative_to)
+
+
+@contextmanager
+def _stopping_at_a_shard() -> Iterator[Callable[[], int | None]]:
+    """A function that gives the signal received, if any; a second signal ends the process at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: object) -> None:
+        received.append(number)
+        for name, handler in before.items():
+            signal.signal(name, signal.SIG_DFL if name == number else handler)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

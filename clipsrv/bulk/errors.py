@@ -1,0 +1,24 @@
+"""What ends the job besides the faults of settings, model and device. Each has its own exit status."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from clipsrv.errors import StartError
+
+#: Exit status when inference itself fails or memory runs out.
+ENGINE_EXIT_STATUS = 7
+
+
+class BadPicturesError(StartError):
+    """--strict, and at least one picture could not be used."""
+
+    code = "bad_pictures"
+    exit_status: ClassVar[int] = 1
+
+
+class OutputError(StartError):
+    """The output cannot be written or continued. What was stored before stays."""
+
+    code = "output_error"
+    exit_status: ClassVar[int] = 6

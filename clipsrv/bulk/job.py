@@ -1,0 +1,164 @@
+"""The job itself: entries to shards, decoding in parallel with inference. Knows no file format and no database.
+
+A shard is a fixed stretch of the list, and batches are cut within it, so a job that was interrupted computes exactly
+what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsrv.bulk.errors import BadPicturesError
+from clipsrv.bulk.listing import Listing
+from clipsrv.bulk.prepare import Prepared, Preparer, in_order
+from clipsrv.bulk.records import BadFile, Row, Shard, Store
+from clipsrv.embeddings import Embeddings, l2_normalize
+from clipsrv.errors import InferenceFailedError
+from clipsrv.model import Model
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """`shard_size` entries are stored together; `strict` ends the job at the first shard with a bad picture."""
+
+    shard_size: int
+    max_batch_size: int
+    decode_threads: int
+    strict: bool = False
+
+
+class Observer(Protocol):
+    """Told what happens, in the job's own thread."""
+
+    def begun(self, total: int, done: int) -> None:
+        """Of `total` entries `done` need no work."""
+
+    def advanced(self) -> None:
+        """One entry more is dealt with."""
+
+    def found_bad(self, bad: BadFile) -> None:
+        """A picture that cannot be used, from now or from before."""
+
+
+@dataclass
+class Summary:
+    """Counts of this run. `duplicates` share a vector with a picture before them; `stored` were there before."""
+
+    embedded: int = 0
+    duplicates: int = 0
+    stored: int = 0
+    bad: int = 0
+    interrupted: bool = False
+
+
+class Job:
+    """Runs once. `stop` is asked after every shard."""
+
+    def __init__(
+        self, model: Model, prepare: Preparer, store: Store, settings: JobSettings, observer: Observer
+    ) -> None:
+        self._model, self._prepare, self._store = model, prepare, store
+        self._settings, self._observer = settings, observer
+
+    def run(self, listing: Listing, stop: Callable[[], bool]) -> Summary:
+        """Stores every entry that is not stored yet. Raises BadPicturesError, OutputError or EngineError."""
+        summary, settings = Summary(), self._settings
+        done = min(self._store.shards_done * settings.shard_size, listing.count)
+        self._observer.begun(listing.count, done)
+        self._report_bad(self._store.bad_before(), summary)
+        summary.stored = done - summary.bad
+        # Enough that a batch is ready when the one before it is computed, and while a shard is written.
+        ahead = settings.decode_threads + 2 * settings.max_batch_size
+        with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool:
+            prepared = in_order(pool, self._prepare, listing.entries(done), ahead)
+            for number in range(self._store.shards_done, -(-listing.count // settings.shard_size)):
+                if stop():
+                    summary.interrupted = True
+                    break
+                self._run_shard(number, islice(prepared, settings.shard_size), summary)
+        return summary
+
+    def _run_shard(self, number: int, entries: Iterator[Prepared], summary: Summary) -> None:
+        work = _ShardInWork(self._model, self._settings, self._store, self._prepare)
+        for prepared in entries:
+            work.add(prepared)
+            self._observer.advanced()
+        self._report_bad(iter(work.bad), summary)
+        self._store.write(work.finish(number))
+        summary.embedded += work.embedded
+        summary.duplicates += len(work.rows) - work.embedded
+        summary.stored += work.stored
+
+    def _report_bad(self, found: Iterator[BadFile], summary: Summary) -> None:
+        first = None
+        for bad in found:
+            first = first or bad
+            self._observer.found_bad(bad)
+            summary.bad += 1
+        if first and self._settings.strict:
+            raise BadPicturesError(f"--strict: {first.path} cannot be used. {first.message}")
+
+
+class _ShardInWork:
+    """Rows of one shard as they come, and their vectors as batches fill."""
+
+    def __init__(self, model: Model, settings: JobSettings, store: Store, prepare: Preparer) -> None:
+        self.rows: list[Row] = []
+        self.bad: list[BadFile] = []
+        self.embedded = self.stored = 0
+        self._model, self._batch_size, self._store, self._prepare = model, settings.max_batch_size, store, prepare
+        self._vectors = np.empty((settings.shard_size, model.manifest.dimensions), np.float32)
+        self._batch: list[tuple[int, NDArray[np.float32]]] = []
+        self._places: dict[str, int] = {}  # where in this shard each content was first met
+        self._copies: list[tuple[int, int]] = []
+
+    def add(self, prepared: Prepared) -> None:
+        """Takes the next entry; computes a batch if that fills one."""
+        if prepared.bad is not None:
+            self.bad.append(prepared.bad)
+        elif prepared.stored:
+            self.stored += 1
+        elif prepared.sha256 in self._places:
+            self._copies.append((self._add_row(prepared), self._places[prepared.sha256]))
+        elif (vector := self._store.vector(prepared.sha256)) is not None:
+            self._vectors[self._add_row(prepared)] = vector
+        elif prepared.pixels is None:
+            # The picture that had this content has since been stored anew under its id with another.
+            self.add(self._prepare(prepared.entry, always=True))
+        else:
+            place = self._places[prepared.sha256] = self._add_row(prepared)
+            self._batch.append((place, prepared.pixels))
+            if len(self._batch) == self._batch_size:
+                self._compute()
+
+    def finish(self, number: int) -> Shard:
+        """The whole shard."""
+        if self._batch:
+            self._compute()
+        for place, source in self._copies:
+            self._vectors[place] = self._vectors[source]
+        return Shard(number, self.rows, self._vectors[: len(self.rows)], self.bad)
+
+    def _add_row(self, prepared: Prepared) -> int:
+        self.rows.append(Row(prepared.entry.id, prepared.entry.path, prepared.sha256))
+        return len(self.rows) - 1
+
+    def _compute(self) -> None:
+        places, pixels = zip(*self._batch, strict=True)
+        self._vectors[list(places)] = _encode(self._model, np.stack(pixels))
+        self.embedded += len(places)
+        self._batch.clear()
+
+
+def _encode(model: Model, pixels: NDArray[np.float32]) -> Embeddings:
+    try:
+        return l2_normalize(model.image_encoder.encode(pixels))
+    except ValueError as error:
+        raise InferenceFailedError("The model gave a vector of zeros.") from error
