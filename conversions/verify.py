@@ -1,0 +1,171 @@
+"""Is the conversion equal to the original? Runs clipsrv's own code, from bytes to unit vector, against the reference.
+
+Imports neither torch nor transformers: the reference's answers come in as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsrv.embeddings import l2_normalize
+from clipsrv.encoder import Encoder
+from clipsrv.image import decode_image
+from clipsrv.machine import usable_cores
+from clipsrv.manifest import TEXT, VISION
+from clipsrv.model import Model, load_model
+from clipsrv.preprocess import preprocess_image, resize_and_crop
+from conversions.errors import ParityError
+from conversions.golden import GoldenImage
+
+if TYPE_CHECKING:
+    from conversions.reference import Originals
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Worst allowed difference in one component, and worst error as a share of the mean distance between originals."""
+
+    component: float
+    relative: float
+
+
+#: fp32 differs by the order of summation only. fp16 carries 11 bits: its error is that of the weights' rounding.
+#: int8 has 7 bits and a sign for each value: docs/precision.md has what that does to the order of neighbours.
+LIMITS = {"fp32": Limit(1e-4, 0.01), "fp16": Limit(2e-3, 0.05), "int8": Limit(2e-2, 0.10)}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Measured on unit vectors. `inputs` differ from the reference's own in `differing_inputs` places before the
+    model: bytes of the cropped pictures, or token ids."""
+
+    worst_component: float
+    worst_cosine: float
+    relative_error: float
+    samples: int
+    differing_inputs: int
+
+    def within(self, limit: Limit) -> bool:
+        return (
+            self.differing_inputs == 0
+            and self.worst_component <= limit.component
+            and self.relative_error <= limit.relative
+        )
+
+
+Table = dict[str, dict[str, Parity]]
+
+
+def measure(
+    folder: Path, precisions: Sequence[str], images: Sequence[GoldenImage], texts: Sequence[str], originals: Originals
+) -> Table:
+    """Parity of the model folder by tower and precision. Raises ModelError or EngineError if it does not even run."""
+    table: Table = {VISION: {}, TEXT: {}}
+    for precision in precisions:
+        model = load_model(folder, device="cpu", precision=precision, threads=usable_cores())
+        table[VISION][precision] = _measure_images(model, images, originals)
+        if model.manifest.towers[TEXT].variants.get(precision) is not None:
+            table[TEXT][precision] = _measure_texts(model, texts, originals)
+    return table
+
+
+def judge(table: Table) -> None:
+    """Raises ParityError naming every tower and precision beyond its limit."""
+    failed = [
+        f"{tower} {precision}"
+        for tower, rows in table.items()
+        for precision, parity in rows.items()
+        if not parity.within(LIMITS[precision])
+    ]
+    if failed:
+        raise ParityError(f"The conversion differs from the original too much ({', '.join(failed)}): not kept.")
+
+
+def compare(ours: NDArray[np.float32], theirs: NDArray[np.float32], differing_inputs: int) -> Parity:
+    """Both (n, dimensions) of unit length, n > 1. Distances are Euclidean, the mean over all pairs of originals."""
+    spread = np.linalg.norm(theirs[:, None].astype(np.float64) - theirs[None], axis=-1)
+    mean_distance = spread.sum() / (len(theirs) * (len(theirs) - 1))
+    difference = ours.astype(np.float64) - theirs
+    return Parity(
+        worst_component=float(np.abs(difference).max()),
+        worst_cosine=float((ours.astype(np.float64) * theirs).sum(axis=-1).min()),
+        relative_error=float(np.linalg.norm(difference, axis=-1).max() / mean_distance),
+        samples=len(theirs),
+        differing_inputs=differing_inputs,
+    )
+
+
+def as_json(table: Table) -> dict[str, dict[str, dict[str, float]]]:
+    """The table for manifest.json."""
+    return {tower: {precision: asdict(parity) for precision, parity in rows.items()} for tower, rows in table.items()}
+
+
+def from_json(parity: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """The table back from a manifest."""
+    return {tower: {precision: Parity(**row) for precision, row in rows.items()} for tower, rows in parity.items()}
+
+
+def as_text(table: Mapping[str, Mapping[str, Parity]]) -> str:
+    """The table for people."""
+    lines = [
+        f"{'tower':7} {'precision':9} {'samples':>7} {'worst component':>16} {'worst cosine':>13} "
+        f"{'error/distance':>14}  inputs differing"
+    ]
+    for tower, rows in table.items():
+        unit = "bytes of pixels" if tower == VISION else "token ids"
+        for precision, row in rows.items():
+            verdict = "ok" if row.within(LIMITS[precision]) else "TOO FAR"
+            lines.append(
+                f"{tower:7} {precision:9} {row.samples:7} {row.worst_component:16.2e} {row.worst_cosine:13.8f} "
+                f"{row.relative_error:14.4%}  {row.differing_inputs} {unit}  {verdict}"
+            )
+    return "\n".join(lines)
+
+
+def _measure_images(model: Model, images: Sequence[GoldenImage], originals: Originals) -> Parity:
+    spec = model.manifest.preprocess
+    pixels = np.empty((len(images), 3, spec.crop_size, spec.crop_size), np.float32)
+    differing = 0
+    for index, image in enumerate(images):
+        picture = decode_image(image.blob)
+        preprocess_image(picture, spec, pixels[index])
+        crop = resize_and_crop(picture, spec.shortest_edge, spec.crop_size)
+        differing += int((crop.transpose(2, 0, 1) != originals.crops[index]).sum())
+    differing += _beyond_rounding(pixels, originals.pixels)
+    return compare(_encode(model.image_encoder, pixels), originals.image_embeddings, differing)
+
+
+def _measure_texts(model: Model, texts: Sequence[str], originals: Originals) -> Parity:
+    """Each text twice, padded as the server sends it and at its own length; the one farther off counts."""
+    assert model.tokenizer is not None
+    assert model.text_encoder is not None
+    ids = [model.tokenizer.encode(text).ids for text in texts]
+    differing = sum(
+        int((row[: len(expected)] != expected).sum()) for row, expected in zip(ids, originals.token_ids, strict=True)
+    )
+    padded = _encode(model.text_encoder, np.stack(ids))
+    alone = [
+        model.text_encoder.encode(row[None, : len(expected)])
+        for row, expected in zip(ids, originals.token_ids, strict=True)
+    ]
+    bare, theirs = l2_normalize(np.concatenate(alone)), originals.text_embeddings
+    farther = np.linalg.norm(bare - theirs, axis=-1) > np.linalg.norm(padded - theirs, axis=-1)
+    return compare(np.where(farther[:, None], bare, padded), theirs, differing)
+
+
+def _encode(encoder: Encoder, batch: NDArray[np.generic]) -> NDArray[np.float32]:
+    parts = [encoder.encode(batch[start : start + _BATCH]) for start in range(0, len(batch), _BATCH)]
+    return l2_normalize(np.concatenate(parts))
+
+
+def _beyond_rounding(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> int:
+    """Values that differ by more than float32's own rounding of the normalisation."""
+    return int((np.abs(ours - theirs) > 1e-6).sum())
