@@ -1,0 +1,132 @@
+"""scripts/bench: what to measure, from the command line; then measure, print and, if asked, publish.
+
+    scripts/bench --models-dir onnx_models --model vit-b-32 --checkpoint path/to/clip-vit-base-patch32
+
+The baseline runs in this environment (torch, transformers, flask); infinity and onnxruntime-openvino need their own,
+named by --infinity-python and --openvino-python, since their requirements conflict with ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.loads import BATCH, EIGHT, LOADS, ONE, PHONES, Load
+from benchmarks.profile import profile
+from benchmarks.report import OURS, publish, render
+from benchmarks.results import Results
+from benchmarks.run import Plan, measure
+from benchmarks.servers import Rival, clipsrv_rival, flask_rival, infinity_rival
+from clipsrv.errors import StartError
+from clipsrv.manifest import VISION, load_manifest
+
+_ROOT = Path(__file__).parents[1]
+_QUICK = (ONE, EIGHT, BATCH, PHONES)
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    if arguments.render:
+        publish(Results.read(arguments.render), _ROOT / "docs")
+        return 0
+    models, model = arguments.models_dir.resolve(), arguments.model
+    work = _ROOT / "build" / "bench"
+    work.mkdir(parents=True, exist_ok=True)
+    if arguments.profile:
+        ours = clipsrv_rival(OURS, sys.executable, models, model, arguments.flag, [])
+        print(profile(ours, arguments.cores, PHONES if arguments.phones else EIGHT, work, arguments.native))
+        return 0
+    loads = _QUICK if arguments.quick else LOADS
+    rivals = _rivals(arguments, models, loads)
+    plan = Plan(
+        rivals=rivals,
+        loads=[load for load in loads if any(load.name in rival.loads for rival in rivals)],
+        ceilings={OURS: [sys.executable, str(models), model, "--device", "cpu", "--precision", "fp32"]},
+        cores=arguments.cores,
+        repetitions=arguments.repetitions or (1 if arguments.quick else 3),
+        minutes=arguments.minutes or (3 if arguments.quick else 20),
+        work=work,
+    )
+    results = measure(plan, _facts(arguments.cores))
+    results.save(work / "results.json")
+    print(render(results))
+    if arguments.publish:
+        publish(results, _ROOT / "docs")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--models-dir", type=Path, default=_ROOT / "onnx_models", help="folder of converted models")
+    parser.add_argument("--model", default="vit-b-32", help="model to serve")
+    parser.add_argument("--checkpoint", type=Path, help="the same model in Hugging Face's layout, for the rivals")
+    parser.add_argument("--infinity-python", help="interpreter with infinity-emb[server,torch,vision]")
+    parser.add_argument("--openvino-python", help="interpreter with clipsrv's requirements and onnxruntime-openvino")
+    parser.add_argument("--quick", action="store_true", help="four loads, once, in three minutes")
+    parser.add_argument("--minutes", type=float, help="time to fit all measurements into (default 20)")
+    parser.add_argument("--repetitions", type=int, help="times every load is run on every server (default 3)")
+    parser.add_argument("--cores", type=_cores, default=sorted(os.sched_getaffinity(0))[:2], help="such as 0,1")
+    parser.add_argument("--publish", action="store_true", help="write the results into docs/performance.*")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="publish earlier results, measuring nothing")
+    parser.add_argument("--profile", action="store_true", help="where a request's time goes (needs py-spy)")
+    parser.add_argument("--phones", action="store_true", help="profile with 12-megapixel photos")
+    parser.add_argument("--native", action="store_true", help="profile C and C++ too")
+    parser.add_argument("--flag", action="append", default=[], help="flag for the profiled server, as --flag=--no-text")
+    return parser
+
+
+def _rivals(arguments: argparse.Namespace, models: Path, loads: tuple[Load, ...]) -> list[Rival]:
+    """Ours in fp32 first, then the baseline, the fast variants the model folder has, and rivals that were named."""
+    every, some = [load.name for load in loads], [load.name for load in (ONE, EIGHT, BATCH, PHONES)]
+    python, model = sys.executable, arguments.model
+    cpu = ("--device", "cpu", "--precision")
+    rivals = [clipsrv_rival(OURS, python, models, model, (*cpu, "fp32"), every)]
+    if arguments.checkpoint:
+        rivals.append(flask_rival(python, arguments.checkpoint.resolve(), every))
+    if arguments.infinity_python and arguments.checkpoint:
+        rivals.append(infinity_rival(arguments.infinity_python, arguments.checkpoint.resolve(), some))
+    variants = load_manifest(models / model).towers[VISION].variants
+    if "int8" in variants:
+        rivals.append(clipsrv_rival("clipsrv int8", python, models, model, (*cpu, "int8"), some))
+    fast = (*cpu, "int8" if "int8" in variants else "fp32", "--fast-decode")
+    rivals.append(clipsrv_rival(f"clipsrv {fast[3]}, fast decode", python, models, model, fast, [PHONES.name]))
+    if arguments.openvino_python:
+        flags = ("--device", "openvino", "--precision", "bf16")
+        rivals.append(clipsrv_rival("clipsrv openvino bf16", arguments.openvino_python, models, model, flags, some))
+    return rivals
+
+
+def _cores(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _facts(cores: list[int]) -> dict[str, str]:
+    info = dict(line.partition(":")[::2] for line in Path("/proc/cpuinfo").read_text().replace("\t", "").splitlines())
+    cpu, flags = info.get("model name", platform.machine()).strip(), info.get("flags", "").split()
+    useful = [
+        name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if name in flags
+    ]
+    packages = ("onnxruntime", "pillow", "numpy", "aiohttp", "torch", "transformers", "flask")
+    return {
+        "machine": f"{len(cores)} cores of {cpu} ({', '.join(useful)}), Linux {platform.release().partition('-')[0]}",
+        "versions": f"Python {platform.python_version()}, "
+        + ", ".join(f"{name} {_version(name)}" for name in packages),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(none)"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except StartError as error:
+        sys.exit(f"scripts/bench: {error.message}")

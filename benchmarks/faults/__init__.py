@@ -1,0 +1,1 @@
+"""Programs that try to break a server, and count what came of it."""

@@ -1,0 +1,47 @@
+"""Images a second of every server under every load, as an SVG with no dependency."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+from benchmarks.results import Results
+
+_COLOURS = ("#9a9a9a", "#c9a227", "#1f6fb2", "#2b9348", "#8f3f97", "#d1495b", "#3a3a3a")
+_WIDTH, _LEFT, _BAR, _GAP = 860, 210, 13, 14
+
+
+def draw(results: Results) -> str:
+    """Horizontal bars, one group a load, one bar a server, each with its figure."""
+    servers, loads = results.servers(), results.loads()
+    rows = [
+        (load, [s for s in servers if not math.isnan(results.median(s, load, "images_per_second"))]) for load in loads
+    ]
+    most = max(results.median(s, load, "images_per_second") for load, present in rows for s in present)
+    scale, top = (_WIDTH - _LEFT - 60) / most, 26 + 18 * len(servers)
+    parts = []
+    for index, server in enumerate(servers):
+        parts.append(f'<rect x="{_LEFT}" y="{10 + 18 * index}" width="12" height="12" fill="{_colour(index)}"/>')
+        parts.append(f'<text x="{_LEFT + 18}" y="{20 + 18 * index}">{escape(server)}</text>')
+    for load, present in rows:
+        middle = top + _BAR * len(present) / 2 + 4
+        parts.append(f'<text x="{_LEFT - 8}" y="{middle:.0f}" text-anchor="end">{escape(load)}</text>')
+        for server in present:
+            rate = results.median(server, load, "images_per_second")
+            colour = _colour(servers.index(server))
+            parts.append(
+                f'<rect x="{_LEFT}" y="{top}" width="{rate * scale:.1f}" height="{_BAR - 2}" fill="{colour}"/>'
+            )
+            parts.append(f'<text x="{_LEFT + rate * scale + 4:.1f}" y="{top + 10}" class="n">{rate:.1f}</text>')
+            top += _BAR
+        top += _GAP
+    style = "text{font:12px sans-serif;fill:#222}.n{font-size:10px}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" role="img" '
+        f'aria-label="Images a second by load and server"><style>{style}</style>'
+        f'<rect width="{_WIDTH}" height="{top}" fill="#fff"/>' + "".join(parts) + "</svg>\n"
+    )
+
+
+def _colour(index: int) -> str:
+    return _COLOURS[index % len(_COLOURS)]
