@@ -1,0 +1,83 @@
+/** A PostgreSQL connection that survives the database going away for a while. Knows no table. */
+import { sleep, withRetry, type RetryNotice } from 'clipsrv-client';
+import pg from 'pg';
+
+export interface DatabaseOptions {
+  readonly url: string;
+  /** How long one statement is repeated while the database is away. */
+  readonly patienceMs: number;
+  readonly signal?: AbortSignal;
+  readonly onRetry?: (notice: RetryNotice) => void;
+}
+
+const TRANSIENT_SYSTEM_CODES = new Set(['EAI_AGAIN', 'ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT']);
+/** Connection exceptions, too many connections, shutdown and start-up, serialization failures (PostgreSQL, appendix A). */
+const TRANSIENT_SQLSTATE = /^(08...|53300|57P0[123]|40001|40P01)$/;
+/** What node-postgres says, without a code, when a connection ends or hangs. */
+const TRANSIENT_MESSAGE = /^(Connection terminated|Client has encountered a connection error|timeout exceeded when trying|Query read timeout)/;
+
+/** True when the same statement may succeed later without anything being changed. */
+export function isDatabaseAway(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
+  return TRANSIENT_SYSTEM_CODES.has(code) || TRANSIENT_SQLSTATE.test(code) || TRANSIENT_MESSAGE.test(error.message);
+}
+
+export class Database {
+  readonly #pool: pg.Pool;
+  readonly #options: DatabaseOptions;
+
+  constructor(options: DatabaseOptions) {
+    this.#options = options;
+    this.#pool = new pg.Pool({
+      connectionString: options.url,
+      max: 4,
+      connectionTimeoutMillis: 10_000,
+      keepAlive: true,
+      application_name: 'clipsrv-catalogue',
+    });
+    // An idle connection that dies raises this; the pool has dropped it, and the next statement opens another.
+    this.#pool.on('error', () => undefined);
+  }
+
+  /** Runs one statement, which is one transaction; repeats it while the database is away, so it must be idempotent. */
+  async query<Row extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
+    return this.#patiently(async () => {
+      const timeout = { query_timeout: STATEMENT_TIMEOUT_MS } as object;
+      return (await this.#pool.query<Row>({ text, values: [...values], ...timeout })).rows;
+    });
+  }
+
+  /** Runs statements in one transaction, without a time limit: for index builds and session settings. */
+  async transaction<T>(statements: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    return this.#patiently(async () => {
+      const client = await this.#pool.connect();
+      let failure: Error | undefined;
+      try {
+        await client.query('BEGIN');
+        const result = await statements(client);
+        await client.query('COMMIT');
+        return result;
+      } catch (error) {
+        failure = error as Error;
+        throw error;
+      } finally {
+        // Closing the connection is also the rollback.
+        client.release(failure);
+      }
+    });
+  }
+
+  async close(): Promise<void> {
+    // A query of an aborted job may hang on a dead connection; ending the process must not wait for it.
+    await Promise.race([this.#pool.end(), sleep(2000)]);
+  }
+
+  #patiently<T>(send: () => Promise<T>): Promise<T> {
+    const { patienceMs, signal, onRetry } = this.#options;
+    const policy = { maxAttempts: Number.POSITIVE_INFINITY, baseDelayMs: 250, maxDelayMs: 5000, maxElapsedMs: patienceMs };
+    return withRetry(send, { policy, signal, onRetry, worthRetrying: isDatabaseAway });
+  }
+}
+
+const STATEMENT_TIMEOUT_MS = 120_000;

@@ -1,0 +1,121 @@
+/** The `embed` command: checks that server and table fit together, runs the job, says how it went. */
+import { ClipClient, type RetryNotice } from 'clipsrv-client';
+import { Database } from './database.ts';
+import { RefusedError } from './errors.ts';
+import { runJob } from './job.ts';
+import type { Options } from './options.ts';
+import { Report, type Totals } from './report.ts';
+import { openQuery, openSource, type Source } from './sources.ts';
+import { VectorTable } from './table.ts';
+
+/** Returns the exit status: 0, or 1 if a picture failed. Throws RefusedError, or what made it impossible to go on. */
+export async function embedCommand(options: Options, signal: AbortSignal): Promise<number> {
+  let note = (line: string): void => void process.stderr.write(`${line}\n`);
+  const onRetry = ({ error, delayMs }: RetryNotice): void =>
+    note(`waiting ${(delayMs / 1000).toFixed(1)} s: ${error.message}`);
+  const { patienceMs } = options;
+  const connect = (url: string): Database => new Database({ url, patienceMs, signal, onRetry });
+  const database = connect(options.database);
+  const queryDatabase = options.query === undefined ? undefined : connect(options.queryDatabase);
+  try {
+    const source = await sourceOf(options, queryDatabase);
+    const client = clientOf(options, onRetry);
+    await client.waitUntilReady(patienceMs, { signal });
+    const model = await modelOf(client);
+    const table = new VectorTable(database, options.table);
+    const tableExists = await prepareTable(table, model, options);
+    const report = new Report(await countEntries(source), options.dryRun ? undefined : options.failures);
+    note = (line) => report.note(line);
+    try {
+      const { recheck, dryRun, batch } = options;
+      const { embeddingId } = model;
+      await runJob({ source, table, client, embeddingId, tableExists, recheck, dryRun, batch, observer: report, signal });
+    } finally {
+      summarize(report.close(), options, model.name);
+    }
+    if (!options.dryRun) await finishTable(table, model, options);
+    return report.totals.failed > 0 ? 1 : 0;
+  } finally {
+    await Promise.all([database.close(), queryDatabase?.close()]);
+  }
+}
+
+export interface Model {
+  readonly name: string;
+  readonly dimensions: number;
+  readonly embeddingId: string;
+}
+
+/** What the server embeds with now. */
+export async function modelOf(client: ClipClient): Promise<Model> {
+  const { current, details } = await client.models();
+  const { dimensions, embedding_id: embeddingId } = details[current] ?? {};
+  if (dimensions === undefined || embeddingId === undefined) {
+    throw new RefusedError(`The server at ${client.baseUrl} does not say what its model ${current} makes.`);
+  }
+  return { name: current, dimensions, embeddingId };
+}
+
+export function clientOf(options: Options, onRetry?: (notice: RetryNotice) => void): ClipClient {
+  const retry = { maxAttempts: Number.POSITIVE_INFINITY, maxElapsedMs: options.patienceMs };
+  return new ClipClient({
+    baseUrl: options.server,
+    ...(options.apiKey === undefined ? {} : { apiKey: options.apiKey }),
+    concurrency: options.concurrency,
+    maxImagesPerRequest: options.batch,
+    retry,
+    ...(onRetry === undefined ? {} : { onRetry }),
+  });
+}
+
+function sourceOf(options: Options, queryDatabase: Database | undefined): Promise<Source> | Source {
+  if (options.query !== undefined && queryDatabase !== undefined) return openQuery(queryDatabase, options.query, options.base);
+  return openSource(options.source ?? '', { id: options.idColumn, location: options.locationColumn }, options.base);
+}
+
+/** False if the table is not there, which only a dry run accepts. */
+async function prepareTable(table: VectorTable, model: Model, options: Options): Promise<boolean> {
+  let dimensions = await table.dimensions();
+  if (dimensions === undefined && options.dryRun) return false;
+  if (dimensions === undefined) {
+    if (!options.create) throw new RefusedError(`There is no table ${table.name}: add --create to have it made.`);
+    await table.create(model.dimensions);
+    dimensions = model.dimensions;
+  }
+  if (dimensions !== model.dimensions) {
+    throw new RefusedError(
+      `${table.name} holds vectors of ${dimensions} dimensions, ${model.name} makes ${model.dimensions}: name a new table with --table and --create.`,
+    );
+  }
+  const foreign = options.reembed ? undefined : await table.foreign(model.embeddingId);
+  if (foreign !== undefined) {
+    throw new RefusedError(
+      `${table.name} holds ${foreign.rows} vectors of another model (embedding_id ${foreign.embeddingId}; the server's is ` +
+        `${model.embeddingId}), which cannot be compared. Use --reembed to replace them, or another --table.`,
+    );
+  }
+  return true;
+}
+
+async function finishTable(table: VectorTable, model: Model, options: Options): Promise<void> {
+  if (options.index) await table.createIndex();
+  const left = options.reembed ? await table.foreign(model.embeddingId) : undefined;
+  if (left !== undefined) {
+    process.stderr.write(
+      `${left.rows} rows still have vectors of another model (embedding_id ${left.embeddingId}): they failed, or are not in ` +
+        'this catalogue. search leaves them out.\n',
+    );
+  }
+}
+
+async function countEntries(source: Source): Promise<number> {
+  let count = 0;
+  for await (const _ of source.entries()) count++;
+  return count;
+}
+
+function summarize(totals: Totals, options: Options, model: string): void {
+  const { due, failed, skipped, stored, total } = totals;
+  const done = options.dryRun ? `${due} would be embedded` : `${stored} embedded with ${model}`;
+  process.stdout.write(`${total} in the catalogue: ${done}, ${skipped} already done, ${failed} failed\n`);
+}

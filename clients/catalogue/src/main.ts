@@ -1,0 +1,47 @@
+/** The entry: arguments to a command, errors to one line and an exit status, Ctrl-C to an orderly end. */
+import { ClipError, ClipServerError, OverloadedError, UnavailableError } from 'clipsrv-client';
+import { isDatabaseAway } from './database.ts';
+import { embedCommand } from './embed.ts';
+import { EntryError, RefusedError } from './errors.ts';
+import { parseOptions, USAGE } from './options.ts';
+import { searchCommand } from './search.ts';
+
+const REFUSED = 2;
+const AWAY = 3;
+const BUG = 70;
+const INTERRUPTED = 130;
+
+/** Runs one command line and returns its exit status. */
+export async function main(args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const controller = new AbortController();
+  const interrupted = new Error('Interrupted: what was stored stays; run the same command to go on.');
+  const stop = (): void => {
+    // The second Ctrl-C is for when the first does not help.
+    if (controller.signal.aborted) process.exit(INTERRUPTED);
+    controller.abort(interrupted);
+  };
+  process.on('SIGINT', stop).on('SIGTERM', stop);
+  try {
+    const options = parseOptions(args, env);
+    if (options.command === 'help') {
+      process.stdout.write(USAGE);
+      return 0;
+    }
+    return await (options.command === 'search' ? searchCommand : embedCommand)(options, controller.signal);
+  } catch (error) {
+    const status = controller.signal.aborted ? INTERRUPTED : statusOf(error);
+    const { message, stack = message } = error instanceof Error ? error : new Error(String(error));
+    process.stderr.write(`${status === BUG ? stack : message}\n`);
+    return status;
+  } finally {
+    process.off('SIGINT', stop).off('SIGTERM', stop);
+  }
+}
+
+function statusOf(error: unknown): number {
+  if (isDatabaseAway(error) || error instanceof UnavailableError || error instanceof OverloadedError) return AWAY;
+  if (error instanceof ClipServerError || error instanceof RefusedError || error instanceof EntryError) return REFUSED;
+  if (error instanceof ClipError) return AWAY;
+  const isSystemError = error instanceof Error && 'code' in error && typeof error.code === 'string';
+  return isSystemError ? REFUSED : BUG;
+}

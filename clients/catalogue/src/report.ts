@@ -1,0 +1,131 @@
+/** What a person sees while the job runs: a bar with rate and remaining time, notes, and the failures in a file. */
+import { appendFileSync, rmSync } from 'node:fs';
+import { MultiBar, type SingleBar } from 'cli-progress';
+import type { Failure, Observer } from './job.ts';
+
+const PLAIN_INTERVAL_MS = 10_000;
+const RATE_WINDOW_MS = 30_000;
+const FAILURES_SHOWN = 20;
+
+export interface Totals {
+  readonly total: number;
+  readonly stored: number;
+  readonly skipped: number;
+  readonly failed: number;
+  readonly due: number;
+}
+
+/** Pictures a second over the last half minute, and from that the time that is left. */
+export class Rate {
+  readonly #samples: { readonly at: number; readonly done: number }[] = [];
+
+  add(done: number, at: number = performance.now()): void {
+    this.#samples.push({ at, done });
+    while ((this.#samples[1]?.at ?? at) < at - RATE_WINDOW_MS) this.#samples.shift();
+  }
+
+  perSecond(): number {
+    const [first, last] = [this.#samples[0], this.#samples.at(-1)];
+    if (first === undefined || last === undefined || last.at === first.at) return 0;
+    return ((last.done - first.done) * 1000) / (last.at - first.at);
+  }
+
+  remaining(left: number): string {
+    const rate = this.perSecond();
+    if (rate === 0) return left === 0 ? '0 s' : '?';
+    const seconds = Math.round(left / rate);
+    if (seconds < 60) return `${seconds} s`;
+    const minutes = Math.round(seconds / 60);
+    return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  }
+}
+
+export class Report implements Observer {
+  readonly #out: NodeJS.WriteStream;
+  readonly #rate = new Rate();
+  readonly #shown: Failure[] = [];
+  readonly #total: number;
+  #multi: MultiBar | undefined;
+  #bar: SingleBar | undefined;
+  #ticker: NodeJS.Timeout;
+  #counts = { stored: 0, skipped: 0, failed: 0, due: 0 };
+
+  constructor(
+    total: number,
+    /** Made at the first failure, so after a run without any it is not there. Undefined: no file. */
+    readonly failuresFile: string | undefined,
+    out: NodeJS.WriteStream = process.stderr,
+  ) {
+    this.#total = total;
+    this.#out = out;
+    if (failuresFile !== undefined) rmSync(failuresFile, { force: true });
+    this.#rate.add(0);
+    if (out.isTTY) {
+      const format = '{bar} {percentage}% | {value}/{total} | {rate} images/s | {remaining} left | {failed} failed';
+      this.#multi = new MultiBar({ format, stream: out, hideCursor: true, barsize: 24, fps: 5 });
+      this.#bar = this.#multi.create(total, 0, this.#payload());
+    }
+    this.#ticker = setInterval(() => this.#tick(), out.isTTY ? 500 : PLAIN_INTERVAL_MS);
+    this.#ticker.unref();
+  }
+
+  stored(count: number): void {
+    this.#counts.stored += count;
+  }
+
+  skipped(): void {
+    this.#counts.skipped++;
+  }
+
+  due(): void {
+    this.#counts.due++;
+  }
+
+  failed(failure: Failure): void {
+    this.#counts.failed++;
+    if (this.#shown.length < FAILURES_SHOWN) this.#shown.push(failure);
+    if (this.failuresFile !== undefined) appendFileSync(this.failuresFile, `${JSON.stringify(failure)}\n`);
+  }
+
+  /** One line above the bar. */
+  note(line: string): void {
+    if (this.#multi === undefined) this.#out.write(`${line}\n`);
+    else this.#multi.log(`${line}\n`);
+  }
+
+  get totals(): Totals {
+    return { total: this.#total, ...this.#counts };
+  }
+
+  /** Ends the bar and lists what failed. */
+  close(): Totals {
+    clearInterval(this.#ticker);
+    this.#tick();
+    this.#multi?.stop();
+    const { failed } = this.#counts;
+    for (const { id, location, code, message } of this.#shown) {
+      this.#out.write(`failed: ${id === '' ? location : id}: ${code}: ${message}\n`);
+    }
+    if (failed > this.#shown.length) this.#out.write(`... and ${failed - this.#shown.length} more\n`);
+    if (failed > 0 && this.failuresFile !== undefined) this.#out.write(`All failures are in ${this.failuresFile}\n`);
+    return this.totals;
+  }
+
+  #done(): number {
+    const { due, failed, skipped, stored } = this.#counts;
+    return stored + skipped + failed + due;
+  }
+
+  #payload(): Record<string, unknown> {
+    const left = Math.max(0, this.#total - this.#done());
+    return { rate: this.#rate.perSecond().toFixed(1), remaining: this.#rate.remaining(left), failed: this.#counts.failed };
+  }
+
+  #tick(): void {
+    this.#rate.add(this.#done());
+    const { rate, remaining, failed } = this.#payload();
+    if (this.#bar === undefined) {
+      this.#out.write(`${this.#done()}/${this.#total} | ${rate} images/s | ${remaining} left | ${failed} failed\n`);
+    } else this.#bar.update(this.#done(), this.#payload());
+  }
+}

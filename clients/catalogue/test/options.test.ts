@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { RefusedError } from '../src/errors.ts';
+import { parseOptions } from '../src/options.ts';
+
+const env = { DATABASE_URL: 'postgresql://db' };
+
+test('without arguments the environment says what to do', () => {
+  const options = parseOptions([], { ...env, CATALOG_SOURCE: 'pictures', CLIP_SERVER_URL: 'http://clip:5000', CLIP_API_KEY: 'k' });
+  assert.deepEqual(
+    [options.command, options.source, options.database, options.server, options.apiKey, options.table],
+    ['embed', 'pictures', 'postgresql://db', 'http://clip:5000', 'k', 'image_embeddings'],
+  );
+});
+
+test('the command line wins over the environment', () => {
+  const options = parseOptions(['embed', 'other', '--database', 'postgresql://x'], { ...env, CATALOG_SOURCE: 'p', CATALOG_QUERY: 'q' });
+  assert.deepEqual([options.source, options.query, options.database], ['other', undefined, 'postgresql://x']);
+  assert.deepEqual(parseOptions(['--query', 'SELECT 1, 2'], { ...env, CATALOG_SOURCE: 'p' }).source, undefined);
+});
+
+test('a folder may be called search or embed when the command is named', () => {
+  assert.equal(parseOptions(['embed', 'search'], env).source, 'search');
+});
+
+test('what cannot be meant is refused in one line that names the flag', () => {
+  const cases: [string[], RegExp][] = [
+    [[], /No catalogue/],
+    [['a', 'b'], /One source at a time/],
+    [['a', '--query', 'SELECT 1'], /not both/],
+    [['a', '--batch', '0'], /--batch/],
+    [['a', '--batch', 'many'], /--batch/],
+    [['a', '--tabel', 'x'], /--tabel/],
+    [['a', '--table', 'x; DROP TABLE y'], /--table/],
+    [['search'], /--text TEXT or --image FILE/],
+    [['search', '--text', 'a', '--image', 'b'], /--text TEXT or --image FILE/],
+  ];
+  for (const [args, message] of cases) {
+    assert.throws(() => parseOptions(args, env), (error: unknown) => error instanceof RefusedError && message.test(error.message), args.join(' '));
+  }
+  assert.throws(() => parseOptions(['a'], {}), /DATABASE_URL/);
+});

@@ -1,0 +1,93 @@
+/** A real PostgreSQL with pgvector on a free port, from the binaries of the Python package `pgserver`, without root rights. */
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { chownSync, cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import pg from 'pg';
+import { freePort, PYTHON } from '../../../typescript/test/support/server.ts';
+
+const LOCATE = 'import pathlib, pgserver; print(pathlib.Path(pgserver.__file__).parent / "pginstall")';
+const NOBODY = { uid: 65_534, gid: 65_534 };
+
+export class Postgres {
+  #child: ChildProcess | undefined;
+
+  private constructor(
+    readonly url: string,
+    readonly port: number,
+    readonly folder: string,
+    readonly install: string,
+    readonly user: { readonly uid?: number; readonly gid?: number },
+  ) {}
+
+  static async start(): Promise<Postgres> {
+    const found = spawnSync(PYTHON, ['-c', LOCATE], { encoding: 'utf8' });
+    if (found.status !== 0) throw new Error(`pgserver is not installed for ${PYTHON}: ${found.stderr}`);
+    const folder = mkdtempSync(path.join(tmpdir(), 'clipsrv-postgres-'));
+    // PostgreSQL refuses to run as root; a folder that only root can enter is copied for the other user.
+    const isRoot = process.getuid?.() === 0;
+    const user = isRoot ? NOBODY : {};
+    if (isRoot) chownSync(folder, NOBODY.uid, NOBODY.gid);
+    let install = found.stdout.trim();
+    if (spawnSync(path.join(install, 'bin/initdb'), ['--version'], user).status !== 0) {
+      cpSync(install, path.join(folder, 'install'), { recursive: true, verbatimSymlinks: true });
+      install = path.join(folder, 'install');
+    }
+    const port = await freePort();
+    const postgres = new Postgres(`postgresql://postgres@127.0.0.1:${port}/postgres`, port, folder, install, user);
+    const init = spawnSync(
+      path.join(install, 'bin/initdb'),
+      ['-D', path.join(folder, 'data'), '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'],
+      { ...user, cwd: folder, encoding: 'utf8' },
+    );
+    if (init.status !== 0) throw new Error(`initdb failed: ${init.stderr}`);
+    await postgres.up();
+    return postgres;
+  }
+
+  /** Starts the database, again if it was killed, and waits until it answers. */
+  async up(): Promise<void> {
+    const { folder, install, port, user } = this;
+    const args = ['-D', path.join(folder, 'data'), '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-k', folder];
+    this.#child = spawn(path.join(install, 'bin/postgres'), args, { ...user, cwd: folder, stdio: 'ignore' });
+    for (let tries = 0; ; tries++) {
+      try {
+        await this.query('SELECT 1');
+        return;
+      } catch (error) {
+        if (tries > 100) throw error;
+        await delay(100);
+      }
+    }
+  }
+
+  /** kill -9; its other processes notice and end. */
+  async kill(): Promise<void> {
+    await this.#end('SIGKILL');
+  }
+
+  async remove(): Promise<void> {
+    await this.#end('SIGQUIT');
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  }
+
+  async query<Row extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
+    const client = new pg.Client({ connectionString: this.url });
+    client.on('error', () => undefined);
+    await client.connect();
+    try {
+      return (await client.query<Row>(text, [...values])).rows;
+    } finally {
+      await client.end();
+    }
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill(signal);
+    await gone;
+  }
+}

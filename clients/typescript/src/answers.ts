@@ -1,0 +1,93 @@
+/** Shapes of the server's answers, checked as they come in. */
+import { decodeVector } from './encoding.js';
+import { ClipProtocolError, serverError } from './errors.js';
+import { isRecord, type Reply } from './transport.js';
+
+export interface Health {
+  /** `healthy`, or why not: `starting`, `draining`, `unhealthy`. */
+  readonly status: string;
+  readonly model: string;
+  /** The device in use, never the one asked for. */
+  readonly device: string;
+  readonly dimensions: number;
+  readonly [further: string]: unknown;
+}
+
+export interface ModelDetails {
+  /** False for a known name whose model is not on the server's disk; then the rest is missing. */
+  readonly converted: boolean;
+  readonly dimensions?: number;
+  readonly embedding_id?: string;
+  readonly [further: string]: unknown;
+}
+
+export interface Models {
+  readonly models: readonly string[];
+  readonly current: string;
+  readonly details: Readonly<Record<string, ModelDetails>>;
+}
+
+export type ImageResult =
+  | { readonly ok: true; readonly embedding: Float32Array<ArrayBuffer>; readonly embeddingId: string | undefined }
+  | { readonly ok: false; readonly error: Error };
+
+function wrong(what: string): never {
+  throw new ClipProtocolError(`The server's answer has no usable ${what}. Is this a clipsrv server?`);
+}
+
+function vector(value: unknown, dimensions: unknown): Float32Array<ArrayBuffer> {
+  if (typeof value !== 'string' || typeof dimensions !== 'number') wrong('"embedding"');
+  try {
+    return decodeVector(value, dimensions);
+  } catch (error) {
+    throw new ClipProtocolError(`The server's answer is damaged: ${(error as Error).message}.`, { cause: error });
+  }
+}
+
+export function readVector(reply: Reply): Float32Array<ArrayBuffer> {
+  if (!isRecord(reply.json)) wrong('body');
+  return vector(reply.json['embedding'], reply.json['dimensions']);
+}
+
+export function readVectors(reply: Reply, expected: number): Float32Array<ArrayBuffer>[] {
+  if (!isRecord(reply.json)) wrong('body');
+  const { embeddings, dimensions } = reply.json;
+  if (!Array.isArray(embeddings) || embeddings.length !== expected) wrong(`"embeddings" (${expected} were due)`);
+  return embeddings.map((embedding: unknown) => vector(embedding, dimensions));
+}
+
+/** The answer to `on_error=null`: a vector, or `null` and its reason under "errors". */
+export function readResults(reply: Reply, expected: number): ImageResult[] {
+  if (!isRecord(reply.json)) wrong('body');
+  const { embeddings, dimensions } = reply.json;
+  if (!Array.isArray(embeddings) || embeddings.length !== expected) wrong(`"embeddings" (${expected} were due)`);
+  const errors = readImageErrors(reply.json['errors']);
+  return embeddings.map((embedding: unknown, index) => {
+    if (embedding !== null) return { ok: true, embedding: vector(embedding, dimensions), embeddingId: reply.embeddingId };
+    const { code, message } = errors.get(index) ?? wrong(`reason for the missing vector ${index}`);
+    return { ok: false, error: serverError(message, { code, status: 422 }) };
+  });
+}
+
+function readImageErrors(value: unknown): Map<number, { readonly code: string; readonly message: string }> {
+  const errors = new Map<number, { code: string; message: string }>();
+  for (const entry of Array.isArray(value) ? value : []) {
+    if (!isRecord(entry)) continue;
+    const { index, code, message } = entry;
+    if (typeof index === 'number' && typeof code === 'string' && typeof message === 'string') {
+      errors.set(index, { code, message });
+    }
+  }
+  return errors;
+}
+
+export function readHealth(reply: Reply): Health {
+  if (!isRecord(reply.json) || typeof reply.json['status'] !== 'string') wrong('"status"');
+  return reply.json as unknown as Health;
+}
+
+export function readModels(reply: Reply): Models {
+  const { json } = reply;
+  if (!isRecord(json) || !Array.isArray(json['models']) || typeof json['current'] !== 'string') wrong('"models"');
+  return json as unknown as Models;
+}

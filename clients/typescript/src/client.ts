@@ -1,0 +1,168 @@
+/** The client: splits, limits, retries and joins. What goes over the wire is transport.ts and encoding.ts. */
+import {
+  readHealth, readModels, readResults, readVector, readVectors, type Health, type ImageResult, type Models,
+} from './answers.js';
+import { encodeMultipart, PART_OVERHEAD_BYTES, toBytes, type ImageBytes } from './encoding.js';
+import { BadImagesError, ClipConnectionError, DeadlineError, ImageError, TooLargeError, UnavailableError } from './errors.js';
+import { Limiter } from './limiter.js';
+import { resolveOptions, type ClipClientOptions, type Settings } from './options.js';
+import { sleep, withRetry } from './retry.js';
+import { group, mapOrdered } from './streams.js';
+import { Transport, type Call, type Reply } from './transport.js';
+
+export interface CallOptions {
+  /** Ends the call, its requests and its waits; the call rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+export type StreamResult<T> = ImageResult & { readonly item: T };
+
+type Loaded<T> = { readonly item: T; readonly bytes: Uint8Array } | { readonly item: T; readonly error: Error };
+
+export class ClipClient {
+  readonly #settings: Settings;
+  readonly #transport: Transport;
+  readonly #limiter: Limiter;
+
+  constructor(options: ClipClientOptions = {}) {
+    this.#settings = resolveOptions(options);
+    this.#transport = new Transport(this.#settings);
+    this.#limiter = new Limiter(this.#settings.concurrency);
+  }
+
+  get baseUrl(): string {
+    return this.#settings.baseUrl;
+  }
+
+  /** The unit-length vector of one picture. Send the original bytes: a resized copy has another vector. */
+  async embedImage(image: ImageBytes, options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>> {
+    const call = { path: '/embed?encoding=base64', ...encodeMultipart('image', [await toBytes(image)]) };
+    return readVector(await this.#send({ method: 'POST', ...call }, options.signal));
+  }
+
+  /** One vector for each picture, in order; throws BadImagesError, which names every bad one, if any is bad. */
+  async embedImages(images: readonly ImageBytes[], options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>[]> {
+    const results = await this.embedImagesSettled(images, options);
+    const failures = results.flatMap((result, index) => (result.ok ? [] : [{ index, error: result.error }]));
+    if (failures.length > 0) throw new BadImagesError(failures);
+    return results.flatMap((result) => (result.ok ? [result.embedding] : []));
+  }
+
+  /** A vector or the reason why not for each picture, in order. */
+  async embedImagesSettled(images: readonly ImageBytes[], options: CallOptions = {}): Promise<ImageResult[]> {
+    const results: ImageResult[] = [];
+    for await (const { item: _, ...result } of this.embedStream(images, (image) => image, options)) results.push(result);
+    return results;
+  }
+
+  /**
+   * The same for any number of pictures in flat memory: takes `items` as they come, reads each with `read`, and yields
+   * results in order. At most `concurrency + 1` requests' worth of pictures are held. An error of `read` becomes that item's
+   * result; an error of the server ends the stream.
+   */
+  async *embedStream<T>(
+    items: Iterable<T> | AsyncIterable<T>,
+    read: (item: T) => ImageBytes | Promise<ImageBytes>,
+    options: CallOptions = {},
+  ): AsyncGenerator<StreamResult<T>> {
+    const { concurrency, maxImagesPerRequest, maxBytesPerRequest } = this.#settings;
+    const load = async (item: T): Promise<Loaded<T>> => {
+      try {
+        return { item, bytes: await toBytes(await read(item)) };
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        return { item, error: error instanceof Error ? error : new Error(String(error)) };
+      }
+    };
+    const size = (loaded: Loaded<T>): number => ('bytes' in loaded ? loaded.bytes.byteLength + PART_OVERHEAD_BYTES : 0);
+    const loaded = mapOrdered(items, READ_AHEAD, load, options.signal);
+    const groups = group(loaded, maxImagesPerRequest, maxBytesPerRequest, size);
+    const embed = (batch: Loaded<T>[], signal: AbortSignal): Promise<StreamResult<T>[]> => this.#embedGroup(batch, signal);
+    for await (const results of mapOrdered(groups, concurrency, embed, options.signal)) yield* results;
+  }
+
+  async embedText(text: string, options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>> {
+    return readVector(await this.#postJson('/embed/text?encoding=base64', { text }, options.signal));
+  }
+
+  async embedTexts(texts: readonly string[], options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>[]> {
+    const { maxTextsPerRequest, concurrency } = this.#settings;
+    const vectors: Float32Array<ArrayBuffer>[] = [];
+    const groups = group(texts, maxTextsPerRequest, Number.POSITIVE_INFINITY, () => 0);
+    const post = async (batch: string[], signal: AbortSignal): Promise<Float32Array<ArrayBuffer>[]> =>
+      readVectors(await this.#postJson('/embed/text?encoding=base64', { texts: batch }, signal), batch.length);
+    for await (const batch of mapOrdered(groups, concurrency, post, options.signal)) vectors.push(...batch);
+    return vectors;
+  }
+
+  /** What the server says of itself, also while it starts or stops. Does not retry. */
+  async health(options: CallOptions = {}): Promise<Health> {
+    const call: Call = { method: 'GET', path: '/health', accept: [503] };
+    return readHealth(await this.#transport.exchange(call, options.signal));
+  }
+
+  async models(options: CallOptions = {}): Promise<Models> {
+    return readModels(await this.#send({ method: 'GET', path: '/models' }, options.signal));
+  }
+
+  /** Resolves when the server can embed; rejects with the last reason after `timeoutMs`. */
+  async waitUntilReady(timeoutMs: number, options: CallOptions = {}): Promise<Health> {
+    const start = performance.now();
+    for (;;) {
+      let reason: Error;
+      try {
+        const health = await this.health(options);
+        if (health.status === 'healthy') return health;
+        reason = new UnavailableError(`The server at ${this.baseUrl} is ${health.status}.`, { code: health.status, status: 503 });
+      } catch (error) {
+        if (!(error instanceof ClipConnectionError)) throw error;
+        reason = error;
+      }
+      if (performance.now() - start >= timeoutMs) throw reason;
+      await sleep(READY_INTERVAL_MS, options.signal);
+    }
+  }
+
+  #postJson(path: string, body: unknown, signal: AbortSignal | undefined): Promise<Reply> {
+    return this.#send({ method: 'POST', path, body: JSON.stringify(body), contentType: 'application/json' }, signal);
+  }
+
+  #send(call: Call, signal: AbortSignal | undefined): Promise<Reply> {
+    const { retry: policy, onRetry } = this.#settings;
+    const once = (): Promise<Reply> => this.#transport.exchange(call, signal);
+    // A request keeps its place while it waits: a server that is full then gets fewer requests, not newer ones instead.
+    return this.#limiter.run(() => withRetry(once, { policy, signal, onRetry }));
+  }
+
+  async #embedGroup<T>(batch: readonly Loaded<T>[], signal: AbortSignal | undefined): Promise<StreamResult<T>[]> {
+    const images = batch.flatMap((loaded) => ('bytes' in loaded ? [loaded.bytes] : []));
+    const results = (await this.#embedBytes(images, signal)).values();
+    return batch.map((loaded) => {
+      if ('error' in loaded) return { item: loaded.item, ok: false, error: loaded.error };
+      return { item: loaded.item, ...(results.next().value as ImageResult) };
+    });
+  }
+
+  /** One request; halved when the server finds it too large or too slow for one, down to a single image. */
+  async #embedBytes(images: readonly Uint8Array[], signal: AbortSignal | undefined): Promise<ImageResult[]> {
+    if (images.length === 0) return [];
+    try {
+      const path = '/embed/batch?on_error=null&encoding=base64';
+      const reply = await this.#send({ method: 'POST', path, ...encodeMultipart('images', images) }, signal);
+      return readResults(reply, images.length);
+    } catch (error) {
+      const tooMuch = error instanceof TooLargeError || error instanceof DeadlineError;
+      if (tooMuch && images.length > 1) {
+        const middle = Math.ceil(images.length / 2);
+        const first = await this.#embedBytes(images.slice(0, middle), signal);
+        return [...first, ...(await this.#embedBytes(images.slice(middle), signal))];
+      }
+      if (error instanceof ImageError || error instanceof TooLargeError) return images.map(() => ({ ok: false, error }));
+      throw error;
+    }
+  }
+}
+
+/** Pictures read at once, ahead of the request they will travel in. */
+const READ_AHEAD = 8;
+const READY_INTERVAL_MS = 200;

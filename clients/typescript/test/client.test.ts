@@ -1,0 +1,106 @@
+/** The client against the real server on the bundled model. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { BadImagesError, ClipClient, ERROR_CODES, ImageError, InvalidRequestError, type RetryNotice } from 'clipsrv-client';
+import { picture } from './support/pictures.ts';
+import { ClipServer } from './support/server.ts';
+
+let server: ClipServer;
+let client: ClipClient;
+
+before(async () => {
+  server = await ClipServer.start();
+  client = new ClipClient({ baseUrl: server.url });
+});
+after(() => server.stop());
+
+const norm = (vector: Float32Array): number => Math.hypot(...vector);
+const distance = (a: Float32Array, b: Float32Array): number => Math.max(...a.map((value, i) => Math.abs(value - (b[i] ?? NaN))));
+
+test('health and models describe the server that answers', async () => {
+  const health = await client.health();
+  const models = await client.models();
+  assert.equal(health.status, 'healthy');
+  assert.equal(health.model, models.current);
+  assert.equal(models.details[models.current]?.dimensions, health.dimensions);
+  assert.ok(models.details[models.current]?.embedding_id);
+});
+
+test('a picture has one unit vector, however it is sent', async () => {
+  const { dimensions } = await client.health();
+  const vector = await client.embedImage(picture(1));
+  assert.equal(vector.length, dimensions);
+  assert.ok(Math.abs(norm(vector) - 1) < 1e-5);
+  const bytes = new Uint8Array(picture(1));
+  for (const form of [bytes, bytes.buffer, new Blob([bytes])]) {
+    assert.ok(distance(vector, await client.embedImage(form)) < 1e-6);
+  }
+});
+
+test('hundreds of pictures go out in many requests and come back in order', async () => {
+  const { models, current, details } = await client.models();
+  const pictures = Array.from({ length: 300 }, (_, i) => picture(i));
+  const results = await client.embedImagesSettled(pictures);
+  assert.ok(models.includes(current));
+  for (const i of [0, 31, 32, 150, 299]) {
+    const result = results[i];
+    assert.ok(result?.ok);
+    assert.equal(result.embeddingId, details[current]?.embedding_id);
+    assert.ok(distance(result.embedding, await client.embedImage(pictures[i] ?? Buffer.alloc(0))) < 1e-5, `picture ${i}`);
+  }
+});
+
+test('bad pictures fail alone, each with the server\'s reason', async () => {
+  const images = [picture(1), Buffer.from('no picture'), picture(2), Buffer.alloc(0), picture(3).subarray(0, 60)];
+  const results = await client.embedImagesSettled(images);
+  assert.deepEqual(results.map((result) => result.ok), [true, false, true, false, false]);
+  const codes = results.flatMap((result) => (!result.ok && result.error instanceof ImageError ? [result.error.code] : []));
+  assert.deepEqual(codes.slice(0, 2), ['not_an_image', 'empty_image']);
+  assert.ok(codes.every((code) => (ERROR_CODES as readonly string[]).includes(code)));
+  await assert.rejects(client.embedImages(images), BadImagesError);
+  await assert.rejects(client.embedImage(Buffer.from('no picture')), { name: 'ImageError', status: 422, code: 'not_an_image' });
+});
+
+test('more images in a request than the server takes are halved until they fit', async () => {
+  const greedy = new ClipClient({ baseUrl: server.url, maxImagesPerRequest: 1000, maxBytesPerRequest: 1 << 30 });
+  const vectors = await greedy.embedImages(Array.from({ length: 300 }, (_, i) => picture(i)));
+  assert.equal(vectors.length, 300);
+});
+
+test('texts live in the same space, one or many', async () => {
+  const texts = Array.from({ length: 70 }, (_, i) => `a photo of ${i} shoes`);
+  const vectors = await client.embedTexts(texts);
+  assert.equal(vectors.length, 70);
+  const one = await client.embedText(texts[69] ?? '');
+  assert.equal(one.length, (await client.health()).dimensions);
+  assert.ok(distance(one, vectors[69] ?? one.map(() => 0)) < 1e-5);
+  assert.ok(Math.abs(norm(one) - 1) < 1e-5);
+  await assert.rejects(client.embedText(5 as unknown as string), InvalidRequestError);
+});
+
+test('errors of the server arrive as their classes, with the request\'s id', async () => {
+  const response = await fetch(`${server.url}/embed`, { method: 'POST', body: new FormData() });
+  const { request_id: id } = (await response.json()) as { request_id: string };
+  assert.ok(id.length > 0);
+  const lost = new ClipClient({ baseUrl: `${server.url}/nowhere` });
+  await assert.rejects(lost.models(), { name: 'InvalidRequestError', status: 404, code: 'not_found' });
+});
+
+test('a call that began while the server was away succeeds once it is back', async () => {
+  await server.kill();
+  const patient = new ClipClient({ baseUrl: server.url, retry: { maxAttempts: 100 } });
+  const pending = patient.embedImages([picture(1), picture(2)]);
+  await server.up();
+  assert.equal((await pending).length, 2);
+});
+
+test('a server full to the brim is asked again until every picture is done', async () => {
+  const retries: number[] = [];
+  const onRetry = ({ delayMs }: RetryNotice): void => void retries.push(delayMs);
+  const retry = { maxAttempts: 50, maxDelayMs: 1000 };
+  const eager = Array.from({ length: 6 }, () => new ClipClient({ baseUrl: server.url, onRetry, retry }));
+  const pictures = Array.from({ length: 128 }, (_, i) => picture(i, 320, 240));
+  const results = await Promise.all(eager.map((each) => each.embedImages(pictures)));
+  assert.ok(results.every((vectors) => vectors.length === 128));
+  assert.ok(retries.length > 0, 'the server was never full: raise the load');
+});

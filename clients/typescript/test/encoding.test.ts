@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { decodeVector, encodeMultipart, toBytes, toNumbers } from '../src/encoding.ts';
+
+test('a vector is decoded from little-endian float32, and any other length is refused', () => {
+  const bytes = Buffer.from([0x00, 0x00, 0x80, 0x3f, 0x00, 0x00, 0x00, 0xbf]);
+  assert.deepEqual([...decodeVector(bytes.toString('base64'), 2)], [1, -0.5]);
+  assert.throws(() => decodeVector(bytes.toString('base64'), 3), RangeError);
+  assert.throws(() => decodeVector('', 1), RangeError);
+});
+
+test('a multipart body is what another parser reads back, byte for byte', async () => {
+  const images = [Buffer.from([0, 13, 10, 45, 45, 255]), Buffer.alloc(0), Buffer.from('--boundary\r\n')];
+  const { body, contentType } = encodeMultipart('images', images);
+  const parsed = await new Response(body, { headers: { 'Content-Type': contentType } }).formData();
+  const parts = parsed.getAll('images') as unknown as Blob[];
+  assert.equal(parts.length, images.length);
+  for (const [i, part] of parts.entries()) assert.deepEqual(Buffer.from(await part.arrayBuffer()), images[i]);
+});
+
+test('pictures are taken as Buffer, ArrayBuffer and Blob', async () => {
+  const expected = new Uint8Array([1, 2, 3]);
+  for (const image of [Buffer.from(expected), expected.buffer, new Blob([expected])]) {
+    assert.deepEqual(new Uint8Array(await toBytes(image)), expected);
+  }
+});
+
+test('plain numbers are the shortest decimals of the same float32', () => {
+  assert.deepEqual(toNumbers(new Float32Array([0.123, -0.456, 1, 0, 1e-8])), [0.123, -0.456, 1, 0, 1e-8]);
+  const bits = new Uint32Array(1);
+  const value = new Float32Array(bits.buffer);
+  for (let i = 0; i < 20_000; i++) {
+    bits[0] = (Math.imul(i, 2654435761) & 0x007fffff) | (((100 + (i % 28)) << 23) >>> 0);
+    const [number] = toNumbers(value);
+    assert.equal(Math.fround(number ?? Number.NaN), value[0]);
+  }
+});
