@@ -1,0 +1,57 @@
+# clipsrv in a container. Three targets share one base:
+#   docker build --target cpu -t clipsrv .                          the bundled demo model
+#   docker build --target cpu --build-arg MODEL=vit-b-32 -t clipsrv .  a converted model of ./onnx_models
+#   docker build --target gpu --build-arg MODEL=vit-l-14 -t clipsrv:gpu .
+#   docker build --target convert -t clipsrv:convert . && \
+#     docker run --rm --user "$(id -u)" -v "$PWD/onnx_models:/onnx_models" clipsrv:convert vit-l-14
+# Only `convert` carries PyTorch. Each runtime layer does one thing, so its steps can be replayed by hand.
+
+FROM python:3.11-slim-bookworm AS base
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PATH=/opt/clipsrv/bin:$PATH
+# The environment has no pip of its own: the base image's installs into it, and stays out of the runtime.
+RUN python3 -m venv --without-pip /opt/clipsrv
+WORKDIR /app
+
+FROM base AS convert
+# The CPU build of PyTorch is enough and far smaller: add --build-arg PIP_EXTRA_INDEX_URL with PyTorch's own CPU index.
+ARG PIP_EXTRA_INDEX_URL=
+COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY clipsrv clipsrv
+COPY conversions conversions
+RUN pip --python /opt/clipsrv/bin/python install ".[convert]"
+ENV HF_HOME=/tmp/huggingface
+ENTRYPOINT ["python", "-m", "conversions", "--models-dir", "/onnx_models"]
+
+FROM base AS install-cpu
+COPY deploy/requirements-cpu.txt .
+RUN pip --python /opt/clipsrv/bin/python install --no-deps --require-hashes -r requirements-cpu.txt
+
+FROM base AS install-gpu
+COPY deploy/requirements-gpu.txt .
+RUN pip --python /opt/clipsrv/bin/python install --no-deps --require-hashes -r requirements-gpu.txt
+
+FROM python:3.11-slim-bookworm AS runtime
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/clipsrv/bin:$PATH MALLOC_ARENA_MAX=2
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin clipsrv
+WORKDIR /app
+COPY clipsrv clipsrv
+ARG MODEL=demo
+COPY onnx_models/${MODEL} onnx_models/${MODEL}
+ENV CLIPSRV_MODEL=${MODEL} CLIPSRV_HOST=0.0.0.0 CLIPSRV_PORT=5000
+USER 10001
+EXPOSE 5000
+# Unhealthy while the model loads is what "starting" means to an orchestrator; a large model takes a while.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['CLIPSRV_PORT'] + '/health', timeout=4)"]
+# The exec form makes the server PID 1's program, so that SIGTERM reaches it.
+ENTRYPOINT ["python", "-m", "clipsrv"]
+STOPSIGNAL SIGTERM
+
+FROM runtime AS gpu
+COPY --from=install-gpu /opt/clipsrv /opt/clipsrv
+ENV CLIPSRV_DEVICE=cuda
+
+FROM runtime AS cpu
+COPY --from=install-cpu /opt/clipsrv /opt/clipsrv
+ENV CLIPSRV_DEVICE=cpu
