@@ -1,0 +1,61 @@
+"""Fixtures of the bulk job: the command, folders of pictures, and a real PostgreSQL with pgvector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bulk.postgres import Postgres
+from tests.bulk.tool import Embed
+from tests.parts.photos import cuttings
+
+
+@pytest.fixture(scope="session")
+def embed(models_dir: Path) -> Embed:
+    """The command with the small model."""
+    return Embed(models_dir)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 20 good pictures, a copy of the third, and two files that are no pictures, in two folders."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    blobs = cuttings(20)
+    for number, blob in enumerate(blobs):
+        (folder / ("more" if number % 3 == 0 else "") / f"{number:02d}.jpg").write_bytes(blob)
+    (folder / "copy.jpg").write_bytes(blobs[2])
+    (folder / "broken.jpg").write_bytes(blobs[4][: len(blobs[4]) // 2])
+    (folder / "text.png").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 1,000 files: 300 pictures again and again, and every 97th broken."""
+    folder = tmp_path_factory.mktemp("many")
+    blobs = cuttings(300, (48, 36))
+    for number in range(1000):
+        blob = b"broken" if number % 97 == 5 else blobs[(number * number + number // 7) % 300]
+        (folder / f"{number:04d}.jpg").write_bytes(blob)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL with pgvector."""
+    database = Postgres()
+    yield database
+    database.remove()
+
+
+@pytest.fixture
+def table(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for a table that is gone after the test."""
+    postgres.up()
+    name = request.node.name.split("[")[0][:60]
+    yield name
+    postgres.up()
+    postgres.query(f'DROP TABLE IF EXISTS "{name}"')

@@ -1,0 +1,143 @@
+"""The table as output: real PostgreSQL with pgvector. Nothing is lost and nothing is there twice, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsrv.embeddings import Embeddings
+from tests.bulk.postgres import Postgres
+from tests.bulk.tool import Embed, finish, ids, lines, vectors, wait_until
+
+SMALL = ("--shard-size", 8)
+
+
+def stored(postgres: Postgres, table: str) -> dict[str, Embeddings]:
+    found = postgres.query(f'SELECT id, embedding::text FROM "{table}" ORDER BY id')
+    return {name: np.array(json.loads(vector), np.float32) for name, vector in found}
+
+
+def count(postgres: Postgres, table: str) -> int:
+    if postgres.query(f"SELECT to_regclass('\"{table}\"')")[0][0] is None:
+        return 0
+    return int(postgres.query(f'SELECT count(*) FROM "{table}"')[0][0])
+
+
+@pytest.fixture(scope="module")
+def expected(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Embeddings]:
+    """What a file holds of the same 1,000 pictures."""
+    out = tmp_path_factory.mktemp("whole") / "whole.npy"
+    embed(many, "--out", out, *SMALL)
+    return dict(zip(ids(out), vectors(out), strict=True))
+
+
+def assert_same(found: dict[str, Embeddings], expected: dict[str, Embeddings]) -> None:
+    assert sorted(found) == sorted(expected)
+    for name, vector in found.items():
+        np.testing.assert_allclose(vector, expected[name], rtol=0, atol=1e-6)
+
+
+def test_the_table_holds_what_a_file_holds(
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+) -> None:
+    errors = tmp_path / "errors.jsonl"
+    said = embed(many, "--out", postgres.url, "--table", table, "--errors", errors, *SMALL)
+    found = stored(postgres, table)
+    assert sorted(found) == sorted(expected)
+    for name, vector in found.items():
+        np.testing.assert_array_equal(vector, expected[name])
+    assert "989 rows" in said
+    assert len(lines(errors)) == 11
+    columns = postgres.query(f'SELECT DISTINCT embedding_id, length(sha256), vector_dims(embedding) FROM "{table}"')
+    assert [row[1:] for row in columns] == [(64, 64)]
+
+
+def test_six_kills_at_random_moments_change_nothing(
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+) -> None:
+    args = (many, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl", *SMALL)
+    moments = random.Random(seed := random.randrange(1000))
+
+    def reached(goal: int, process: subprocess.Popen[str]) -> bool:
+        return count(postgres, table) >= goal or process.poll() is not None
+
+    for _ in range(6):
+        goal = count(postgres, table) + moments.randint(1, 120)
+        process = embed.start(*args)
+        wait_until(partial(reached, goal, process))
+        process.kill()
+        status, said = finish(process)
+        assert status == -signal.SIGKILL, f"seed {seed}: {said}"
+    embed(*args)
+    assert_same(stored(postgres, table), expected)
+    assert "0 embedded, 989 stored before, 11 bad" in embed(*args)
+
+
+def test_a_database_that_is_killed_and_comes_back_is_waited_for(
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+) -> None:
+    process = embed.start(
+        *(many, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl", *SMALL)
+    )
+    wait_until(lambda: count(postgres, table) > 40)
+    process.send_signal(signal.SIGSTOP)
+    postgres.kill()
+    process.send_signal(signal.SIGCONT)
+    assert process.stderr is not None
+    assert "The database is away" in process.stderr.readline()
+    postgres.up()
+    status, said = finish(process)
+    assert status == 0, said
+    assert_same(stored(postgres, table), expected)
+
+
+def test_a_database_that_stays_away_ends_the_job_and_the_next_run_goes_on(
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+) -> None:
+    args = (many, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl", *SMALL)
+    process = embed.start(*args, "--patience", 0)
+    wait_until(lambda: count(postgres, table) > 40)
+    process.send_signal(signal.SIGSTOP)
+    postgres.kill()
+    process.send_signal(signal.SIGCONT)
+    status, said = finish(process)
+    assert status == 6
+    assert "Traceback" not in said
+    postgres.up()
+    embed(*args)
+    assert_same(stored(postgres, table), expected)
+
+
+def test_a_picture_that_changed_is_embedded_again_and_its_copies_keep_their_vector(
+    embed: Embed, pictures: Path, postgres: Postgres, table: str, tmp_path: Path
+) -> None:
+    args = (pictures, "--relative-to", pictures, "--table", table, "--errors", tmp_path / "errors.jsonl")
+    embed(*args, "--out", postgres.url)
+    before = stored(postgres, table)
+    shutil.copy(pictures / "02.jpg", pictures / "zz.jpg")
+    shutil.copy(pictures / "05.jpg", pictures / "02.jpg")
+    said = embed(*args, "--out", postgres.url)
+    after = stored(postgres, table)
+    assert "0 embedded, 2 duplicates, 20 stored before" in said
+    np.testing.assert_array_equal(after["02.jpg"], before["05.jpg"])
+    np.testing.assert_array_equal(after["zz.jpg"], before["02.jpg"])
+    assert len(after) == 22
+
+
+def test_another_embedding_id_another_shape_and_files_only_options_are_refused(
+    embed: Embed, pictures: Path, postgres: Postgres, table: str, tmp_path: Path
+) -> None:
+    args = (pictures, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl")
+    embed(*args)
+    assert "holds vectors of embedding_id" in embed(*args, "--no-exif-orientation", status=6)
+    postgres.query(f'DROP TABLE "{table}"; CREATE TABLE "{table}" (id text PRIMARY KEY, embedding vector(3))')
+    assert "has no column location, sha256, embedding_id" in embed(*args, status=6)
+    assert "--restart" in embed(*args, "--restart", status=2)

@@ -1,0 +1,95 @@
+"""Fixtures for the whole suite: one small real model, and the real server beside or inside the test process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import pytest_asyncio
+
+from clipsrv.config import Config
+from clipsrv.model import Model, load_model
+from tests.parts.model import NAME, write_model
+from tests.parts.server import Client, ServerProcess
+
+# A verdict on a change must not depend on luck; by hand every run looks at other examples.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models that holds one, `tiny`. Tests do not write to it."""
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder / NAME)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(models_dir: Path) -> Path:
+    """The model folder itself."""
+    return models_dir / NAME
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Path) -> Model:
+    """The small model, open on the CPU with one thread."""
+    return load_model(tiny_model, device="cpu", threads=1)
+
+
+@pytest.fixture
+def config(models_dir: Path) -> Callable[..., Config]:
+    """A Config that serves the small model, with the changes given."""
+
+    def make(**changes: Any) -> Config:
+        return Config(**{"model": NAME, "models_dir": str(models_dir), "device": "cpu", "port": 0, **changes})
+
+    return make
+
+
+@pytest_asyncio.fixture
+async def serve_here(config: Callable[..., Config]) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
+    """serve_here(load=None, wait=True, **changes of the Config): a client of the application in this process."""
+    clients: list[Client] = []
+
+    async def start(load: Callable[[], Model] | None = None, *, wait: bool = True, **changes: Any) -> Client:
+        clients.append(await Client.start(config(**changes), load, wait=wait))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        await client.close()
+
+
+@pytest_asyncio.fixture
+async def client(serve_here: Callable[..., Awaitable[Client]]) -> Client:
+    """A client of the small model's server in this process."""
+    return await serve_here()
+
+
+@pytest.fixture
+def run_server(models_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """run_server(*flags, env=None): a process of its own that serves the small model on a free port."""
+    started: list[ServerProcess] = []
+
+    def start(*flags: object, env: dict[str, str] | None = None) -> ServerProcess:
+        common = ("--model", NAME, "--models-dir", models_dir, "--device", "cpu", "--port", 0)
+        started.append(ServerProcess(*common, *flags, env=env))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def server(models_dir: Path) -> Iterator[ServerProcess]:
+    """One process that serves the small model for every test that leaves it as it was."""
+    running = ServerProcess("--model", NAME, "--models-dir", models_dir, "--device", "cpu", "--port", 0)
+    yield running.ready()
+    running.close()

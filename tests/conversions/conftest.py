@@ -1,0 +1,54 @@
+"""A tiny CLIP checkpoint made by the committed script, and the converter as users run it: its own process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAKE_CHECKPOINT = ROOT / "scripts" / "make-random-checkpoint"
+
+#: arguments, further environment -> the finished process
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "conversions", *map(str, arguments)]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Without the network: nothing in the tests may reach the real Hub."""
+    return {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_ETAG_TIMEOUT": "2", **changes}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def run_converter(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
+        changes = {"HF_HOME": str(tmp_path / "hf"), **changes}
+        return subprocess.run(
+            command(*arguments), cwd=ROOT, env=environment(**changes), capture_output=True, text=True, timeout=110
+        )
+
+    return run_converter
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    subprocess.run([sys.executable, MAKE_CHECKPOINT, "tiny", folder], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint converted with every precision."""
+    models = tmp_path_factory.mktemp("models")
+    arguments = ("--checkpoint", tiny_checkpoint, "--name", "tiny", "--models-dir", models, "--precision", "fp16")
+    done = subprocess.run(command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return models / "tiny"

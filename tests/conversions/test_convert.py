@@ -1,0 +1,204 @@
+"""Whole conversions of a tiny checkpoint, in the process of the tests. Slow only for importing torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import CLIPModel
+
+from clipsrv.manifest import TEXT, VISION, load_manifest, verify_files
+from clipsrv.model import load_model
+from conversions import convert as convert_module
+from conversions import verify
+from conversions.checkpoint import open_checkpoint
+from conversions.convert import Job, convert
+from conversions.errors import CheckpointError, ConversionError, ParityError
+from conversions.inspection import verify_folder
+from conversions.reference import load_original
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch's tracer and the exporters warn of their own doings
+
+
+def silent(stage: str) -> None:
+    """Nobody listens to the progress here."""
+
+
+def job(checkpoint: Path, models: Path, name: str = "m", **changes: object) -> Job:
+    return replace(Job(name, models, checkpoint), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+
+
+def test_the_folder_holds_what_its_manifest_says_and_nothing_else(converted_model: Path, tiny_checkpoint: Path) -> None:
+    manifest = load_manifest(converted_model)
+    verify_files(converted_model, manifest)
+    assert {path.name for path in converted_model.iterdir()} == {*manifest.files, "manifest.json"}
+    graphs = [f"{tower}.{precision}.onnx" for tower in (VISION, TEXT) for precision in ("fp32", "fp16")]
+    assert set(manifest.files) == {"tokenizer.json", *graphs, *(f"{graph}.data" for graph in graphs)}
+    assert manifest.source["weights_sha256"] == open_checkpoint(tiny_checkpoint, "", "", "").source["weights_sha256"]
+    assert (manifest.dimensions, manifest.towers[TEXT].context_length) == (32, 77)
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in converted_model.iterdir())
+
+
+def test_the_manifest_carries_the_measured_parity_and_fp32_is_within_rounding(converted_model: Path) -> None:
+    table = verify.from_json(load_manifest(converted_model).parity)
+    for tower in (VISION, TEXT):
+        assert set(table[tower]) == {"fp32", "fp16"}
+        assert table[tower]["fp32"].worst_component < 1e-6
+        assert 1e-6 < table[tower]["fp16"].worst_component < 2e-3
+        assert table[tower]["fp16"].differing_inputs == 0
+
+
+def test_fp32_graphs_use_plain_operators_only_and_batch_and_length_are_free(converted_model: Path) -> None:
+    for tower, free in ((VISION, 1), (TEXT, 2)):
+        graph = onnx.load(converted_model / f"{tower}.fp32.onnx", load_external_data=False)
+        assert {node.domain for node in graph.graph.node} == {""}
+        assert [opset.domain for opset in graph.opset_import] == [""]
+        (inputs,) = graph.graph.input
+        dimensions = inputs.type.tensor_type.shape.dim
+        assert [bool(dimension.dim_param) for dimension in dimensions][: free + 1].count(True) == free
+
+
+def test_fp16_graphs_are_fused_and_half_as_large_and_speak_float32(converted_model: Path) -> None:
+    for tower in (VISION, TEXT):
+        graph = onnx.load(converted_model / f"{tower}.fp16.onnx", load_external_data=False).graph
+        assert {"Attention", "QuickGelu", "SkipLayerNormalization"} <= {node.op_type for node in graph.node}
+        assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        sizes = [(converted_model / f"{tower}.{precision}.onnx.data").stat().st_size for precision in ("fp16", "fp32")]
+        assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
+
+
+def test_text_needs_no_attention_mask_whatever_the_padding(converted_model: Path, tiny_checkpoint: Path) -> None:
+    """Ids alone, padded with any token or not at all, give what the original gives with its mask."""
+    model = load_model(converted_model, device="cpu", precision="fp32", threads=1)
+    assert model.text_encoder is not None
+    assert model.tokenizer is not None
+    original = CLIPModel.from_pretrained(tiny_checkpoint)
+    end = original.config.text_config.vocab_size - 1
+    ids = model.tokenizer.encode("a photo of the cat").ids
+    length = int((ids == end).argmax()) + 1
+    bare = ids[None, :length]
+    with torch.inference_mode():
+        padded = torch.tensor(np.concatenate([bare, np.zeros((1, 9), np.int64)], axis=1))
+        mask = (torch.arange(length + 9) < length).long()[None]
+        expected = original.get_text_features(input_ids=padded, attention_mask=mask).numpy()
+    for padding in (0, 7, end):
+        tail = np.full((1, 20), padding, np.int64)
+        got = model.text_encoder.encode(np.concatenate([bare, tail], axis=1))
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(model.text_encoder.encode(bare), expected, atol=1e-5)
+
+
+def test_converting_again_does_nothing_until_forced_or_asked_for_more(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert convert(job(tiny_checkpoint, tmp_path), silent) is not None
+    first = load_manifest(tmp_path / "m")
+    assert convert(job(tiny_checkpoint, tmp_path), silent) is None
+    assert convert(job(tiny_checkpoint, tmp_path, precisions=("fp32", "fp16")), silent) is not None
+    assert "fp16" in load_manifest(tmp_path / "m").towers[VISION].variants
+    assert convert(job(tiny_checkpoint, tmp_path, force=True), silent) is not None
+    again = load_manifest(tmp_path / "m")
+    assert again.files == first.files  # the same bytes: a conversion is reproducible
+    assert {path.name for path in tmp_path.iterdir()} == {"m", ".lock"}
+
+
+def test_a_damaged_folder_is_converted_again(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    convert(job(tiny_checkpoint, tmp_path), silent)
+    data = tmp_path / "m" / "vision.fp32.onnx.data"
+    data.write_bytes(data.read_bytes()[:-100])
+    assert convert(job(tiny_checkpoint, tmp_path), silent) is not None
+    verify_files(tmp_path / "m", load_manifest(tmp_path / "m"))
+
+
+def test_pickled_weights_vocabulary_files_and_a_true_end_token_convert_too(checkpoint: Path, tmp_path: Path) -> None:
+    """pytorch_model.bin as three of OpenAI's repositories have it, no tokenizer.json, and pooling at the real id."""
+    CLIPModel.from_pretrained(checkpoint).save_pretrained(checkpoint, safe_serialization=False)
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "tokenizer.json").unlink()
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = config["text_config"]["vocab_size"] - 1
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    table = convert(job(checkpoint, tmp_path / "models"), silent)
+    assert table is not None
+    assert table[TEXT]["fp32"].worst_component < 1e-6
+
+
+def spoil(model: CLIPModel) -> None:
+    with torch.no_grad():
+        model.visual_projection.weight[0] *= 1.001
+
+
+def test_a_conversion_that_differs_is_not_kept_and_the_old_folder_stays(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exported graph is made from slightly other weights than the reference ran on: verification must see it."""
+    convert(job(tiny_checkpoint, tmp_path), silent)
+    before = load_manifest(tmp_path / "m")
+    real: Callable[..., object] = convert_module._write_tower
+
+    def write_spoilt(model: CLIPModel, *arguments: object) -> object:
+        spoil(model)
+        return real(model, *arguments)
+
+    monkeypatch.setattr(convert_module, "_write_tower", write_spoilt)
+    with pytest.raises(ParityError, match="vision fp32"):
+        convert(job(tiny_checkpoint, tmp_path, force=True), silent)
+    assert load_manifest(tmp_path / "m") == before
+    verify_files(tmp_path / "m", before)
+    assert {path.name for path in tmp_path.iterdir()} == {"m", ".lock"}
+
+
+def test_a_failure_of_the_exporter_is_a_conversion_error(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("the exporter is broken\nwith a long tail")
+
+    monkeypatch.setattr("conversions.export.export_tower", fail)
+    with pytest.raises(ConversionError, match=r"nothing was written: RuntimeError: the exporter is broken$"):
+        convert(job(tiny_checkpoint, tmp_path), silent)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_weights_cut_short_are_a_checkpoint_error(checkpoint: Path, tmp_path: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="Cannot load the weights"):
+        convert(job(checkpoint, tmp_path / "models"), silent)
+
+
+@pytest.mark.parametrize("deeper", [True, False])
+def test_weights_that_do_not_fit_the_config_are_refused_not_made_up(
+    checkpoint: Path, tmp_path: Path, deeper: bool
+) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] += 1 if deeper else -1
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="are missing" if deeper else "do not belong to CLIP"):
+        load_original(open_checkpoint(checkpoint, "", "", ""))
+
+
+def test_verify_measures_again_with_the_checkpoint_and_says_what_it_could_not_without(
+    converted_model: Path, tiny_checkpoint: Path
+) -> None:
+    measured = verify_folder(converted_model, tiny_checkpoint, offline=True, say=silent)
+    assert "files are as they were converted" in measured
+    assert "not measured again" not in measured
+    assert "not measured again" in verify_folder(converted_model, None, offline=True, say=silent)
+
+
+def test_verify_refuses_another_checkpoint(converted_model: Path, checkpoint: Path) -> None:
+    CLIPModel(CLIPModel.from_pretrained(checkpoint).config).save_pretrained(checkpoint)
+    with pytest.raises(CheckpointError, match="was not made from this checkpoint"):
+        verify_folder(converted_model, checkpoint, offline=True, say=silent)

@@ -1,0 +1,200 @@
+"""A start that cannot succeed: the right exit status, one clear line, no traceback, and quickly."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clipsrv.cli import main
+from clipsrv.server.logs import LogPump
+
+
+@pytest.fixture(autouse=True)
+def quiet_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    for handler in root.handlers:
+        if isinstance(handler, LogPump):
+            handler.close()
+    root.handlers[:], logging.raiseExceptions = before[0], before[2]
+    root.setLevel(before[1])
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def start(models_dir: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """start(*flags): the exit status and the one line that says why."""
+
+    def run(*flags: object, folder: Path = models_dir) -> tuple[int, str]:
+        common = ("--models-dir", folder, "--model", "tiny", "--device", "cpu", "--port", 0, "--log-level", "error")
+        try:
+            status = main(["serve", *map(str, (*common, *flags))])
+        except SystemExit as error:  # argparse's own way
+            status = int(str(error.code))
+        errors = capfd.readouterr().err
+        assert "Traceback" not in errors
+        lines = [line for line in errors.splitlines() if line.startswith("clipsrv: ") or "error:" in line]
+        assert len(lines) == 1, errors
+        return status, lines[0]
+
+    return run
+
+
+Start = Callable[..., tuple[int, str]]
+
+BAD_SETTINGS = {
+    "an unknown flag": ("--prot", "1"),
+    "an abbreviated flag": ("--por", "1"),
+    "a port in words": ("--port", "abc"),
+    "a port too high": ("--port", "70000"),
+    "a limit of nothing": ("--max-images", "0"),
+    "a negative limit": ("--max-pixels", "-1"),
+    "a time of nothing": ("--deadline", "0"),
+    "not a number": ("--deadline", "nan"),
+    "an unknown device": ("--device", "tpu"),
+    "an unknown log format": ("--log-format", "xml"),
+    "a queue smaller than a request": ("--max-queue", "3"),
+    "an empty key": ("--api-keys", ""),
+    "an empty key among others": ("--api-keys", "abc,,def"),
+    "no such key file": ("--api-key-file", "nowhere/keys"),
+    "a share smaller than a request": ("--max-queue-per-caller", "3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_a_setting_that_cannot_be_is_status_2_and_named(name: str, start: Start) -> None:
+    status, line = start(*BAD_SETTINGS[name])
+    assert status == 2
+    flag = BAD_SETTINGS[name][0]
+    assert flag in line or flag[2:].replace("-", "_").upper() in line or "MAX_QUEUE" in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "absent",
+        "../models/tiny",
+        "/etc",
+        "tiny/",
+        "a/b",
+        "..",
+        ".",
+        "",
+        " ",
+        "a" * 5000,
+        "tiny\x00",
+        "t\u0456ny",
+        "~",
+        "-x",
+    ],
+)
+def test_a_model_that_is_not_a_folder_of_the_models_is_status_3(name: str, start: Start) -> None:
+    status, line = start(f"--model={name}")
+    assert status == 3
+    assert len(line) < 600
+
+
+def test_a_known_model_that_is_missing_comes_with_the_command_that_makes_it(start: Start) -> None:
+    status, line = start("--model", "vit-b-32")
+    assert status == 3
+    assert "python -m conversions vit-b-32" in line
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "one bit": ("vision.fp32.onnx", flipped),
+    "one bit of the tokenizer": ("tokenizer.json", flipped),
+    "emptied": ("vision.fp32.onnx", lambda path: path.write_bytes(b"")),
+    "cut": ("vision.fp32.onnx", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+    "missing": ("vision.fp32.onnx", Path.unlink),
+    "a folder": ("vision.fp32.onnx", lambda path: (path.unlink(), path.mkdir())),
+    "a web page": ("vision.fp32.onnx", lambda path: path.write_text("<!DOCTYPE html><p>404")),
+    "a pointer": ("vision.fp32.onnx", lambda path: path.write_text("version https://git-lfs.github.com/spec/v1")),
+    "manifest missing": ("manifest.json", Path.unlink),
+    "manifest cut": ("manifest.json", lambda path: path.write_bytes(path.read_bytes()[:100])),
+    "manifest of another version": (
+        "manifest.json",
+        lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 99')),
+    ),
+    "manifest leading outside": (
+        "manifest.json",
+        lambda path: path.write_text(path.read_text().replace("vision.fp32.onnx", "../../etc/passwd")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_model_is_status_3_and_the_file_is_named(
+    name: str, start: Start, models_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(models_dir, folder)
+    file, damage = DAMAGE[name]
+    damage(folder / "tiny" / file)
+    status, line = start(folder=folder)
+    assert status == 3
+    assert file in line or "manifest" in line
+
+
+def test_a_port_in_use_is_status_4_before_the_model_is_opened(start: Start, models_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(models_dir, folder)
+    (folder / "tiny" / "vision.fp32.onnx").write_bytes(b"")  # opening it would be status 3
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, line = start("--port", port, folder=folder)
+    assert status == 4
+    assert str(port) in line
+
+
+@pytest.mark.parametrize("host", ["256.256.256.256", "203.0.113.1", "nonsense.invalid", "::g"])
+def test_an_address_that_is_not_ours_is_status_4(host: str, start: Start) -> None:
+    status, line = start("--host", host)
+    assert status == 4
+    assert host in line
+
+
+def test_a_device_that_is_not_there_is_status_5(start: Start) -> None:
+    status, line = start("--device", "cuda")
+    assert status == 5
+    assert "cuda" in line
+
+
+def test_a_model_folder_that_may_only_be_read_is_enough(start: Start, models_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(models_dir, folder)
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that the start ends here, at the port
+        status, _ = start("--port", taken.getsockname()[1], folder=folder)
+    assert status == 4
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+
+
+def test_misspelt_variables_are_warned_about(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], models_dir: Path
+) -> None:
+    monkeypatch.setenv("CLIPSRV_PROT", "1")
+    assert main(["--models-dir", str(models_dir), "--model", "absent"]) == 3
+    for handler in logging.getLogger().handlers:
+        handler.close()
+    assert "CLIPSRV_PROT" in capfd.readouterr().err
+
+
+def test_an_empty_key_variable_is_refused_and_not_taken_for_none(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    monkeypatch.setenv("CLIPSRV_API_KEYS", "")
+    status, line = start()
+    assert status == 2
+    assert "CLIPSRV_API_KEYS" in line

@@ -1,0 +1,106 @@
+"""A real model folder that runs in well under a millisecond, made with onnx.helper.
+
+Vectors tell inputs apart: the vision tower is a fixed random projection of average-pooled pixels, the text tower one
+of the running sum of token vectors, read at the first end of text. So a swapped answer shows, and as in CLIP itself
+padding after the end of text changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from clipsrv.manifest import FileSpec, ModelManifest, PreprocessSpec, TowerSpec
+
+NAME, DIMENSIONS, SIZE = "tiny", 64, 32
+SPEC = PreprocessSpec(
+    shortest_edge=SIZE,
+    crop_size=SIZE,
+    image_mean=(0.48145466, 0.4578275, 0.40821073),
+    image_std=(0.26862954, 0.26130258, 0.27577711),
+)
+_OPSET, _GRID, _VOCABULARY = 17, 8, 49408
+_TOKENIZER = Path(__file__).parents[1] / "golden" / "tokenizer_openai.json.xz"
+
+
+def write_model(folder: Path, *, text: bool = True, weight: float = 1.0) -> Path:
+    """Writes the model folder; `weight` scales the vision tower's projection (0 gives zeros, nan gives nan)."""
+    folder.mkdir(parents=True)
+    onnx.save(vision_graph(weight), folder / "vision.fp32.onnx")
+    towers = {"vision": TowerSpec("pixel_values", "image_embeds", {"fp32": "vision.fp32.onnx"})}
+    if text:
+        onnx.save(text_graph(), folder / "text.fp32.onnx")
+        (folder / "tokenizer.json").write_bytes(lzma.decompress(_TOKENIZER.read_bytes()))
+        towers["text"] = TowerSpec("input_ids", "text_embeds", {"fp32": "text.fp32.onnx"}, 77, "tokenizer.json")
+    write_manifest(folder, towers)
+    return folder
+
+
+def write_manifest(folder: Path, towers: dict[str, TowerSpec], dimensions: int = DIMENSIONS) -> None:
+    """The manifest of whatever files lie in `folder`."""
+    manifest = ModelManifest(
+        name=folder.name,
+        dimensions=dimensions,
+        preprocess=SPEC,
+        towers=towers,
+        files={path.name: describe(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"},
+        source={"repo": "tests", "revision": "1", "license": "MIT", "weights_sha256": "0" * 64},
+        created="2026-01-01T00:00:00+00:00",
+    )
+    (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+
+
+def describe(path: Path) -> FileSpec:
+    blob = path.read_bytes()
+    return FileSpec(hashlib.sha256(blob).hexdigest(), len(blob))
+
+
+def vision_graph(weight: float = 1.0) -> onnx.ModelProto:
+    step = SIZE // _GRID
+    projection = weight * _random((3 * _GRID * _GRID, DIMENSIONS))
+    nodes = [
+        helper.make_node("AveragePool", ["pixel_values"], ["pooled"], kernel_shape=[step, step], strides=[step, step]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "projection"], ["image_embeds"]),
+    ]
+    pixels = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])
+    return _model(nodes, pixels, "image_embeds", {"projection": projection})
+
+
+def text_graph() -> onnx.ModelProto:
+    constants = {
+        "table": _random((_VOCABULARY, 8)),
+        "projection": _random((8, DIMENSIONS)),
+        "axis": np.array(1, np.int64),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["tokens"]),
+        helper.make_node("CumSum", ["tokens", "axis"], ["running"]),
+        helper.make_node("Tanh", ["running"], ["states"]),
+        helper.make_node("ArgMax", ["input_ids"], ["ends"], axis=1, keepdims=1),
+        helper.make_node("GatherND", ["states", "ends"], ["last"], batch_dims=1),
+        helper.make_node("MatMul", ["last", "projection"], ["text_embeds"]),
+    ]
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    return _model(nodes, ids, "text_embeds", constants)
+
+
+def _model(
+    nodes: list[onnx.NodeProto], source: onnx.ValueInfoProto, output: str, constants: dict[str, NDArray[np.generic]]
+) -> onnx.ModelProto:
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", DIMENSIONS])
+    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", [source], [result], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _random(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.random.default_rng(7).standard_normal(shape, np.float32)

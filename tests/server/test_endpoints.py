@@ -1,0 +1,302 @@
+"""Every endpoint in every form it takes and gives: api.md, on a real model."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsrv.embeddings import l2_normalize
+from clipsrv.image import ImageLimits
+from clipsrv.model import KNOWN_MODELS, Model, load_model
+from tests.parts.model import DIMENSIONS, SIZE
+from tests.parts.photos import cuttings, photo
+from tests.parts.server import Answer, Client, form
+
+IMAGES = cuttings(5)
+Serve = Callable[..., Awaitable[Client]]
+
+
+def expected(model: Model, blob: bytes) -> np.ndarray:
+    """The vector by the library itself, without server, batch or queue."""
+    return l2_normalize(model.image_encoder.encode(model.read_image(blob, ImageLimits())[None]))[0]
+
+
+def b64(blob: bytes) -> str:
+    return base64.b64encode(blob).decode()
+
+
+# --- /embed ---
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda blob: {"data": form("image", [blob])},
+        lambda blob: {"data": blob, "headers": {"Content-Type": "image/jpeg"}},
+        lambda blob: {"data": blob, "headers": {"Content-Type": "application/octet-stream"}},
+        lambda blob: {"json": {"image": b64(blob)}},
+        lambda blob: {"json": {"image": f"data:image/jpeg;base64,{b64(blob)}"}},
+        lambda blob: {"json": {"image": base64.urlsafe_b64encode(blob).decode().rstrip("=")}},
+    ],
+    ids=["form", "image/*", "octet-stream", "base64", "data URI", "URL-safe base64"],
+)
+async def test_an_image_may_be_sent_in_every_documented_form(
+    client: Client, model: Model, send: Callable[[bytes], dict[str, Any]]
+) -> None:
+    blob = photo("rocket.jpg")
+    answer = await client.post("/embed", **send(blob))
+    assert answer.status == 200, answer.body
+    assert answer.json == {"embedding": answer.json["embedding"], "dimensions": DIMENSIONS, "model": "tiny"}
+    np.testing.assert_allclose(np.float32(answer.json["embedding"]), expected(model, blob), atol=1e-6)
+
+
+async def test_every_form_of_answer_carries_the_same_float32(client: Client) -> None:
+    blob = IMAGES[0]
+    plain = await client.post("/embed", data=form("image", [blob]))
+    vector = np.array(plain.json["embedding"], np.float32)
+    assert np.linalg.norm(vector.astype(np.float64)) == pytest.approx(1, abs=1e-6)
+    packed = await client.post("/embed?encoding=base64", data=form("image", [blob]))
+    assert np.array_equal(np.frombuffer(base64.b64decode(packed.json["embedding"]), "<f4"), vector)
+    file = await client.post("/embed", data=form("image", [blob]), headers={"Accept": "application/x-npy"})
+    assert file.headers["Content-Type"] == "application/x-npy"
+    rows = np.load(BytesIO(file.body), allow_pickle=False)
+    assert (rows.shape, rows.dtype) == ((1, DIMENSIONS), np.float32)
+    assert np.array_equal(rows[0], vector)
+
+
+async def test_floats_in_json_have_no_more_digits_than_they_need(client: Client) -> None:
+    answer = await client.post("/embed", data=form("image", [IMAGES[0]]))
+    written = json.loads(answer.body, parse_float=str)["embedding"]
+    for text in written:
+        assert len(text.lstrip("-0.").replace(".", "").split("e")[0]) <= 9
+        assert np.float32(text) == np.float32(float(text))
+
+
+async def test_answers_say_what_they_are_and_where_the_time_went(client: Client, model: Model) -> None:
+    answer = await client.post("/embed", data=form("image", [IMAGES[0]]), headers={"X-Request-Id": "mine-1"})
+    assert answer.headers["X-Request-Id"] == "mine-1"
+    assert answer.headers["X-Embedding-Id"] == model.embedding_id
+    stages = dict(part.split(";dur=") for part in answer.headers["Server-Timing"].split(", "))
+    assert set(stages) == {"read", "decode", "queue", "inference"}
+    assert all(float(took) >= 0 for took in stages.values())
+    strange = await client.get("/health", headers={"X-Request-Id": "a b; c"})
+    assert strange.headers["X-Request-Id"] != "a b; c"
+
+
+async def test_an_answer_the_client_cannot_take_is_refused(client: Client) -> None:
+    answer = await client.post("/embed", data=form("image", [IMAGES[0]]), headers={"Accept": "text/html"})
+    assert (answer.status, answer.json["error"]["code"]) == (406, "not_acceptable")
+
+
+# --- /embed/batch ---
+
+
+async def test_a_batch_is_answered_in_the_order_sent(client: Client, model: Model) -> None:
+    answer = await client.post("/embed/batch", data=form("images", IMAGES))
+    assert answer.status == 200
+    assert {**answer.json, "embeddings": 0} == {"embeddings": 0, "count": 5, "dimensions": DIMENSIONS, "model": "tiny"}
+    for vector, blob in zip(answer.json["embeddings"], IMAGES, strict=True):
+        np.testing.assert_allclose(np.float32(vector), expected(model, blob), atol=1e-6)
+
+
+async def test_a_batch_in_json_and_packed(client: Client) -> None:
+    plain = await client.post("/embed/batch", data=form("images", IMAGES))
+    packed = await client.post("/embed/batch?encoding=base64", json={"images": [b64(blob) for blob in IMAGES]})
+    rows = [np.frombuffer(base64.b64decode(text), "<f4") for text in packed.json["embeddings"]]
+    np.testing.assert_allclose(rows, np.float32(plain.json["embeddings"]), atol=1e-6)
+    file = await client.post(
+        "/embed/batch", data=form("images", IMAGES), headers={"Accept": "application/x-npy;q=1, */*;q=0.1"}
+    )
+    np.testing.assert_allclose(np.load(BytesIO(file.body)), rows, atol=1e-6)
+
+
+async def test_a_batch_of_one_is_a_batch(client: Client) -> None:
+    answer = await client.post("/embed/batch", data=form("images", IMAGES[:1]))
+    assert (answer.json["count"], len(answer.json["embeddings"])) == (1, 1)
+
+
+async def test_bad_images_are_all_named_and_nothing_computed_is_returned(client: Client) -> None:
+    blobs = [IMAGES[0], b"", IMAGES[1], b"%PDF-1.7 and more", IMAGES[2][:500]]
+    answer = await client.post("/embed/batch", data=form("images", blobs))
+    assert answer.status == 422
+    assert "embeddings" not in answer.json
+    named = {one["index"]: one["code"] for one in answer.json["error"]["details"]["images"]}
+    assert named == {1: "empty_image", 3: "unsupported_image_format", 4: "truncated_image"}
+
+
+async def test_null_stands_for_a_bad_image_if_asked_for(client: Client, model: Model) -> None:
+    blobs = [IMAGES[0], b"nothing", IMAGES[1]]
+    answer = await client.post("/embed/batch?on_error=null", data=form("images", blobs))
+    assert (answer.status, answer.json["count"]) == (200, 3)
+    first, hole, last = answer.json["embeddings"]
+    assert hole is None
+    np.testing.assert_allclose(
+        np.float32([first, last]), [expected(model, blobs[0]), expected(model, blobs[2])], atol=1e-6
+    )
+    assert [(one["index"], one["code"]) for one in answer.json["errors"]] == [(1, "not_an_image")]
+    none = await client.post("/embed/batch?on_error=null", data=form("images", IMAGES[:2]))
+    assert none.json["errors"] == []
+
+
+async def test_a_numpy_file_cannot_say_which_images_failed(client: Client) -> None:
+    answer = await client.post(
+        "/embed/batch?on_error=null", data=form("images", IMAGES), headers={"Accept": "application/x-npy"}
+    )
+    assert answer.status == 406
+
+
+# --- /embed/text ---
+
+
+async def test_texts_have_vectors_in_the_same_space(client: Client, model: Model) -> None:
+    answer = await client.post("/embed/text", json={"text": "a red dress"})
+    assert {**answer.json, "embedding": 0} == {
+        "embedding": 0,
+        "dimensions": DIMENSIONS,
+        "model": "tiny",
+        "truncated": False,
+    }
+    assert model.tokenizer is not None
+    assert model.text_encoder is not None
+    vector = l2_normalize(model.text_encoder.encode(model.tokenizer.encode("a red dress").ids[None]))[0]
+    np.testing.assert_allclose(np.float32(answer.json["embedding"]), vector, atol=1e-6)
+
+
+async def test_several_texts_are_answered_in_order_and_cut_ones_named(client: Client) -> None:
+    texts = ["a dog", "word " * 200, "", "赤いドレス"]
+    answer = await client.post("/embed/text", json={"texts": texts})
+    assert (answer.json["count"], answer.json["truncated"]) == (4, [1])
+    for text, vector in zip(texts, answer.json["embeddings"], strict=True):
+        alone = await client.post("/embed/text", json={"text": text})
+        np.testing.assert_allclose(np.float32(alone.json["embedding"]), np.float32(vector), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "unexpected_field"),
+        ({"text": "a", "texts": ["b"]}, "unexpected_field"),
+        ({"text": 5}, "invalid_field"),
+        ({"texts": ["a", None]}, "invalid_field"),
+        ({"texts": []}, "empty_batch"),
+    ],
+)
+async def test_texts_that_are_not_as_documented_are_refused(client: Client, body: object, code: str) -> None:
+    answer = await client.post("/embed/text", json=body)
+    assert (answer.status, answer.json["error"]["code"]) == (400, code)
+
+
+async def test_too_many_texts_are_refused(serve_here: Serve) -> None:
+    client = await serve_here(max_images=2)
+    answer = await client.post("/embed/text", json={"texts": ["a"] * 3})
+    assert (answer.status, answer.json["error"]["code"]) == (413, "too_many_texts")
+    assert answer.json["error"]["details"] == {"limit": 2}
+
+
+async def test_without_text_tower_texts_are_not_found(serve_here: Serve) -> None:
+    client = await serve_here(text=False)
+    answer = await client.post("/embed/text", json={"text": "a"})
+    assert (answer.status, answer.json["error"]["code"]) == (404, "no_text_tower")
+    assert (await client.get("/health")).json["text"] is False
+
+
+# --- /health and /models ---
+
+
+async def test_health_says_what_runs(client: Client, model: Model) -> None:
+    answer = await client.get("/health")
+    assert answer.status == 200
+    assert answer.json == {
+        "status": "healthy",
+        "model": "tiny",
+        "device": "cpu",
+        "precision": "fp32",
+        "dimensions": DIMENSIONS,
+        "embedding_id": model.embedding_id,
+        "text": True,
+    }
+    assert (await client.get("/health/live")).status == 200
+
+
+async def test_health_says_starting_until_the_model_is_warm(serve_here: Serve) -> None:
+    client = await serve_here(wait=False)
+    for ask in (client.get("/health"), client.post("/embed", data=form("image", [IMAGES[0]]))):
+        answer = await ask
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "starting" in (answer.json.get("status"), answer.json.get("error", {}).get("code"))
+    assert (await client.get("/health/live")).status == 200
+    assert (await client.get("/models")).json["current"] == "tiny"
+    await client.embedder.start()
+    assert (await client.get("/health")).status == 200
+
+
+async def test_health_says_draining_and_new_work_is_refused(client: Client) -> None:
+    client.embedder.drain()
+    health = await client.get("/health")
+    assert (health.status, health.json["status"]) == (503, "draining")
+    refused = await client.post("/embed", data=form("image", [IMAGES[0]]))
+    assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
+
+
+async def test_models_lists_the_known_and_the_converted(client: Client, model: Model) -> None:
+    answer = (await client.get("/models")).json
+    assert answer["models"] == [*KNOWN_MODELS, "tiny"]
+    assert answer["current"] == "tiny"
+    details = answer["details"]
+    assert set(details) == set(answer["models"])
+    assert details["vit-l-14"] == {"converted": False}
+    assert {
+        "dimensions": DIMENSIONS,
+        "image_size": SIZE,
+        "precision": "fp32",
+        "embedding_id": model.embedding_id,
+        "preprocessing_id": model.preprocessing_id,
+        "normalized": True,
+        "converted": True,
+        "license": "MIT",
+    }.items() <= details["tiny"].items()
+
+
+async def test_models_tells_the_ids_of_the_options_in_use(serve_here: Serve, model: Model) -> None:
+    details = (await (await serve_here(fast_decode=True)).get("/models")).json["details"]["tiny"]
+    assert details["preprocessing_id"] != model.preprocessing_id
+    assert details["embedding_id"] != model.embedding_id
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 404), ("GET", "/embed", 405), ("PUT", "/health", 405)]
+)
+async def test_other_paths_and_methods_have_the_same_error_body(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    answer: Answer = await client.ask(method, path)
+    assert answer.status == status
+    assert set(answer.json) == {"error", "request_id"}
+
+
+async def test_what_nobody_foresaw_is_500_and_says_nothing(serve_here: Serve, model: Model) -> None:
+    client = await serve_here()
+
+    async def broken(*arguments: object, **options: object) -> None:
+        raise LookupError("secret")
+
+    client.embedder.embed_images = broken  # type: ignore[method-assign, assignment]
+    answer = await client.post("/embed", data=form("image", [IMAGES[0]]))
+    assert (answer.status, answer.json["error"]["code"]) == (500, "internal")
+    assert b"secret" not in answer.body
+
+
+async def test_a_model_that_gives_zeros_is_an_inference_failure(serve_here: Serve, tmp_path: Any) -> None:
+    from tests.parts.model import write_model
+
+    zeros = load_model(write_model(tmp_path / "zeros", text=False, weight=0.0), device="cpu", threads=1)
+    client = await serve_here(lambda: zeros)
+    answer = await client.post("/embed", data=form("image", [IMAGES[0]]))
+    assert (answer.status, answer.json["error"]["code"]) == (503, "inference_failed")

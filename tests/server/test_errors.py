@@ -1,0 +1,100 @@
+"""One row for each failure, one body for all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiohttp import web
+
+from clipsrv import errors
+from clipsrv.errors import BadImage, BadImagesError, ClipsrvError, OverloadedError, StartError
+from clipsrv.server import security
+from clipsrv.server.errors import STATUS, response_of, response_of_http, status_of
+from tests.test_errors import family
+
+KINDS = tuple(family(modules=(errors.__name__, security.__name__)))
+
+#: The contract: api.md's table. A class that is missing here fails the test below.
+EXPECTED = {
+    400: {
+        *("InvalidRequestError", "EmptyBodyError", "MissingImageError", "EmptyBatchError", "UnexpectedFieldError"),
+        *("DuplicateFieldError", "MalformedMultipartError", "UnsupportedPartEncodingError", "InvalidJsonError"),
+        *("InvalidFieldError", "InvalidBase64Error", "InvalidTextError", "UnknownOptionError"),
+    },
+    401: {"UnauthorizedError"},
+    403: {"ForbiddenError", "OriginForbiddenError", "HostForbiddenError"},
+    404: {"TextTowerMissingError"},
+    406: {"NotAcceptableError"},
+    408: {"RequestTimeoutError"},
+    413: {"BodyTooLargeError", "TooManyImagesError", "TooManyTextsError", "TooManyPartsError"},
+    415: {"UnsupportedMediaTypeError", "UnsupportedContentEncodingError"},
+    422: {
+        *("ImageError", "EmptyImageError", "NotAnImageError", "UnsupportedImageFormatError", "TruncatedImageError"),
+        *("InvalidImageError", "ImageTooLargeError", "AspectRatioTooLargeError", "BadImagesError"),
+    },
+    429: {"OverloadedError", "TooManyFailuresError"},
+    500: {"ClipsrvError"},
+    503: {"StartingError", "ShuttingDownError", "EngineError", "OutOfMemoryError", "InferenceFailedError"},
+    504: {"DeadlineExceededError"},
+}
+STATUS_OF_NAME = {name: status for status, names in EXPECTED.items() for name in names}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not issubclass(kind, StartError)])
+def test_every_failure_has_its_status_of_the_contract(kind: type[ClipsrvError]) -> None:
+    assert status_of(kind.__new__(kind)) == STATUS_OF_NAME[kind.__name__]
+
+
+def test_the_table_names_no_class_twice_and_none_that_is_gone() -> None:
+    assert set(STATUS) <= set(KINDS)
+    assert set(STATUS_OF_NAME) == {kind.__name__ for kind in KINDS if not issubclass(kind, StartError)}
+
+
+def body(answer: tuple[web.Response, str]) -> dict[str, object]:
+    response, code = answer
+    assert isinstance(response.body, bytes)
+    assert response.content_type == "application/json"
+    document = json.loads(response.body)
+    assert set(document) == {"error", "request_id"}
+    assert document["request_id"] == "id-1"
+    assert set(document["error"]) == {"code", "message", "details"}
+    assert document["error"]["code"] == code
+    return document["error"]
+
+
+def test_details_reach_the_client() -> None:
+    error = body(response_of(errors.BodyTooLargeError("Too large.", limit=5), "id-1"))
+    assert error == {"code": "body_too_large", "message": "Too large.", "details": {"limit": 5}}
+
+
+def test_bad_images_are_listed_with_their_places() -> None:
+    bad = [BadImage(1, errors.EmptyImageError("Empty.")), BadImage(4, errors.ImageTooLargeError("Large.", limit=9))]
+    error = body(response_of(BadImagesError(bad), "id-1"))
+    assert (error["code"], error["message"]) == ("invalid_image", "2 images cannot be used.")
+    assert error["details"] == {
+        "images": [
+            {"index": 1, "code": "empty_image", "message": "Empty."},
+            {"index": 4, "code": "image_too_large", "message": "Large.", "limit": 9},
+        ]
+    }
+    assert body(response_of(BadImagesError(bad[:1]), "id-1"))["code"] == "empty_image"
+
+
+def test_waiting_is_advised_where_it_helps() -> None:
+    overloaded, _ = response_of(OverloadedError("Full.", retry_after=7.0), "id-1")
+    assert (overloaded.status, overloaded.headers["Retry-After"]) == (429, "7")
+    for kind in (errors.StartingError, errors.ShuttingDownError, errors.OutOfMemoryError):
+        assert int(response_of(kind("Later."), "id-1")[0].headers["Retry-After"]) > 0
+    assert "Retry-After" not in response_of(errors.EmptyBodyError("No."), "id-1")[0].headers
+
+
+def test_a_wrong_media_type_is_told_the_right_ones() -> None:
+    response, _ = response_of(errors.UnsupportedMediaTypeError("No."), "id-1")
+    assert "multipart/form-data" in response.headers["Accept-Post"]
+
+
+def test_aiohttps_own_refusals_have_the_same_body() -> None:
+    assert body(response_of_http(web.HTTPNotFound(), "id-1"))["code"] == "not_found"
+    refused = response_of_http(web.HTTPMethodNotAllowed("PUT", ["POST"]), "id-1")
+    assert (refused[0].headers["Allow"], body(refused)["code"]) == ("POST", "method_not_allowed")

@@ -1,0 +1,107 @@
+"""The document against the routes, the error table, the specification's own validator, and real answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from clipsrv.config import Config
+from clipsrv.model import Model
+from clipsrv.server.app import build_app
+from clipsrv.server.errors import STATUS
+from clipsrv.server.openapi import describe
+from tests.faults.serving import Reply, Served, part, picture, request, serving
+
+DOCUMENT = describe(Config())
+GOOD = picture(1)
+JSON = "application/json"
+
+
+def never() -> Model:
+    raise AssertionError("not loaded here")
+
+
+def test_it_is_valid_openapi() -> None:
+    validate(DOCUMENT)
+
+
+def test_it_has_every_route_and_no_other() -> None:
+    app = build_app(Config(models_dir="nowhere"), never)
+    routes = {
+        (route.resource.canonical, route.method.lower())
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    assert {(path, method) for path, operations in DOCUMENT["paths"].items() for method in operations} == routes
+
+
+def test_every_status_of_the_error_table_is_described() -> None:
+    assert {str(status) for status in STATUS.values()} <= set(DOCUMENT["components"]["responses"])
+
+
+def test_the_limits_are_those_of_the_configuration() -> None:
+    body = describe(Config(max_images=7))["paths"]["/embed/batch"]["post"]["requestBody"]["content"][JSON]
+    assert body["schema"]["properties"]["images"]["maxItems"] == 7
+
+
+def check(path: str, method: str, reply: Reply) -> None:
+    """Fails if the document does not describe this answer: its status, its headers and its body."""
+    responses = DOCUMENT["paths"][path][method]["responses"]
+    assert str(reply.status) in responses, f"{method} {path} may not answer {reply.status}"
+    response: dict[str, Any] = responses[str(reply.status)]
+    if "$ref" in response:
+        response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    for name in response["headers"]:
+        assert name.lower() in reply.headers, f"{name} is missing"
+    kind = reply.headers["content-type"].partition(";")[0]
+    assert kind in response["content"], f"{kind} is not described"
+    if kind == JSON:
+        schema = {**response["content"][JSON]["schema"], "components": DOCUMENT["components"]}
+        Draft202012Validator(schema).validate(reply.json)
+
+
+async def post(served: Served, path: str, body: bytes, kind: str, *headers: str) -> None:
+    check(path.partition("?")[0], "post", await served.post(path, body, kind, *headers))
+
+
+async def test_every_kind_of_answer_is_as_described() -> None:
+    encoded = json.dumps({"images": [base64.b64encode(GOOD).decode()] * 2}).encode()
+    async with serving(max_images=4) as served:
+        for path in ("/health", "/health/live", "/models", "/metrics", "/openapi.json"):
+            check(path, "get", await served.get(path))
+            check(path, "get", await served.get(path, "Host: evil.example"))
+        assert (await served.get("/openapi.json")).json["openapi"] == "3.1.0"
+        for option in ("", "?encoding=base64", "?encoding=nonsense"):
+            await post(served, "/embed" + option, GOOD, "image/png")
+            await post(served, "/embed/batch" + option, encoded, JSON)
+        await post(served, "/embed", GOOD, "image/png", "Accept: application/x-npy")
+        await post(served, "/embed", GOOD, "image/png", "Accept: text/html")
+        await post(served, "/embed", GOOD[:50], "image/png")
+        await post(served, "/embed", b"", "text/plain")
+        await post(served, "/embed", b"{}", JSON)
+        await post(served, "/embed", GOOD, "image/png", "Expect: nonsense")
+        await post(served, "/embed", GOOD, "image/png", "Content-Length: 99999999999")
+        holed = json.dumps({"images": ["AAAA", base64.b64encode(GOOD).decode()]}).encode()
+        await post(served, "/embed/batch?on_error=null", holed, JSON)
+        await post(served, "/embed/batch", holed, JSON)
+        await post(served, "/embed/batch", json.dumps({"images": ["AAAA"] * 5}).encode(), JSON)
+        await post(served, "/embed/text", b'{"text": "a cat"}', JSON)
+        for path in ("/embed", "/embed/batch", "/embed/text"):
+            reply = await served.send(request("GET", path, None))
+            assert reply.status == 405
+            check(path, "post", reply)
+        check("/embed/batch", "post", await served.form(part(GOOD, "images"), path="/embed/batch"))
+        served.embedder.drain()
+        check("/health", "get", await served.get("/health"))
+        await post(served, "/embed", GOOD, "image/png")
+
+
+@pytest.mark.parametrize("key", ["", "X-API-Key: wrong"])
+async def test_answers_without_a_key_are_as_described(key: str) -> None:
+    async with serving(api_keys="k" * 20) as served:
+        check("/models", "get", await served.get("/models", *filter(None, [key])))

@@ -1,0 +1,179 @@
+"""The server as a process: what it prints, the guide's own commands, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts.photos import cuttings, photo_path
+from tests.parts.server import ServerProcess
+
+Run = Callable[..., ServerProcess]
+
+
+def curl(*arguments: str) -> str:
+    program = shutil.which("curl")
+    assert program, "curl is missing: the guide's commands cannot be tried"
+    return subprocess.run([program, "-sS", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+# --- start ---
+
+
+def test_the_start_prints_model_device_threads_batch_and_address(server: ServerProcess) -> None:
+    assert "http://127.0.0.1:" in server.wait_for("listens on")
+    ready = server.wait_for("ready:")
+    for said in ("model tiny (64 dimensions)", "device cpu", "precision fp32", "threads ", "batch up to 8", "text on"):
+        assert said in ready
+
+
+def test_settings_come_from_variables_and_misspelt_ones_are_told(run_server: Run) -> None:
+    server = run_server(env={"CLIPSRV_MAX_BATCH_SIZE": "3", "CLIPSRV_DEVCIE": "cuda"}).ready()
+    assert "batch up to 3" in server.log
+    assert "CLIPSRV_DEVCIE is set but is no setting of clipsrv" in server.log
+
+
+# --- the guide's commands, to the letter but for port and paths ---
+
+
+def test_curl_health_and_models(server: ServerProcess) -> None:
+    health = json.loads(curl(f"{server.url}/health"))
+    assert {"status": "healthy", "model": "tiny", "device": "cpu", "dimensions": 64}.items() <= health.items()
+    models = json.loads(curl(f"{server.url}/models"))
+    assert models["models"][:4] == ["vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336"]
+    assert models["current"] == "tiny"
+
+
+def test_curl_embed(server: ServerProcess) -> None:
+    answer = json.loads(curl("-X", "POST", f"{server.url}/embed", "-F", f"image=@{photo_path('china.jpg')}"))
+    assert set(answer) == {"embedding", "dimensions", "model"}
+    assert (len(answer["embedding"]), answer["dimensions"], answer["model"]) == (64, 64, "tiny")
+
+
+def test_curl_embed_batch(server: ServerProcess) -> None:
+    paths = [photo_path(name) for name in ("china.jpg", "astronaut.png", "rocket.jpg")]
+    fields = [part for path in paths for part in ("-F", f"images=@{path}")]
+    answer = json.loads(curl("-X", "POST", f"{server.url}/embed/batch", *fields))
+    assert (answer["count"], answer["dimensions"]) == (3, 64)
+    single = json.loads(curl("-X", "POST", f"{server.url}/embed", "-F", f"image=@{paths[1]}"))
+    assert answer["embeddings"][1] == pytest.approx(single["embedding"], abs=1e-6)
+
+
+# --- the end ---
+
+
+def test_sigterm_of_an_idle_server_ends_it_with_0(run_server: Run) -> None:
+    server = run_server().ready()
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "stopped, 0 requests left unfinished" in server.log
+
+
+def test_sigterm_before_the_model_is_ready_ends_it_with_0(run_server: Run) -> None:
+    server = run_server()
+    server.wait_for("listens on")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+SLOW = """
+import sys, time
+from clipsrv import encoder, cli
+real = encoder.Encoder.encode
+def slow(self, batch):
+    time.sleep({seconds})
+    return real(self, batch)
+encoder.Encoder.warm_up = lambda *arguments, **options: None
+encoder.Encoder.encode = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def run_slow(models_dir: Path, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """The server in a process of its own where each inference takes some seconds."""
+    started: list[ServerProcess] = []
+
+    def start(seconds: float, *flags: object) -> ServerProcess:
+        program = tmp_path / "slow.py"
+        program.write_text(SLOW.format(seconds=seconds))
+        common = ("--model", "tiny", "--models-dir", models_dir, "--device", "cpu", "--port", 0, "--log-level", "info")
+        started.append(ServerProcess(*common, *flags, command=[sys.executable, str(program)]))
+        return started[-1].ready()
+
+    yield start
+    for server in started:
+        server.close()
+
+
+class Asking(threading.Thread):
+    """Asks for one image's vector and keeps the status, or the error's name."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.outcome = url, ""
+        self.start()
+
+    def run(self) -> None:
+        headers = {"Content-Type": "image/jpeg"}
+        request = urllib.request.Request(f"{self.url}/embed", cuttings(1)[0], headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                self.outcome = str(response.status)
+        except OSError as error:
+            self.outcome = type(error).__name__
+
+
+def wait_until_in_work(server: ServerProcess) -> None:
+    for _ in range(300):
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as response:
+            if b"clipsrv_slots_in_use 1.0" in response.read():
+                return
+        threading.Event().wait(0.05)
+    raise AssertionError("the request did not arrive")
+
+
+def test_sigterm_finishes_accepted_work_and_refuses_new(run_slow: Callable[..., ServerProcess]) -> None:
+    server = run_slow(3)
+    asking = Asking(server.url)
+    wait_until_in_work(server)
+    server.signal(signal.SIGTERM)
+    server.wait_for("finishing")
+    late = Asking(server.url)
+    late.join(30)
+    assert late.outcome in {"HTTPError", "URLError"}, "503, or nobody listens any more"
+    asking.join(60)
+    assert asking.outcome == "200"
+    assert server.wait() == 0
+    assert "stopped, 0 requests left unfinished" in server.log
+
+
+def test_work_beyond_the_grace_time_is_left_and_said(run_slow: Callable[..., ServerProcess]) -> None:
+    server = run_slow(20, "--grace", 0.5)
+    asking = Asking(server.url)
+    wait_until_in_work(server)
+    server.signal(signal.SIGTERM)
+    assert server.wait(15) == 0
+    assert "stopped, 1 requests left unfinished" in server.log
+    asking.join(10)
+    assert asking.outcome in {"HTTPError", "RemoteDisconnected", "ConnectionResetError", "URLError"}
+
+
+def test_a_second_signal_ends_at_once(run_slow: Callable[..., ServerProcess]) -> None:
+    server = run_slow(20)
+    Asking(server.url)
+    wait_until_in_work(server)
+    server.signal(signal.SIGTERM)
+    server.wait_for("finishing")
+    server.signal(signal.SIGTERM)
+    assert server.wait(10) == -signal.SIGTERM
+    assert "second signal" in server.log

@@ -1,0 +1,146 @@
+"""Arguments to Config to run: flags win over variables over defaults, and what cannot start says so in one line."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from clipsrv.cli import COMMANDS, main, read_config, serve_parser
+from clipsrv.config import Config, flag, variable
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CLIPSRV_")]:
+        monkeypatch.delenv(name)
+
+
+def test_help_lists_every_flag_with_its_default_and_variable() -> None:
+    text = " ".join(serve_parser().format_help().split())
+    for item in fields(Config):
+        assert f"{flag(item.name)} " in text or f"{flag(item.name)}," in text
+        assert f"(default: {str(item.default).lower()}) [{variable(item.name)}]" in text
+    for command in COMMANDS:
+        assert command in text
+
+
+def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_config([]) == Config()
+    monkeypatch.setenv("CLIPSRV_PORT", "6000")
+    monkeypatch.setenv("CLIPSRV_TEXT", "no")
+    assert read_config([]) == Config(port=6000, text=False)
+    assert read_config(["--port", "7000", "--text"]) == Config(port=7000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "70000"], "CLIPSRV_PORT (--port) is 70000; it must be from 0 to 65,535"),
+        (["--port", "http"], "CLIPSRV_PORT (--port) is 'http'; it must be a whole number"),
+        (["--device", "gpu"], "CLIPSRV_DEVICE (--device) is 'gpu'; it must be one of auto, cpu, cuda"),
+        (["serve", "--max-images", "300"], "CLIPSRV_MAX_QUEUE is 256, less than CLIPSRV_MAX_IMAGES 300"),
+    ],
+)
+def test_a_wrong_setting_ends_with_2_and_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"clipsrv: {said}")
+    assert error.count("\n") == 1
+
+
+def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CLIPSRV_DEADLINE", "soon")
+    assert main([]) == 2
+    assert "CLIPSRV_DEADLINE (--deadline) is 'soon'; it must be a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--prot", "1"], ["--por", "1"], ["unknown"]])
+def test_an_unknown_argument_is_refused_and_never_guessed(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(arguments: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "serve", (interrupt, "interrupts"))
+    assert main(["serve"]) == 130
+
+
+# --- what cannot start, as a person sees it ---
+
+
+def run(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "clipsrv", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, **env})
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_missing_model_names_the_command_that_makes_it(models_dir: Path) -> None:
+    done = run("--models-dir", models_dir, "--port", 0)
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"clipsrv: No model 'vit-b-32' in {models_dir} (there: tiny). Make it with: python -m conversions vit-b-32\n"
+    )
+
+
+def test_a_corrupt_model_names_the_file(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for path in tiny_model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    blob = bytearray((folder / "vision.fp32.onnx").read_bytes())
+    blob[-1] ^= 1
+    (folder / "vision.fp32.onnx").write_bytes(blob)
+    done = run("--model", "tiny", "--models-dir", tmp_path, "--port", 0)
+    assert done.returncode == 3
+    assert "vision.fp32.onnx differs from its manifest" in last_line(done)
+
+
+def test_a_port_in_use_names_the_way_out(models_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("--model", "tiny", "--models-dir", models_dir, "--port", port)
+    assert done.returncode == 4
+    assert f"Cannot listen on 127.0.0.1:{port}: " in last_line(done)
+    assert "Choose another with --port" in last_line(done)
+
+
+def test_a_device_that_is_not_there_ends_the_start(models_dir: Path) -> None:
+    done = run("--model", "tiny", "--models-dir", models_dir, "--port", 0, "--device", "cuda")
+    assert done.returncode == 5
+    assert last_line(done).startswith("clipsrv: --device cuda is not possible: this onnxruntime")
+    assert "ready" not in done.stderr
+
+
+def test_without_onnxruntime_the_extras_are_named() -> None:
+    program = "import sys; sys.modules['onnxruntime'] = None; from clipsrv.cli import main; sys.exit(main([]))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 5
+    assert done.stderr == "clipsrv: onnxruntime is not installed: pip install 'clipsrv[cpu]' (or [gpu], [openvino])\n"
+
+
+def test_another_missing_module_is_a_bug_and_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: Sequence[str]) -> int:
+        raise ModuleNotFoundError("no", name="aiohttp")
+
+    monkeypatch.setitem(COMMANDS, "serve", (broken, "breaks"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["serve"])

@@ -1,0 +1,77 @@
+"""doctor promises what the server would do, and names one thing to change."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clipsrv import doctor
+from clipsrv.config import Config
+
+
+@pytest.fixture(autouse=True)
+def short_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_MEASURE", 0.05)
+
+
+def test_a_sound_set_up_is_reported_with_what_would_run(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.run(config()) == 0
+    said = capsys.readouterr().out
+    assert "tiny: 64 dimensions, fp32, text; checksums right" in said
+    assert "tiny on cpu, fp32" in said
+    assert said.count("images/s (model alone, no decoding)") == 2
+
+
+def test_a_damaged_model_is_named_and_ends_with_status_1(
+    config: Callable[..., Config], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    graph = tmp_path / "tiny" / "vision.fp32.onnx"
+    graph.write_bytes(bytes([graph.read_bytes()[0] ^ 1]) + graph.read_bytes()[1:])
+    assert doctor.run(config(models_dir=str(tmp_path))) == 1
+    said = capsys.readouterr().out
+    assert said.count("differs from its manifest") == 2
+    assert "see the reason above" in said
+
+
+def test_a_model_that_is_not_there_is_answered_with_the_command_that_makes_it(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.run(config(model="vit-b-32")) == 1
+    assert "python -m conversions vit-b-32" in capsys.readouterr().out
+
+
+def test_a_device_that_is_not_there_is_refused_as_the_server_does(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.run(config(device="cuda")) == 1
+    said = capsys.readouterr().out
+    assert "nothing: --device cuda" in said
+    assert "pip install 'clipsrv[gpu]'" in said
+
+
+def test_a_port_in_use_is_the_thing_to_change(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert doctor.run(config(port=port)) == 0
+    said = capsys.readouterr().out
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert f"--port {port + 1}" in said
+
+
+def test_two_runtimes_at_once_come_before_all_other_advice(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "1.32.0")
+    assert doctor.run(config()) == 0
+    said = capsys.readouterr().out
+    assert "MORE THAN ONE is installed" in said
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in said

@@ -1,0 +1,167 @@
+"""The use case without HTTP: encoded images and texts in, unit vectors out, each request whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsrv.embedder import DRAINING, HEALTHY, STARTING, Embedder, EmbedderSettings
+from clipsrv.errors import (
+    BadImagesError,
+    DeadlineExceededError,
+    InvalidTextError,
+    OutOfMemoryError,
+    OverloadedError,
+    ShuttingDownError,
+    StartingError,
+    TextTowerMissingError,
+)
+from clipsrv.image import ImageLimits
+from clipsrv.model import Model
+from tests.parts.gates import gated
+from tests.parts.photos import cuttings
+from tests.parts.server import until
+
+IMAGES = cuttings(8)
+SETTINGS = EmbedderSettings(max_batch_size=4, max_queue=16, max_queue_per_caller=16)
+
+
+@asynccontextmanager
+async def started(load: Callable[[], Model], settings: EmbedderSettings = SETTINGS) -> AsyncIterator[Embedder]:
+    embedder = Embedder(load, settings)
+    await embedder.start()
+    try:
+        yield embedder
+    finally:
+        await embedder.stop()
+
+
+@pytest.fixture
+def load(model: Model) -> Callable[[], Model]:
+    return lambda: model
+
+
+async def test_a_life_from_starting_to_draining(load: Callable[[], Model]) -> None:
+    embedder = Embedder(load, SETTINGS)
+    assert (embedder.status, embedder.model) == (STARTING, None)
+    with pytest.raises(StartingError):
+        embedder.check_open()
+    with pytest.raises(StartingError):
+        await embedder.embed_images(IMAGES)
+    await embedder.start()
+    assert embedder.status == HEALTHY
+    embedder.check_open()
+    embedder.drain()
+    assert embedder.status == DRAINING
+    with pytest.raises(ShuttingDownError):
+        embedder.check_open()
+    assert len((await embedder.embed_images(IMAGES[:2])).embeddings) == 2, "what was accepted goes on"
+    await embedder.stop()
+
+
+async def test_vectors_come_in_the_order_asked_with_unit_length_and_timings(load: Callable[[], Model]) -> None:
+    async with started(load) as embedder:
+        together = await embedder.embed_images(IMAGES)
+        for blob, vector in zip(IMAGES, together.embeddings, strict=True):
+            (alone,) = (await embedder.embed_images([blob])).embeddings
+            np.testing.assert_allclose(np.array(vector), np.array(alone), atol=1e-6)
+            assert np.linalg.norm(np.array(vector)) == pytest.approx(1, abs=1e-6)
+        assert together.bad == ()
+        assert together.timings.decode > 0
+        assert together.timings.inference > 0
+
+
+async def test_every_bad_image_is_named_and_null_is_for_those_who_ask(load: Callable[[], Model]) -> None:
+    blobs = [IMAGES[0], b"no", IMAGES[1], b""]
+    async with started(load) as embedder:
+        with pytest.raises(BadImagesError) as caught:
+            await embedder.embed_images(blobs)
+        assert [one.index for one in caught.value.bad] == [1, 3]
+        embedded = await embedder.embed_images(blobs, null_on_error=True)
+        assert [vector is None for vector in embedded.embeddings] == [False, True, False, True]
+        assert embedded.bad == caught.value.bad or [one.index for one in embedded.bad] == [1, 3]
+        assert embedder.admission.in_use == 0
+
+
+async def test_limits_of_images_are_those_of_the_settings(load: Callable[[], Model]) -> None:
+    settings = replace(SETTINGS, limits=ImageLimits(max_pixels=100))
+    async with started(load, settings) as embedder:
+        with pytest.raises(BadImagesError, match="too many pixels"):
+            await embedder.embed_images(IMAGES[:1])
+
+
+async def test_a_request_takes_all_its_slots_or_none(load: Callable[[], Model]) -> None:
+    async with started(load) as embedder:
+        with pytest.raises(OverloadedError):
+            await embedder.embed_images(IMAGES * 3)
+        assert embedder.admission.in_use == 0
+        assert len((await embedder.embed_images(IMAGES * 2)).embeddings) == 16
+
+
+async def test_past_the_deadline_all_of_a_request_is_given_up(model: Model) -> None:
+    gate, load = gated(model)
+    async with started(load, replace(SETTINGS, deadline=0.2)) as embedder:
+        gate.close()
+        with pytest.raises(DeadlineExceededError, match=r"within 0\.2 s"):
+            await embedder.embed_images(IMAGES)
+        assert embedder.admission.in_use == 0
+        gate.gate.set()
+        await until(lambda: embedder.engine is not None and embedder.engine.images.queued == 0)
+        assert sum(gate.sizes) < len(IMAGES)
+
+
+async def test_memory_that_is_not_there_for_decoding_is_out_of_memory(model: Model) -> None:
+    class Full(Model):
+        def read_image(self, *arguments: Any, **options: Any) -> Any:
+            raise MemoryError
+
+    async with started(lambda: Full(**vars(model))) as embedder:
+        with pytest.raises(OutOfMemoryError, match="decode"):
+            await embedder.embed_images(IMAGES[:3])
+        assert embedder.admission.in_use == 0
+
+
+async def test_cancelling_a_request_gives_everything_back(model: Model) -> None:
+    gate, load = gated(model)
+    async with started(load) as embedder:
+        gate.close()
+        task = asyncio.create_task(embedder.embed_images(IMAGES))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert embedder.admission.in_use == 0
+        gate.gate.set()
+        assert len((await embedder.embed_images(IMAGES)).embeddings) == 8
+
+
+async def test_stopping_fails_what_is_in_work(model: Model) -> None:
+    gate, load = gated(model)
+    async with started(load) as embedder:
+        gate.close()
+        task = asyncio.create_task(embedder.embed_images(IMAGES))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        await embedder.stop()
+        with pytest.raises(ShuttingDownError):
+            await task
+        gate.gate.set()
+
+
+async def test_texts_are_embedded_and_the_cut_ones_named(load: Callable[[], Model]) -> None:
+    async with started(load) as embedder:
+        embedded = await embedder.embed_texts(["a dog", "word " * 100])
+        assert embedded.truncated == (1,)
+        assert np.linalg.norm(np.array(embedded.embeddings), axis=1) == pytest.approx([1, 1], abs=1e-6)
+        with pytest.raises(InvalidTextError):
+            await embedder.embed_texts(["fine", "\ud800"])
+
+
+async def test_without_a_text_tower_there_are_no_texts(model: Model) -> None:
+    async with started(lambda: replace(model, text_encoder=None, tokenizer=None)) as embedder:
+        with pytest.raises(TextTowerMissingError, match="images only"):
+            await embedder.embed_texts(["a"])
