@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from clipsrv.config import Config
+from clipsrv.machine import usable_cores
 
 #: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
 DECODE_BYTES_PER_PIXEL = 16
+#: Freed bytes the C library may keep for each decoding thread: 2 * DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc.c.
+KEPT_BYTES_PER_THREAD = 64 * 2**20
 #: Bytes aiohttp and asyncio may hold of a connection before anything is asked of it.
 CONNECTION_BYTES = 128 * 1024
 #: Copies of a body there may be at once: the form and its parts, or JSON text and what it encodes.
@@ -21,6 +24,7 @@ def memory_bound(config: Config, crop_size: int) -> int:
     return (
         BODY_COPIES * config.max_bytes_in_flight
         + DECODE_BYTES_PER_PIXEL * config.max_pixels_in_flight
+        + KEPT_BYTES_PER_THREAD * (config.decode_threads or usable_cores())
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + CONNECTION_BYTES * config.max_connections
     )

@@ -44,9 +44,15 @@ def test_every_setting_named_in_the_table_of_limits_is_one() -> None:
 
 def test_the_formula_is_that_of_the_page() -> None:
     config = Config(
-        max_bytes_in_flight=10**9, max_pixels_in_flight=10**8, max_queue=100, max_batch_size=8, max_connections=10
+        max_bytes_in_flight=10**9,
+        max_pixels_in_flight=10**8,
+        decode_threads=3,
+        max_queue=100,
+        max_batch_size=8,
+        max_connections=10,
     )
-    assert memory_bound(config, 224) == 2 * 10**9 + 16 * 10**8 + 12 * 224**2 * (100 + 16) + 128 * 1024 * 10
+    decoding = 16 * 10**8 + 64 * 2**20 * 3
+    assert memory_bound(config, 224) == 2 * 10**9 + decoding + 12 * 224**2 * (100 + 16) + 128 * 1024 * 10
 
 
 def test_more_memory_than_the_cgroup_allows_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +60,12 @@ def test_more_memory_than_the_cgroup_allows_is_warned_about(monkeypatch: pytest.
     (warning,) = [text for text in lifecycle.warnings(Config(), []) if "MiB" in text]
     assert "512 MiB" in warning
     small = Config(
-        max_bytes_in_flight=32 * 2**20, max_pixels=10**7, max_pixels_in_flight=10**7, max_queue=64, max_connections=100
+        max_bytes_in_flight=32 * 2**20,
+        max_pixels=10**7,
+        max_pixels_in_flight=10**7,
+        decode_threads=2,
+        max_queue=64,
+        max_connections=100,
     )
     assert not [text for text in lifecycle.warnings(small, []) if "MiB" in text]
 

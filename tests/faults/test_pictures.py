@@ -162,11 +162,13 @@ async def test_large_pictures_together_stay_within_the_pixels_allowed_at_once() 
     blob = one_bit(3_000, 3_000)
     limits = {"max_pixels": 10_000_000, "max_pixels_in_flight": 10_000_000, "decode_threads": 8}
     async with serving(**limits) as served:
-        assert (await served.post("/embed", blob)).status == 200
-        peak = Peak()
-        replies = await asyncio.gather(*(served.post("/embed", blob) for _ in range(8)))
-        assert {reply.status for reply in replies} == {200}
-        assert peak.growth < 16 * 10_000_000  # together they would need twice that
+        asked = asyncio.gather(*(served.post("/embed", blob) for _ in range(8)))
+        held = set()
+        while not asked.done():
+            held.add(served.embedder.budget.in_use)
+            await asyncio.sleep(0.001)
+        assert {reply.status for reply in await asked} == {200}
+        assert held == {0, 9_000_000}  # each in its turn
         await assert_as_before(served)
 
 
