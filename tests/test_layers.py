@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "budget": set(),
     "embeddings": set(),
     "config": {"errors"},
-    "memory": {"config"},
+    "memory": {"config", "machine"},
     "manifest": {"errors"},
     "admission": {"errors"},
     "batcher": {"errors", "fairness", "observer"},
