@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -40,10 +40,20 @@ from clipsrv.errors import (
     UnsupportedImageFormatError,
 )
 
+with suppress(ImportError):  # the extra heic
+    import pillow_heif
+
+    # One picture is decoded by one thread, like any other; what lies beside it in the file is never looked at.
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+
 #: The only decoders that ever run (JPEG's also opens MPO, a phone's stereo JPEG; DIB is a BMP without file header).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF") + (("AVIF",) if features.check("avif") else ())
-#: What users are told.
-FORMAT_NAMES = tuple(name for name in FORMATS if name != "DIB")
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF"),
+    *(("AVIF",) if features.check("avif") else ()),
+    *(("HEIF",) if "HEIF" in Image.OPEN else ()),
+)
+#: What users are told: a phone's HEIF is called HEIC, after its compression.
+FORMAT_NAMES = tuple({"HEIF": "HEIC"}.get(name, name) for name in FORMATS if name != "DIB")
 
 #: Decoders of these allocate the whole canvas at several bytes a pixel, whatever the size of the file.
 _CANVAS_FORMATS = {"GIF", "WEBP", "AVIF"}
@@ -79,7 +89,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypheic", "HEIC"),
     (4, b"ftypheix", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmif1", "HEIC"),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG or another XML document"),
     (0, b"\x1f\x8b", "gzip (perhaps SVGZ)"),
@@ -131,7 +141,7 @@ def decode_image(
     reduce_to: int | None = None,
     hold: Callable[[int], AbstractContextManager[object]] | None = None,
 ) -> Image.Image:
-    """Decodes the first frame of `blob` to an RGB picture, EXIF orientation applied (a TIFF's always, by Pillow).
+    """Decodes the first frame of `blob` to an RGB picture, EXIF orientation applied (a TIFF's and HEIC's always).
 
     Modes follow Pillow's `convert("RGB")` as the reference does (alpha dropped, palette looked up, CMYK without
     a profile), but for 16-bit, I and F pictures, which are scaled to 8 bits instead of clipped. `reduce_to` lets
@@ -160,7 +170,8 @@ def decode_image(
     except Image.DecompressionBombError:
         raise ImageTooLargeError(_TOO_MANY_PIXELS.format(limits.max_pixels), limit=limits.max_pixels) from None
     except _DECODER_ERRORS as error:
-        if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        said = str(error).lower()
+        if isinstance(error, EOFError) or "truncated" in said or "end of file" in said:
             raise TruncatedImageError("The image ends too early: it is truncated.") from None
         raise InvalidImageError("The image is damaged and cannot be decoded.") from None
 
@@ -241,7 +252,7 @@ def _unidentified(head: bytes) -> ImageError:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for offset, signature, name in _SIGNATURES:
         if (start if signature.startswith(b"<") else head)[offset:].startswith(signature):
-            if name in FORMATS:
+            if name in FORMAT_NAMES:
                 return InvalidImageError(f"The image begins like {name} but its header is damaged or cut off.")
             return UnsupportedImageFormatError(f"The image looks like {name}; accepted are {accepted}.", format=name)
     return NotAnImageError(f"This is not an image that can be read; accepted are {accepted}.")

@@ -16,7 +16,7 @@ from clipsrv.image import ImageLimits, decode_image
 from clipsrv.server.forms import read_form
 from tests.faults.serving import BOUNDARY, assert_as_before, form, part, picture, request, serving
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 CORPUS = [picture(seed, (24, 20), form) for seed, form in enumerate(FORMATS)]
 CORPUS += [picture(seed, (24, 20), "PNG", mode) for seed, mode in enumerate(("L", "LA", "RGBA", "P", "1", "I;16"))]
 LIMITS = ImageLimits(max_pixels=1_000_000)

@@ -78,7 +78,7 @@ BOMBS = {
     "PDF": (b"%PDF-1.7\n", "unsupported_image_format"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported_image_format"),
     "Photoshop": (b"8BPS\0\1" + bytes(40), "unsupported_image_format"),
-    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "unsupported_image_format"),
+    "HEIC without a picture": (b"\0\0\0\x18ftypheic" + bytes(40), "invalid_image"),
     "a program": (b"\x7fELF" + bytes(60), "not_an_image"),
     "a web page": (b"<html></html>", "not_an_image"),
     "zeros": (bytes(1000), "not_an_image"),

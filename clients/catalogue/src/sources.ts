@@ -28,7 +28,7 @@ export interface Columns {
   readonly location: string | undefined;
 }
 
-const PICTURE = /\.(avif|bmp|gif|jpe?g|png|tiff?|webp)$/i;
+const PICTURE = /\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)$/i;
 const LOCATION_COLUMNS = ['path', 'url', 'location', 'image'];
 
 /** Throws RefusedError if `name` is no folder, .csv, .jsonl or .ndjson. */
