@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from clipsrv.server.app import build_app
 from clipsrv.server.errors import STATUS
 from clipsrv.server.openapi import describe
 from tests.faults.serving import Reply, Served, part, picture, request, serving
+from tests.parts.server import ServerProcess
 
 DOCUMENT = describe(Config())
 GOOD = picture(1)
@@ -105,3 +109,18 @@ async def test_every_kind_of_answer_is_as_described() -> None:
 async def test_answers_without_a_key_are_as_described(key: str) -> None:
     async with serving(api_keys="k" * 20) as served:
         check("/models", "get", await served.get("/models", *filter(None, [key])))
+
+
+def test_hundreds_of_requests_made_from_the_document_are_answered_as_it_says(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    """Schemathesis: well-formed, malformed and absurd; no 500, no status, header or body that is not described."""
+    config = Path(__file__).with_name("schemathesis.toml")
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
+    options = ["--max-examples=40", "--seed=1", "--phases=coverage,fuzzing", "--continue-on-failure", "--no-color"]
+    done = subprocess.run(
+        [*command, f"{server.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]
+    assert "Tested: 7" in done.stdout  # all but the document itself
+    assert server.process.poll() is None
