@@ -38,6 +38,7 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
     Then finishes accepted work within the grace time; a second signal ends at once.
     Raises StartError if the model, the device or the address cannot be had.
     """
+    stop = _signalled()
     app = build_app(config, load or model_loader(config))
     runner = make_runner(app, config)
     await runner.setup()
@@ -46,7 +47,7 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
         for warning in warnings(config, app[GUARD].key_lengths):
             logger.warning(warning)
         logger.info("clipsrv %s listens on %s; loading %s", __version__, address, config.model)
-        await _run(runner, app, config)
+        await _run(runner, app, config, stop)
     finally:
         await runner.cleanup()
 
@@ -83,9 +84,9 @@ async def _listen(runner: web.AppRunner, config: Config) -> str:
     return f"http://{host}:{port}"
 
 
-async def _run(runner: web.AppRunner, app: web.Application, config: Config) -> None:
-    embedder, stop = app[handlers.EMBEDDER], asyncio.Event()
-    loop = asyncio.get_running_loop()
+def _signalled() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT; the second one ends the process."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def ask_to_stop(number: int) -> None:
         if stop.is_set():
@@ -97,6 +98,11 @@ async def _run(runner: web.AppRunner, app: web.Application, config: Config) -> N
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask_to_stop, number)
+    return stop
+
+
+async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop: asyncio.Event) -> None:
+    embedder = app[handlers.EMBEDDER]
     starting, stopping = asyncio.create_task(embedder.start()), asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():

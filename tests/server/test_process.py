@@ -10,10 +10,13 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from clipsrv.manifest import FileSpec, load_manifest
+from tests.parts.model import write_model
 from tests.parts.photos import cuttings, photo_path
 from tests.parts.server import ServerProcess
 
@@ -166,6 +169,25 @@ def test_work_beyond_the_grace_time_is_left_and_said(run_slow: Callable[..., Ser
     assert "stopped, 1 requests left unfinished" in server.log
     asking.join(10)
     assert asking.outcome in {"HTTPError", "RemoteDisconnected", "ConnectionResetError", "URLError"}
+
+
+def test_a_signal_while_the_model_loads_ends_the_process_at_once(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "large", text=False)
+    size = 64 * 2**30  # of zeros that take no room: nobody hashes them in ten seconds
+    with (folder / "vision.fp32.onnx.data").open("wb") as file:
+        file.truncate(size)
+    manifest = load_manifest(folder)
+    files = {**manifest.files, "vision.fp32.onnx.data": FileSpec("0" * 64, size)}
+    (folder / "manifest.json").write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+    server = ServerProcess("--model", "large", "--models-dir", tmp_path, "--port", 0)
+    try:
+        server.wait_for("listens on")
+        server.signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+        assert "stopped, 0 requests left unfinished" in server.log
+        assert "Traceback" not in server.log
+    finally:
+        server.close()
 
 
 def test_a_second_signal_ends_at_once(run_slow: Callable[..., ServerProcess]) -> None:
