@@ -18,7 +18,26 @@ from clipsrv.bulk.records import Entry
 from clipsrv.errors import ConfigError
 
 #: Of the files in a folder only these are taken; files named one by one are taken whatever their names.
-SUFFIXES = frozenset(".avif .bmp .dib .gif .heic .heif .hif .jfif .jpe .jpeg .jpg .mpo .png .tif .tiff .webp".split())
+SUFFIXES = frozenset(
+    [
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".mpo",
+        ".png",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
 STDIN = "-"
 
 
