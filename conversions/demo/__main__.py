@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="train-demo-model", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the Hugging Face checkpoint")
     parser.add_argument("--cache", type=Path, default=Path("build/demo"), help="folder for packages and drawings")
-    parser.add_argument("--steps", type=int, default=1250)
+    parser.add_argument("--steps", type=int, default=1422)
     parser.add_argument("--minutes", type=float, default=math.inf, help="cool down earlier to end in this time")
     parser.add_argument("--start", type=Path, help="checkpoint to go on from, with smaller steps")
     parser.add_argument("--seed", type=int, default=0)
