@@ -5,6 +5,7 @@ Knows nothing of models, batches or HTTP. The header is judged before any pixel 
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -46,12 +47,9 @@ with suppress(ImportError):  # the extra heic
     # One picture is decoded by one thread, like any other; what lies beside it in the file is never looked at.
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
+_HAVE = {"AVIF": features.check("avif"), "HEIF": "HEIF" in Image.OPEN}
 #: The only decoders that ever run (JPEG's also opens MPO, a phone's stereo JPEG; DIB is a BMP without file header).
-FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF"),
-    *(("AVIF",) if features.check("avif") else ()),
-    *(("HEIF",) if "HEIF" in Image.OPEN else ()),
-)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", *(name for name, here in _HAVE.items() if here))
 #: What users are told: a phone's HEIF is called HEIC, after its compression.
 FORMAT_NAMES = tuple({"HEIF": "HEIC"}.get(name, name) for name in FORMATS if name != "DIB")
 
@@ -84,12 +82,9 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF8", "GIF"),
     (8, b"WEBP", "WEBP"),
     (0, b"BM", "BMP"),
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
+    *((0, order, "TIFF") for order in (b"II*\x00", b"MM\x00*")),
     (4, b"ftypavif", "AVIF"),
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypheix", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"mif1")),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG or another XML document"),
     (0, b"\x1f\x8b", "gzip (perhaps SVGZ)"),
@@ -99,8 +94,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x00\x00\x01\x00", "ICO"),
     (0, b"icns", "ICNS"),
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    *((0, start, "JPEG XL") for start in (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")),
     (0, b"DDS ", "DDS"),
     (0, b"SIMPLE  =", "FITS"),
 )
@@ -170,8 +164,7 @@ def decode_image(
     except Image.DecompressionBombError:
         raise ImageTooLargeError(_TOO_MANY_PIXELS.format(limits.max_pixels), limit=limits.max_pixels) from None
     except _DECODER_ERRORS as error:
-        said = str(error).lower()
-        if isinstance(error, EOFError) or "truncated" in said or "end of file" in said:
+        if isinstance(error, EOFError) or re.search("truncated|end of file", str(error), re.IGNORECASE):
             raise TruncatedImageError("The image ends too early: it is truncated.") from None
         raise InvalidImageError("The image is damaged and cannot be decoded.") from None
 
