@@ -139,9 +139,8 @@ def decode_image(
 
     Modes follow Pillow's `convert("RGB")` as the reference does (alpha dropped, palette looked up, CMYK without
     a profile), but for 16-bit, I and F pictures, which are scaled to 8 bits instead of clipped. `reduce_to` lets
-    a JPEG be decoded at 1/2, 1/4 or 1/8 size as long as both sides stay at least that many pixels: faster, other
-    pixels. `hold`, given the picture's pixels, is a context in which decoding may use the memory they need.
-    Raises ImageError; MemoryError passes through.
+    a JPEG be decoded at 1/2, 1/4 or 1/8 size as long as both sides stay at least that many pixels. `hold`, given the
+    picture's pixels, is a context in which decoding may use memory. Raises ImageError; MemoryError passes through.
     """
     if not blob:
         raise EmptyImageError("The image is empty (0 bytes).")
