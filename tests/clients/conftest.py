@@ -1,0 +1,52 @@
+"""npm for the tests of the Node packages, and how their suites are run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.parts.model import NAME
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def npm() -> str:
+    """The npm command, with the packages of package-lock.json installed and both packages built."""
+    command = shutil.which("npm")
+    assert command is not None, "these tests need Node.js 20 or newer with npm on the PATH"
+    lock = (ROOT / "package-lock.json").read_bytes()
+    stamp = ROOT / "node_modules" / ".installed-from"
+    with (ROOT / "package-lock.json").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # tests run in several processes
+        if not stamp.exists() or stamp.read_bytes() != lock:
+            subprocess.run([command, "ci", "--no-audit", "--no-fund"], cwd=ROOT, check=True)
+            stamp.write_bytes(lock)
+        subprocess.run([command, "run", "build"], cwd=ROOT, check=True)
+    return command
+
+
+@pytest.fixture
+def run_suite(npm: str, models_dir: Path) -> Callable[[str], None]:
+    """Runs the tests of one package against this checkout's server; fails with their output."""
+
+    def run(workspace: str) -> None:
+        environment = os.environ | {
+            "CLIPSRV_TEST_PYTHON": sys.executable,
+            "CLIPSRV_TEST_MODEL": NAME,
+            "CLIPSRV_MODELS_DIR": str(models_dir),
+        }
+        command = [npm, "test", "--workspace", workspace]
+        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-5_000:]
+        assert int(re.findall(r"^\S pass (\d+)$", ran.stdout, re.MULTILINE)[-1]) > 0, ran.stdout[-2_000:]
+
+    return run
