@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from conversions.reference import Originals
 
 _BATCH = 8
+_NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ LIMITS = {"fp32": Limit(1e-4, 0.01), "fp16": Limit(2e-3, 0.05), "int8": Limit(2e
 
 @dataclass(frozen=True)
 class Parity:
-    """Measured on unit vectors. `inputs` differ from the reference's own in `differing_inputs` places before the
-    model: bytes of the cropped pictures, or token ids."""
+    """Measured on unit vectors. `neighbours_kept` is the share of each sample's five nearest others, by the original,
+    that are among the five nearest by ours. `inputs` differ from the reference's own in `differing_inputs` places before
+    the model: bytes of the cropped pictures, or token ids."""
 
     worst_component: float
     worst_cosine: float
     relative_error: float
+    neighbours_kept: float
     samples: int
     differing_inputs: int
 
@@ -98,9 +101,23 @@ def compare(ours: NDArray[np.float32], theirs: NDArray[np.float32], differing_in
         worst_component=float(np.abs(difference).max()),
         worst_cosine=float((ours.astype(np.float64) * theirs).sum(axis=-1).min()),
         relative_error=float(np.linalg.norm(difference, axis=-1).max() / mean_distance),
+        neighbours_kept=_neighbours_kept(ours, theirs),
         samples=len(theirs),
         differing_inputs=differing_inputs,
     )
+
+
+def _neighbours_kept(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    count = min(_NEIGHBOURS, len(theirs) - 1)
+    pairs = zip(_nearest(ours, count), _nearest(theirs, count), strict=True)
+    return sum(len(set(mine) & set(original)) for mine, original in pairs) / (count * len(theirs))
+
+
+def _nearest(vectors: NDArray[np.float32], count: int) -> list[list[int]]:
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    nearest: list[list[int]] = np.argsort(-scores, axis=1, kind="stable")[:, :count].tolist()
+    return nearest
 
 
 def as_json(table: Table) -> dict[str, dict[str, dict[str, float]]]:
@@ -117,7 +134,7 @@ def as_text(table: Mapping[str, Mapping[str, Parity]]) -> str:
     """The table for people."""
     lines = [
         f"{'tower':7} {'precision':9} {'samples':>7} {'worst component':>16} {'worst cosine':>13} "
-        f"{'error/distance':>14}  inputs differing"
+        f"{'error/distance':>14} {'neighbours kept':>15}  inputs differing"
     ]
     for tower, rows in table.items():
         unit = "bytes of pixels" if tower == VISION else "token ids"
@@ -125,7 +142,7 @@ def as_text(table: Mapping[str, Mapping[str, Parity]]) -> str:
             verdict = "ok" if row.within(LIMITS[precision]) else "TOO FAR"
             lines.append(
                 f"{tower:7} {precision:9} {row.samples:7} {row.worst_component:16.2e} {row.worst_cosine:13.8f} "
-                f"{row.relative_error:14.4%}  {row.differing_inputs} {unit}  {verdict}"
+                f"{row.relative_error:14.4%} {row.neighbours_kept:15.1%}  {row.differing_inputs} {unit}  {verdict}"
             )
     return "\n".join(lines)
 

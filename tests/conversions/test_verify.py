@@ -24,6 +24,15 @@ def test_equal_vectors_have_no_error() -> None:
     parity = compare(vectors, vectors, 0)
     assert (parity.worst_component, parity.relative_error, parity.samples) == (0, 0, 5)
     assert parity.worst_cosine == pytest.approx(1, abs=1e-6)
+    assert parity.neighbours_kept == 1
+
+
+def test_neighbours_kept_is_the_share_of_the_five_nearest_that_stay_so() -> None:
+    theirs = np.repeat(np.eye(2, 16, dtype=np.float32), 6, axis=0) + 0.01 * unit(12)  # two groups of six
+    ours = theirs.copy()
+    ours[[0, 6]] = theirs[[6, 0]]
+    # The two that change places lose all five, the ten others one each.
+    assert compare(ours, theirs, 0).neighbours_kept == pytest.approx(40 / 60)
 
 
 def test_the_error_is_measured_against_the_mean_distance_between_originals() -> None:
@@ -47,7 +56,7 @@ def test_close_originals_make_a_small_difference_count() -> None:
         judge({"vision": {"fp32": parity}, "text": {}})
 
 
-GOOD = Parity(worst_component=1e-6, worst_cosine=1.0, relative_error=1e-5, samples=9, differing_inputs=0)
+GOOD = Parity(worst_component=1e-6, worst_cosine=1.0, relative_error=1e-5, neighbours_kept=1.0, samples=9, differing_inputs=0)
 
 
 @pytest.mark.parametrize(
