@@ -1,4 +1,4 @@
-"""The bulk job against its ceiling: decoding and inference together, without files, journal or HTTP.
+"""The bulk job against the server's ceiling: decoding and inference together, without files, journal or HTTP.
 
     python -m benchmarks.bulk --model vit-b-32 --models-dir onnx_models
 
@@ -35,7 +35,7 @@ from clipsrv.image import ImageLimits
 from clipsrv.machine import usable_cores
 from clipsrv.model import Model, find_model, load_model
 
-BATCH, SHARD = 16, 256
+BATCH, SHARD = 8, 256
 
 
 class Silent:
@@ -47,8 +47,8 @@ class Silent:
         raise AssertionError(bad)
 
 
-def run_bulk(model: Model, folder: Path, decode_threads: int) -> float:
-    """Seconds from the first file to the finished .npy."""
+def run_bulk(model: Model, folder: Path, cores: int) -> float:
+    """Seconds from the first file to the finished .npy, `model` on one thread in as many streams as cores."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         out = Path(place, "out.npy")
         with closing(Parts(Path(place, "out.npy.parts"))) as parts:
@@ -58,7 +58,9 @@ def run_bulk(model: Model, folder: Path, decode_threads: int) -> float:
             listing = Listing(parts.folder / INPUTS, listing.count, listing.sha256)
             with closing(FileStore(out, parts, writer_for(out), facts)) as store:
                 prepare = Preparer(model, ImageLimits(), PixelBudget(100_000_000), store)
-                job = Job(model, prepare, store, JobSettings(SHARD, BATCH, decode_threads), Silent())
+                job = Job(
+                    model, prepare, store, JobSettings(SHARD, BATCH, decode_threads=cores, streams=cores), Silent()
+                )
                 started = time.perf_counter()
                 job.run(listing, lambda: False)
                 store.finish()
@@ -117,19 +119,18 @@ def main() -> None:
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
     cores, found = usable_cores(), find_model(args.models_dir, args.model)
-    model = load_model(found, device="cpu", precision=args.precision, threads=cores, text=False)
+    model, single = (
+        load_model(found, device="cpu", precision=args.precision, threads=threads, text=False) for threads in (cores, 1)
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "pictures")
         blobs = make_pictures(Picture(width, height), args.images, folder)
         ways: dict[str, Callable[[], float]] = {
             "ceiling": lambda: run_ceiling(model, blobs, cores),
-            "bulk": lambda: run_bulk(model, folder, cores),
+            "bulk": lambda: run_bulk(single, folder, cores),
         }
         if args.streams:
-            single = [
-                load_model(found, device="cpu", precision=args.precision, threads=1, text=False) for _ in range(cores)
-            ]
-            ways["streams"] = lambda: run_streams(single, blobs)
+            ways["streams"] = lambda: run_streams([single] * cores, blobs)
         run_ceiling(model, blobs[: 2 * BATCH], cores)  # warm
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(args.rounds):

@@ -46,8 +46,8 @@ LIMITS = {"fp32": Limit(1e-4, 0.01), "fp16": Limit(2e-3, 0.05), "int8": Limit(2e
 @dataclass(frozen=True)
 class Parity:
     """Measured on unit vectors. `neighbours_kept` is the share of each sample's five nearest others, by the original,
-    that are among the five nearest by ours. `inputs` differ from the reference's own in `differing_inputs` places before
-    the model: bytes of the cropped pictures, or token ids."""
+    that are among the five nearest by ours. `inputs` differ from the reference's own in `differing_inputs` places
+    before the model: bytes of the cropped pictures, or token ids."""
 
     worst_component: float
     worst_cosine: float

@@ -25,6 +25,7 @@ from clipsrv.errors import ConfigError
 from clipsrv.image import Decoding, ImageLimits
 from clipsrv.machine import usable_cores
 from clipsrv.model import Model, find_model, load_model
+from clipsrv.session import candidate_devices
 
 FORMAT = 1
 URL_SCHEMES = ("postgresql://", "postgres://")
@@ -98,7 +99,8 @@ def _run(
         store=store,
     )
     decode_threads = config.decode_threads or usable_cores()
-    settings = JobSettings(args.shard_size, config.max_batch_size, decode_threads, args.strict)
+    streams = usable_cores() // model.threads if model.device == "cpu" else 1
+    settings = JobSettings(args.shard_size, config.max_batch_size, decode_threads, max(1, streams), strict=args.strict)
     summary = Job(model, prepare, store, settings, report).run(listing, lambda: received() is not None)
     if summary.interrupted:
         report.conclude(summary, "Interrupted, the same command goes on from here")
@@ -113,7 +115,8 @@ def _write_listing(inputs: Inputs, file: Path) -> Listing:
 
 
 def _load(config: Config) -> Model:
-    threads = config.threads or usable_cores()
+    alone = candidate_devices(config.device)[:1] == ["cpu"]
+    threads = config.threads or (1 if alone else usable_cores())  # the job computes in streams on the CPU
     folder = find_model(Path(config.models_dir), config.model)
     decoding = Decoding(exif_orientation=config.exif_orientation, fast=config.fast_decode)
     return load_model(

@@ -131,6 +131,14 @@ def test_what_cannot_be_done_is_one_line_and_a_status(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_vectors_are_those_of_one_stream_however_many_compute(embed: Embed, pictures: Path, tmp_path: Path) -> None:
+    one, many = tmp_path / "one.npy", tmp_path / "many.npy"
+    args = (pictures, "--shard-size", 8, "--max-batch-size", 3, "--out")
+    embed("--threads", 64, *args, one)
+    embed("--threads", 1, *args, many)
+    np.testing.assert_allclose(vectors(many), vectors(one), atol=1e-6)
+
+
 @pytest.mark.parametrize("limit", [1_000, 3_000, 5_000])
 def test_a_full_disk_is_one_line_and_loses_nothing(embed: Embed, pictures: Path, tmp_path: Path, limit: int) -> None:
     """First the list of files does not fit, then a part, then perhaps the output: it has 5,504 bytes."""

@@ -56,7 +56,9 @@ def test_close_originals_make_a_small_difference_count() -> None:
         judge({"vision": {"fp32": parity}, "text": {}})
 
 
-GOOD = Parity(worst_component=1e-6, worst_cosine=1.0, relative_error=1e-5, neighbours_kept=1.0, samples=9, differing_inputs=0)
+GOOD = Parity(
+    worst_component=1e-6, worst_cosine=1.0, relative_error=1e-5, neighbours_kept=1.0, samples=9, differing_inputs=0
+)
 
 
 @pytest.mark.parametrize(
