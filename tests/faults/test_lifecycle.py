@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 
 from clipsrv.embeddings import l2_normalize
 from clipsrv.image import ImageLimits
@@ -276,3 +277,17 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(models_dir: Path) -> N
         process.kill()
         assert process.stderr is not None
         process.stderr.close()
+
+
+@pytest.mark.parametrize("program", ["clipsrv", "conversions"])
+def test_onnxruntime_reports_to_nobody(program: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Its telemetry is native code, unseen by Python; an id and a queue in the home folder would give it away."""
+    arguments = {
+        "clipsrv": ["doctor", "--model", "tiny", "--models-dir", str(tiny_model.parent)],
+        "conversions": ["--verify", str(tiny_model)],
+    }[program]
+    environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}
+    command = [sys.executable, "-m", program, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [path for path in tmp_path.rglob("*") if "onnxruntime" in str(path)] == []
