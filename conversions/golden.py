@@ -34,6 +34,9 @@ TEXTS = (
     "tabs\tand\nnew   lines",
     "&lt;b&gt; &amp; <html>",
     "a " * 200,
+    "one two " * 1_250,
+    "   ",
+    "bell\x07, escape\x1b[31m, null\x00 and delete\x7f",
     "wardrobe",
     "an aerial view of a coastline at dusk",
 )

@@ -1,7 +1,18 @@
 /** The client against the real server on the bundled model. */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { BadImagesError, ClipClient, ERROR_CODES, ImageError, InvalidRequestError, type RetryNotice } from 'clipsrv-client';
+import {
+  BadImagesError,
+  ClipClient,
+  ERROR_CODES,
+  ImageError,
+  InvalidRequestError,
+  type RetryNotice,
+  UnauthorizedError,
+} from 'clipsrv-client';
 import { picture } from './support/pictures.ts';
 import { ClipServer } from './support/server.ts';
 
@@ -103,4 +114,18 @@ test('a server full to the brim is asked again until every picture is done', asy
   const results = await Promise.all(eager.map((each) => each.embedImages(pictures)));
   assert.ok(results.every((vectors) => vectors.length === 128));
   assert.ok(retries.length > 0, 'the server was never full: raise the load');
+});
+
+test('a server with keys refuses a client without one or with a wrong one, and serves the one that has it', async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'clipsrv-keys-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const file = path.join(folder, 'keys');
+  writeFileSync(file, 'the-first-key-of-this-test\nthe-second-key-of-this-test\n');
+  const guarded = await ClipServer.start('--api-key-file', file);
+  t.after(() => guarded.stop());
+  const withKey = (key: object): ClipClient => new ClipClient({ baseUrl: guarded.url, ...key });
+  await assert.rejects(withKey({}).embedImage(picture(1)), UnauthorizedError);
+  await assert.rejects(withKey({ apiKey: 'a-wrong-key-of-this-test' }).embedImage(picture(1)), UnauthorizedError);
+  const vector = await withKey({ apiKey: 'the-second-key-of-this-test' }).embedImage(picture(1));
+  assert.ok(distance(vector, await client.embedImage(picture(1))) < 1e-6);
 });
