@@ -87,9 +87,10 @@ async def test_no_answer_ever_holds_a_value_that_is_not_finite() -> None:
 async def test_out_of_memory_halves_the_batch_until_it_fits_and_stays_there() -> None:
     encoder = SmallMemoryEncoder(room=3)
     async with serving(make_model(encoder), max_batch_size=16) as served:
-        reply = await served.form(*[part(picture(seed), "images") for seed in range(16)], path="/embed/batch")
-        assert reply.status == 200
-        np.testing.assert_allclose(reply.json["embeddings"][15], truth(picture(15)), atol=1e-6)
+        while max(encoder.sizes, default=0) <= 3:  # batches may form small by themselves
+            reply = await served.form(*[part(picture(seed), "images") for seed in range(16)], path="/embed/batch")
+            assert reply.status == 200
+            np.testing.assert_allclose(reply.json["embeddings"][15], truth(picture(15)), atol=1e-6)
         encoder.sizes.clear()
         again = await served.form(*[part(picture(seed), "images") for seed in range(16)], path="/embed/batch")
         assert again.status == 200
