@@ -92,19 +92,6 @@ async def test_server_timing_names_every_stage() -> None:
     assert [stage.partition(";")[0] for stage in timing.split(", ")] == ["read", "decode", "queue", "inference"]
 
 
-@pytest.fixture
-def logging_restored() -> object:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.raiseExceptions
-    yield
-    for handler in root.handlers:
-        if isinstance(handler, LogPump):
-            handler.close()
-    root.handlers[:], logging.raiseExceptions = before[0], before[2]
-    root.setLevel(before[1])
-    logging.captureWarnings(False)
-
-
 @pytest.mark.usefixtures("logging_restored")
 def test_json_lines_hold_level_message_facts_and_traceback() -> None:
     stream = StringIO()
