@@ -28,7 +28,7 @@ from clipsrv.errors import (
     StartingError,
     TextTowerMissingError,
 )
-from clipsrv.image import ImageLimits
+from clipsrv.image import ImageLimits, reuse_memory
 from clipsrv.model import Model
 from clipsrv.observer import Observer
 
@@ -91,6 +91,7 @@ class Embedder:
         self._observer = observer or Observer()
         self._draining = False
         self._decoders = DecodePool(settings.decode_threads)
+        reuse_memory(settings.decode_threads)
 
     @property
     def model(self) -> Model | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from clipsrv.config import Config
+from clipsrv.image import BLOCK_BYTES, BLOCKS_PER_THREAD
 from clipsrv.machine import usable_cores
 
 #: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
 DECODE_BYTES_PER_PIXEL = 16
-#: Freed bytes the C library may keep for each decoding thread: 2 * DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc.c.
-KEPT_BYTES_PER_THREAD = 64 * 2**20
+#: Freed bytes that are kept for each decoding thread: by the C library at most 2 * DEFAULT_MMAP_THRESHOLD_MAX of
+#: glibc's malloc.c, and blocks of pixels for the next picture.
+KEPT_BYTES_PER_THREAD = 64 * 2**20 + BLOCKS_PER_THREAD * BLOCK_BYTES
 #: Bytes aiohttp and asyncio may hold of a connection before anything is asked of it.
 CONNECTION_BYTES = 128 * 1024
 #: Copies of a body there may be at once: the form and its parts, or JSON text and what it encodes.

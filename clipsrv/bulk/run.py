@@ -22,7 +22,7 @@ from clipsrv.bulk.report import Report
 from clipsrv.bulk.source import Inputs
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
-from clipsrv.image import Decoding, ImageLimits
+from clipsrv.image import Decoding, ImageLimits, reuse_memory
 from clipsrv.machine import usable_cores
 from clipsrv.model import Model, find_model, load_model
 from clipsrv.session import candidate_devices
@@ -99,6 +99,7 @@ def _run(
         store=store,
     )
     decode_threads = config.decode_threads or usable_cores()
+    reuse_memory(decode_threads)
     streams = usable_cores() // model.threads if model.device == "cpu" else 1
     settings = JobSettings(args.shard_size, config.max_batch_size, decode_threads, max(1, streams), strict=args.strict)
     summary = Job(model, prepare, store, settings, report).run(listing, lambda: received() is not None)

@@ -51,7 +51,7 @@ def test_the_formula_is_that_of_the_page() -> None:
         max_batch_size=8,
         max_connections=10,
     )
-    decoding = 16 * 10**8 + 64 * 2**20 * 3
+    decoding = 16 * 10**8 + (64 + 64) * 2**20 * 3
     assert memory_bound(config, 224) == 2 * 10**9 + decoding + 12 * 224**2 * (100 + 16) + 128 * 1024 * 10
 
 
@@ -60,7 +60,7 @@ def test_more_memory_than_the_cgroup_allows_is_warned_about(monkeypatch: pytest.
     (warning,) = [text for text in lifecycle.warnings(Config(), []) if "MiB" in text]
     assert "512 MiB" in warning
     small = Config(
-        max_bytes_in_flight=32 * 2**20,
+        max_bytes_in_flight=16 * 2**20,
         max_pixels=10**7,
         max_pixels_in_flight=10**7,
         decode_threads=2,
