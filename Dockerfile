@@ -16,12 +16,19 @@ WORKDIR /app
 FROM base AS convert
 # The CPU build of PyTorch is enough and far smaller: add --build-arg PIP_EXTRA_INDEX_URL with PyTorch's own CPU index.
 ARG PIP_EXTRA_INDEX_URL=
-COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY pyproject.toml setup.cfg setup.py README.md LICENSE ./
 COPY clipsrv clipsrv
 COPY conversions conversions
 RUN pip --python /opt/clipsrv/bin/python install ".[convert]"
 ENV HF_HOME=/tmp/huggingface
 ENTRYPOINT ["python", "-m", "conversions", "--models-dir", "/onnx_models"]
+
+# The compiled resize. Python's full image has a C compiler.
+FROM python:3.11-bookworm AS compile
+WORKDIR /app
+COPY setup.py setup.cfg ./
+COPY clipsrv clipsrv
+RUN python3 setup.py --quiet build_ext --inplace
 
 FROM base AS install-cpu
 COPY deploy/requirements-cpu.txt .
@@ -36,6 +43,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/clipsrv/bin:$PATH MAL
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin clipsrv
 WORKDIR /app
 COPY clipsrv clipsrv
+COPY --from=compile /app/clipsrv/_resize.abi3.so clipsrv/
 ARG MODEL=demo
 COPY onnx_models/${MODEL} onnx_models/${MODEL}
 ENV CLIPSRV_MODEL=${MODEL} CLIPSRV_HOST=0.0.0.0 CLIPSRV_PORT=5000

@@ -23,6 +23,7 @@ from clipsrv.errors import StartError
 from clipsrv.machine import cpu_features, cpu_name, memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
 from clipsrv.model import KNOWN_MODELS, Model, find_model, load_model
+from clipsrv.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
 from clipsrv.session import PROVIDERS
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-silicon")
@@ -49,6 +50,7 @@ def _machine() -> Iterator[str]:
     yield f"clipsrv {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield f"{cpu_name()}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
     yield f"CPU features that matter here: {', '.join(cpu_features()) or 'none known'}"
+    yield f"pictures are resized by {FASTEST_NAME if COMPILED else 'Pillow'}"
     limit = memory_limit()
     yield f"memory {physical_memory() / 2**30:.1f} GiB" + (f", cgroup limit {limit / 2**30:.1f} GiB" if limit else "")
 
@@ -109,6 +111,8 @@ def _advice(config: Config, model: Model | None) -> str:
     features = cpu_features()
     if _port_is_taken(config):
         return f"the port: --port {config.port + 1}"
+    if not COMPILED:
+        return f"the slow resize: {HOW_TO_COMPILE}"
     if model.device == "cpu" and {"avx512_bf16", "amx_bf16"} & set(features):
         return "this CPU computes bf16: pip install 'clipsrv[openvino]', then --device openvino --precision bf16"
     if model.device == "cpu" and config.model in KNOWN_MODELS[2:]:

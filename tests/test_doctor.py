@@ -75,3 +75,13 @@ def test_two_runtimes_at_once_come_before_all_other_advice(
     said = capsys.readouterr().out
     assert "MORE THAN ONE is installed" in said
     assert "pip uninstall onnxruntime onnxruntime-gpu" in said
+
+
+def test_without_the_compiled_resize_a_compiler_is_the_thing_to_install(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "COMPILED", False)
+    assert doctor.run(config()) == 0
+    said = capsys.readouterr().out
+    assert "resized by Pillow" in said
+    assert "install a C compiler" in said

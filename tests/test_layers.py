@@ -19,7 +19,7 @@ ONLY = {
     "aiohttp": {"server"},
     "multipart": {"server"},
     "orjson": {"server", "bulk"},
-    "PIL": {"image", "preprocess"},
+    "PIL": {"image", "preprocess", "resize"},
     "tokenizers": {"tokenizer"},
     "tqdm": {"bulk"},
     "pyarrow": {"bulk"},
@@ -30,6 +30,7 @@ NEVER = {"torch", "transformers", "optimum", "onnx", "conversions", "tests", "re
 
 #: Lower layers first; a module of clipsrv imports only from the rows above its own (or what its own row allows).
 MAY_IMPORT: dict[str, set[str]] = {
+    "_resize": set(),
     "errors": set(),
     "observer": set(),
     "machine": set(),
@@ -37,13 +38,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "budget": set(),
     "embeddings": set(),
     "config": {"errors"},
-    "memory": {"config", "machine"},
     "manifest": {"errors"},
     "admission": {"errors"},
     "batcher": {"errors", "fairness", "observer"},
     "decoding": {"errors", "fairness"},
-    "image": {"errors"},
-    "preprocess": {"manifest"},
+    "signatures": {"errors"},
+    "image": {"errors", "signatures"},
+    "memory": {"config", "image", "machine"},
+    "resize": {"_resize"},
+    "preprocess": {"manifest", "resize"},
     "tokenizer": {"errors"},
     "session": {"errors", "manifest"},
     "encoder": {"errors", "manifest"},
@@ -55,7 +58,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 #: Standard library that the pure modules and the policies must not know.
-PURE = {"image", "preprocess", "tokenizer", "embeddings", "manifest", "errors", "config", "machine", "fairness"}
+PURE = {
+    "image",
+    "preprocess",
+    "resize",
+    "signatures",
+    "tokenizer",
+    "embeddings",
+    "manifest",
+    "errors",
+    "config",
+    "machine",
+    "fairness",
+}
 NOT_PURE = {"asyncio", "threading", "socket", "subprocess", "logging"}
 POLICIES = {"batcher", "admission", "fairness"}
 

@@ -19,6 +19,7 @@ from clipsrv.errors import AddressError, ClipsrvError, StartError
 from clipsrv.machine import memory_limit
 from clipsrv.memory import memory_bound
 from clipsrv.model import Model
+from clipsrv.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.server import handlers
 from clipsrv.server.app import build_app, make_runner, model_loader
 from clipsrv.server.middleware import GUARD, REQUESTS
@@ -68,6 +69,8 @@ def warnings(config: Config, key_lengths: Sequence[int]) -> list[str]:
             f"requests may take {bound >> 20} MiB at worst and {limit >> 20} MiB are allowed: lower "
             "--max-bytes-in-flight, --max-pixels-in-flight or --max-queue"
         )
+    if not COMPILED:
+        found.append(f"pictures are resized by Pillow, equal but several times slower: {HOW_TO_COMPILE}")
     return found
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from clipsrv.cli import main
+from clipsrv.config import Config
+from clipsrv.server import lifecycle
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
@@ -179,6 +181,13 @@ def test_misspelt_variables_are_warned_about(
     for handler in logging.getLogger().handlers:
         handler.close()
     assert "CLIPSRV_PROT" in capfd.readouterr().err
+
+
+def test_a_missing_compiled_resize_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [text for text in lifecycle.warnings(Config(), []) if "Pillow" in text]
+    monkeypatch.setattr(lifecycle, "COMPILED", False)
+    (warning,) = [text for text in lifecycle.warnings(Config(), []) if "Pillow" in text]
+    assert "install a C compiler" in warning
 
 
 def test_an_empty_key_variable_is_refused_and_not_taken_for_none(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
