@@ -95,8 +95,10 @@ def _rivals(arguments: argparse.Namespace, models: Path, loads: tuple[Load, ...]
     fast = (*cpu, "int8" if "int8" in variants else "fp32", "--fast-decode")
     rivals.append(clipsrv_rival(f"clipsrv {fast[3]}, fast decode", python, models, model, fast, [PHONES.name]))
     if arguments.openvino_python:
-        flags = ("--device", "openvino", "--precision", "bf16")
-        rivals.append(clipsrv_rival("clipsrv openvino bf16", arguments.openvino_python, models, model, flags, some))
+        for precision in ("bf16", *(["int8"] if "int8-openvino" in variants else [])):
+            flags = ("--device", "openvino", "--precision", precision)
+            name = f"clipsrv openvino {precision}"
+            rivals.append(clipsrv_rival(name, arguments.openvino_python, models, model, flags, some))
     return rivals
 
 

@@ -27,7 +27,7 @@ from clipsrv.image import decode_image
 from clipsrv.manifest import VISION, PreprocessSpec, load_manifest
 from clipsrv.preprocess import preprocess_image
 from clipsrv.session import PROVIDERS, DevicePlan, open_session
-from conversions.quantize import quantize
+from conversions.quantize import compress_weights, quantize
 
 Pixels = NDArray[np.float32]
 
@@ -50,6 +50,10 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 def _rows(graph: Path, out: Path, pixels: Pixels) -> None:
     quantize(graph, out)
+
+
+def _unpacked(graph: Path, out: Path, pixels: Pixels) -> None:
+    compress_weights(graph, out)
 
 
 def _dynamic(graph: Path, out: Path, pixels: Pixels) -> None:
@@ -92,6 +96,7 @@ CANDIDATES = (
     Candidate("int8 dynamic", _dynamic),
     Candidate("openvino fp32", None, "openvino"),
     Candidate("openvino bf16", None, "openvino", "bf16"),
+    Candidate("openvino int8", _unpacked, "openvino", "int8"),
     Candidate("openvino int8 static", _static, "openvino"),
 )
 

@@ -48,7 +48,8 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """One half of the model. `variants` maps a precision (fp32, fp16, int8) to the graph's file name.
+    """One half of the model. `variants` maps a precision (fp32, fp16, int8) to the graph's file name;
+    int8-openvino is int8 as OpenVINO computes it.
 
     Vision: input float32 (n, 3, S, S), output (n, dimensions). Text: input int64 (n, length <= context_length),
     output (n, dimensions). Outputs are not yet of unit length. Weights kept outside a graph lie in the file of
@@ -89,19 +90,19 @@ class ModelManifest:
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
-    def embedding_id(self, precision: str, preprocessing_id: str) -> str:
-        """Short hash of weights, preprocessing and precision: what must be equal for vectors to be comparable.
+    def embedding_id(self, variant: str, preprocessing_id: str) -> str:
+        """Short hash of weights, preprocessing and variant: what must be equal for vectors to be comparable.
 
         The weights are the checkpoint's own, so converting it again elsewhere keeps the id. A quantised graph is
         calibrated, so there the graph's own bytes count too.
         """
         graphs = {
-            name: self.files[spec.variants[precision]].sha256
+            name: self.files[spec.variants[variant]].sha256
             for name, spec in self.towers.items()
-            if precision.startswith("int") and precision in spec.variants
+            if variant.startswith("int") and variant in spec.variants
         }
         facts = {"weights": self.source["weights_sha256"], "graphs": graphs}
-        return _short_hash({**facts, "preprocessing": preprocessing_id, "precision": precision})
+        return _short_hash({**facts, "preprocessing": preprocessing_id, "precision": variant})
 
     def relative_errors(self, tower: str) -> dict[str, float]:
         """Measured error of each of the tower's precisions, as a share of the mean distance between inputs."""

@@ -18,7 +18,7 @@ from clipsrv.image import DEFAULT_DECODING, Decoding, ImageLimits, decode_image
 from clipsrv.machine import cpu_features
 from clipsrv.manifest import NAME, TEXT, VISION, ModelManifest, TowerSpec, list_models, load_manifest, verify_files
 from clipsrv.preprocess import preprocess_image
-from clipsrv.session import DevicePlan, candidate_devices, choose_precision, graph_file, open_session
+from clipsrv.session import DevicePlan, candidate_devices, choose_precision, graph_file, open_session, variant
 from clipsrv.tokenizer import Tokenizer
 
 #: The guide's names, which `python -m conversions NAME` makes.
@@ -56,7 +56,7 @@ class Model:
     @property
     def embedding_id(self) -> str:
         """What must be equal for vectors to be comparable."""
-        return self.manifest.embedding_id(self.precision, self.preprocessing_id)
+        return self.manifest.embedding_id(variant(self.device, self.precision), self.preprocessing_id)
 
     def read_image(
         self, blob: bytes | memoryview, limits: ImageLimits, budget: PixelBudget | None = None
@@ -164,6 +164,6 @@ def _open_text(
 
 
 def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan) -> Encoder:
-    graph = graph_file(tower, plan.precision)
+    graph = graph_file(tower, plan.device, plan.precision)
     verify_files(folder, manifest, [name for name in (graph, f"{graph}.data") if name in manifest.files])
     return Encoder(open_session(folder / graph, plan), tower, manifest.dimensions)

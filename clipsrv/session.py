@@ -34,6 +34,10 @@ _AUTO_ORDER = ("cuda", "coreml", "openvino", "cpu")
 #: Error relative to the mean distance between pictures up to which `auto` may take a faster precision.
 AUTO_BOUND = 0.02
 
+#: Channels of a token that OpenVINO scales together. Larger groups were slower, smaller ones slower still; its own
+#: choice is 32 (docs/precision.md).
+_GROUP = 128
+
 _MACHINE_IS_X86 = platform.machine().lower() in {"x86_64", "amd64", "i386", "i686"}
 
 _CURES = {
@@ -96,25 +100,31 @@ def choose_precision(
                 "--precision bf16: this CPU has no bf16 arithmetic and would be slower with it. Use fp32."
             )
         return asked
-    if asked not in tower.variants:
+    if variant(device, asked) not in tower.variants:
         raise DeviceError(
-            f"--precision {asked} is not in this model folder (it has {', '.join(sorted(tower.variants))}). "
+            f"--precision {asked} for --device {device} is not in this model folder "
+            f"(it has {', '.join(sorted(tower.variants))}). "
             f"Convert it with python -m conversions NAME --precision {asked}."
         )
     if asked == "int8":
-        if device != "cpu":
-            raise DeviceError("--precision int8 is made for --device cpu; use bf16 with openvino, fp16 with cuda.")
+        if device not in {"cpu", "openvino"}:
+            raise DeviceError("--precision int8 is made for --device cpu and openvino; use fp16 with cuda.")
         if _MACHINE_IS_X86 and not {"avx512_vnni", "avx_vnni"} & set(features):
             raise DeviceError(
                 "--precision int8: this CPU has no VNNI instructions, without which 8-bit sums saturate and give wrong "
-                "vectors. Use fp32."
+                "vectors, or are slower than fp32. Use fp32."
             )
     return asked
 
 
-def graph_file(tower: TowerSpec, precision: str) -> str:
-    """The tower's graph for a precision; bf16 is computed from fp32 weights, a tower without the variant runs fp32."""
-    return tower.variants.get(precision, tower.variants["fp32"])
+def variant(device: str, precision: str) -> str:
+    """The name in a tower's `variants` of what runs for a precision: OpenVINO has an int8 graph of its own."""
+    return "int8-openvino" if (device, precision) == ("openvino", "int8") else precision
+
+
+def graph_file(tower: TowerSpec, device: str, precision: str) -> str:
+    """The tower's graph; bf16 is computed from fp32 weights, and a tower without the variant runs fp32."""
+    return tower.variants.get(variant(device, precision), tower.variants["fp32"])
 
 
 def open_session(graph: Path, plan: DevicePlan) -> ort.InferenceSession:
@@ -158,6 +168,8 @@ def _provider_options(plan: DevicePlan) -> Mapping[str, Any]:
         # Without the hint OpenVINO takes bf16 by itself wherever the CPU has it.
         hint = {"bf16": "bf16"}.get(plan.precision, "f32")
         properties = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": plan.threads, "NUM_STREAMS": 1}
+        if plan.precision == "int8":
+            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _GROUP
         return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
     return {}
 

@@ -21,7 +21,8 @@ from clipsrv.manifest import NAME
 from conversions.errors import ConversionError
 from conversions.known import KNOWN, HubCheckpoint
 
-PRECISIONS = ("fp32", "fp16", "int8")
+#: A precision and the variants it is written as.
+PRECISIONS = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8", "int8-openvino")}
 _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnxruntime", "huggingface_hub", "tqdm")
 
 _DESCRIPTION = """\
@@ -127,7 +128,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from conversions.convert import Job, convert
     from conversions.verify import as_text
 
-    precisions = tuple(name for name in PRECISIONS if name in {"fp32", *args.precision})
+    asked = {"fp32", *args.precision}
+    precisions = tuple(variant for name, variants in PRECISIONS.items() if name in asked for variant in variants)
     facts = {key: getattr(args, key) for key in ("license", "note") if getattr(args, key)}
     job = Job(name, args.models_dir, source, precisions, args.offline, args.force, args.wait, facts)
     with Progress(job.stages) as progress:

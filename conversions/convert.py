@@ -41,14 +41,15 @@ if TYPE_CHECKING:
 
 TOWERS = (VISION, TEXT)
 #: A text is computed once and searched with many times: int8 would save little there and cost accuracy.
-TOWERS_OF = {"int8": (VISION,)}
+TOWERS_OF = {"int8": (VISION,), "int8-openvino": (VISION,)}
 _LIBRARIES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy", "pillow")
 _RAW = "raw"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One conversion. `source` is a repository of the Hub or a folder; fp32 is always among `precisions`.
+    """One conversion. `source` is a repository of the Hub or a folder; `precisions` are variants of optimize.py, fp32
+    always among them.
 
     `facts` (license, note) are what the user says of the model, and go before what the source says.
     """

@@ -1,11 +1,13 @@
-"""Exported graph to the graphs that are served, one per precision. docs/converting.md has the measurements.
+"""Exported graph to the graphs that are served, one per variant. docs/converting.md has the measurements.
 
-fp32 keeps to plain ONNX operators, so that every provider runs it whole; fp16, for CUDA, is fused first; int8 is
-made from fp32. Weights go to a file beside the graph (.data), which onnxruntime maps into memory instead of parsing.
+fp32 keeps to plain ONNX operators, so that every provider runs it whole; fp16, for CUDA, is fused first; int8 is made
+from fp32, once for onnxruntime's own kernels and once for OpenVINO. Weights go to a file beside the graph (.data),
+which onnxruntime maps into memory instead of parsing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import onnxruntime as ort
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
-from conversions.quantize import quantize
+from conversions.quantize import compress_weights, quantize
 
 #: Smaller tensors stay in the graph: shapes and scalars are read while it is being loaded.
 _INLINE_BYTES = 1024
@@ -58,15 +60,24 @@ def fuse_half(raw: RawGraph, out: Path) -> None:
     fused.save_model_to_file(str(out), use_external_data_format=True, all_tensors_to_one_file=True)
 
 
-def quantize_rows(raw: RawGraph, out: Path) -> None:
-    """int8 for plain onnxruntime, from the folded graph: see quantize.py."""
-    folded = raw.path.with_suffix(".folded.onnx")
-    fold(raw, folded)
-    quantize(folded, out)
+def _folded(change: Callable[[Path, Path], None]) -> Callable[[RawGraph, Path], None]:
+    """`change` applied to the folded graph."""
+
+    def make(raw: RawGraph, out: Path) -> None:
+        folded = raw.path.with_suffix(".folded.onnx")
+        fold(raw, folded)
+        change(folded, out)
+
+    return make
 
 
-#: Precision to what makes it, in the order in which they are made.
-VARIANTS = {"fp32": fold, "fp16": fuse_half, "int8": quantize_rows}
+#: Variant to what makes it, in the order in which they are made. int8 is for plain onnxruntime.
+VARIANTS = {
+    "fp32": fold,
+    "fp16": fuse_half,
+    "int8": _folded(quantize),
+    "int8-openvino": _folded(compress_weights),
+}
 
 
 def _drop_unused_domains(graph: Path) -> None:

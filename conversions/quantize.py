@@ -1,20 +1,22 @@
-"""fp32 graph to int8 by the row: weights in 8 bits per output channel, every token scaled by its own largest value.
+"""fp32 graph to int8 by the row: weights in 8 bits per output channel, every token scaled by itself.
 
 The scale of a token is computed while the graph runs, from that token alone. So there is nothing to calibrate, and a
 vector cannot depend on the pictures beside it in the batch. Channels much larger than the rest are first evened out
 against the weights that read them. docs/precision.md has the alternatives and measurements.
+onnxruntime's own kernels need this written into the graph; OpenVINO does it by itself where weights are in 8 bits.
 Knows nothing of checkpoints and manifests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from conversions.errors import ConversionError
 
@@ -46,39 +48,81 @@ def quantize(graph: Path, out: Path) -> None:
     function and the patch embedding stay float32. The same graph gives the same bytes.
     Raises ConversionError if there is nothing to quantise or the graph's operator set is too old.
     """
-    model = onnx.load(graph)
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if opset < _MIN_OPSET:
-        raise ConversionError(f"int8 needs a graph of operator set {_MIN_OPSET} or later; {graph.name} has {opset}.")
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    outputs = {value.name for value in model.graph.output}
-    layers = {
-        node.output[0]: (node.input[0], node.input[1])
-        for node in model.graph.node
-        if _is_linear(node, weights) and node.output[0] not in outputs
-    }
-    if not layers:
-        raise ConversionError(f"{graph.name} has no layer that int8 could make faster.")
-
-    matrices = {name: numpy_helper.to_array(weights[weight]).copy() for name, (_, weight) in layers.items()}
-    added = [numpy_helper.from_array(array, name) for name, array in _CONSTANTS.items()]
-    added += _even_channels(model.graph, layers, matrices)
-    nodes: list[NodeProto] = []
+    tower = _Tower.read(graph)
+    added = tower.even_channels() + [numpy_helper.from_array(array, name) for name, array in _CONSTANTS.items()]
     scaled: set[str] = set()
-    for node in model.graph.node:
-        if node.output[0] not in layers:
-            nodes.append(node)
-            continue
-        activations, _ = layers[node.output[0]]
+
+    def integer(node: NodeProto) -> Iterator[NodeProto]:
+        activations, _ = tower.layers[node.output[0]]
         if activations not in scaled:
             scaled.add(activations)
-            nodes.extend(_scale_rows(activations))
-        nodes.append(_integer_product(node, activations))
-        values, scale = quantize_weight(matrices[node.output[0]])
-        added.append(numpy_helper.from_array(values, f"{node.output[0]}:weight"))
-        added.append(numpy_helper.from_array(scale, f"{node.output[0]}:scale"))
-    _rebuild(model, nodes, added)
-    _save(model, out)
+            yield from _scale_rows(activations)
+        yield _integer_product(node, activations)
+
+    tower.write(integer, added, out)
+
+
+def compress_weights(graph: Path, out: Path) -> None:
+    """As `quantize`, but for OpenVINO: products stay float32 in the graph, of weights that are unpacked from int8.
+
+    OpenVINO's CPU plugin computes such products in integers, with a scale for each token's group of channels, which
+    session.py asks it for (DYNAMIC_QUANTIZATION_GROUP_SIZE). Other runtimes compute what the graph says.
+    """
+    tower = _Tower.read(graph)
+
+    def unpacked(node: NodeProto) -> Iterator[NodeProto]:
+        layer = node.output[0]
+        packed = [f"{layer}:weight", f"{layer}:scale"]
+        yield helper.make_node("DequantizeLinear", packed, [f"{layer}:unpacked"], axis=1)
+        yield helper.make_node("MatMul", [node.input[0], f"{layer}:unpacked"], [layer], name=node.name)
+
+    tower.write(unpacked, tower.even_channels(), out)
+
+
+@dataclass
+class _Tower:
+    """A float32 graph with its linear layers, by output: what they read, and a copy of their `matrices`."""
+
+    model: onnx.ModelProto
+    layers: dict[str, tuple[str, str]]
+    matrices: dict[str, NDArray[np.float32]]
+
+    @classmethod
+    def read(cls, graph: Path) -> _Tower:
+        model = onnx.load(graph)
+        opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+        if opset < _MIN_OPSET:
+            raise ConversionError(
+                f"int8 needs a graph of operator set {_MIN_OPSET} or later; {graph.name} has {opset}."
+            )
+        weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        outputs = {value.name for value in model.graph.output}
+        layers = {
+            node.output[0]: (node.input[0], node.input[1])
+            for node in model.graph.node
+            if _is_linear(node, weights) and node.output[0] not in outputs
+        }
+        if not layers:
+            raise ConversionError(f"{graph.name} has no layer that int8 could make faster.")
+        return cls(
+            model, layers, {name: numpy_helper.to_array(weights[weight]).copy() for name, (_, weight) in layers.items()}
+        )
+
+    def even_channels(self) -> list[TensorProto]:
+        """Evens channels out in `matrices`; returns the normalisations' new gains and offsets."""
+        return _even_channels(self.model.graph, self.layers, self.matrices)
+
+    def write(self, product: Callable[[NodeProto], Iterable[NodeProto]], added: list[TensorProto], out: Path) -> None:
+        """Puts what `product` makes of each layer's node in its place, and its weights LAYER:weight and LAYER:scale."""
+        nodes: list[NodeProto] = []
+        for node in self.model.graph.node:
+            nodes += product(node) if node.output[0] in self.layers else [node]
+        for layer, matrix in self.matrices.items():
+            weight, scale = quantize_weight(matrix)
+            added.append(numpy_helper.from_array(weight, f"{layer}:weight"))
+            added.append(numpy_helper.from_array(scale, f"{layer}:scale"))
+        _rebuild(self.model, nodes, added)
+        _save(self.model, out)
 
 
 def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -88,13 +132,13 @@ def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def _is_linear(node: NodeProto, weights: dict[str, onnx.TensorProto]) -> bool:
+def _is_linear(node: NodeProto, weights: dict[str, TensorProto]) -> bool:
     return node.op_type == "MatMul" and node.input[1] in weights and len(weights[node.input[1]].dims) == 2
 
 
 def _even_channels(
     graph: onnx.GraphProto, layers: dict[str, tuple[str, str]], matrices: dict[str, NDArray[np.float32]]
-) -> list[onnx.TensorProto]:
+) -> list[TensorProto]:
     """Divides the channels a normalisation gives and multiplies the rows of `matrices` that read them, in place.
 
     SmoothQuant (arXiv 2211.10438) with alpha = 0.5, but a channel's size comes from the normalisation's own gain and
@@ -106,7 +150,7 @@ def _even_channels(
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    added: list[onnx.TensorProto] = []
+    added: list[TensorProto] = []
     for node in graph.node:
         values = [reader for reader in readers.get(node.output[0], []) if reader.op_type != "Shape"]
         if node.op_type != "LayerNormalization" or not values or any(r.output[0] not in layers for r in values):
@@ -150,14 +194,15 @@ def _integer_product(node: NodeProto, activations: str) -> NodeProto:
     return helper.make_node("MatMulIntegerToFloat", inputs, [layer], name=node.name, domain=_DOMAIN)
 
 
-def _rebuild(model: onnx.ModelProto, nodes: list[NodeProto], added: list[onnx.TensorProto]) -> None:
+def _rebuild(model: onnx.ModelProto, nodes: list[NodeProto], added: list[TensorProto]) -> None:
     """Puts `nodes` and `added` in place, and drops the weights that no node reads any more."""
     read = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(kept + added)
-    if all(opset.domain != _DOMAIN for opset in model.opset_import):
+    used = any(node.domain == _DOMAIN for node in nodes)
+    if used and all(opset.domain != _DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
 
 

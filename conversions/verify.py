@@ -40,7 +40,14 @@ class Limit:
 
 #: fp32 differs by the order of summation only. fp16 carries 11 bits: its error is that of the weights' rounding.
 #: int8 has 7 bits and a sign for each value: docs/precision.md has what that does to the order of neighbours.
-LIMITS = {"fp32": Limit(1e-4, 0.01), "fp16": Limit(2e-3, 0.05), "int8": Limit(2e-2, 0.10)}
+#: The graph for OpenVINO is measured as written, in exact arithmetic: OpenVINO then rounds activations too, about as
+#: much again, which `python -m clipsrv doctor` measures where it runs.
+LIMITS = {
+    "fp32": Limit(1e-4, 0.01),
+    "fp16": Limit(2e-3, 0.05),
+    "int8": Limit(2e-2, 0.10),
+    "int8-openvino": Limit(2e-2, 0.10),
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def from_json(parity: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
 def as_text(table: Mapping[str, Mapping[str, Parity]]) -> str:
     """The table for people."""
     lines = [
-        f"{'tower':7} {'precision':9} {'samples':>7} {'worst component':>16} {'worst cosine':>13} "
+        f"{'tower':7} {'precision':13} {'samples':>7} {'worst component':>16} {'worst cosine':>13} "
         f"{'error/distance':>14} {'neighbours kept':>15}  inputs differing"
     ]
     for tower, rows in table.items():
@@ -141,7 +148,7 @@ def as_text(table: Mapping[str, Mapping[str, Parity]]) -> str:
         for precision, row in rows.items():
             verdict = "ok" if row.within(LIMITS[precision]) else "TOO FAR"
             lines.append(
-                f"{tower:7} {precision:9} {row.samples:7} {row.worst_component:16.2e} {row.worst_cosine:13.8f} "
+                f"{tower:7} {precision:13} {row.samples:7} {row.worst_component:16.2e} {row.worst_cosine:13.8f} "
                 f"{row.relative_error:14.4%} {row.neighbours_kept:15.1%}  {row.differing_inputs} {unit}  {verdict}"
             )
     return "\n".join(lines)

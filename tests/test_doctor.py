@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from clipsrv import doctor
 from clipsrv.config import Config
+from clipsrv.manifest import FileSpec, load_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +33,41 @@ def test_a_sound_set_up_is_reported_with_what_would_run(
     assert "tiny: 64 dimensions, fp32, text; checksums right" in said
     assert "tiny on cpu, fp32" in said
     assert said.count("images/s (model alone, no decoding)") == 2
+
+
+@pytest.fixture
+def with_other_weights(models_dir: Path, tmp_path: Path) -> Path:
+    """A folder of models in which tiny has an fp16 variant: the same graph, its weights moved by a little."""
+    shutil.copytree(models_dir / "tiny", tmp_path / "tiny")
+    folder = tmp_path / "tiny"
+    graph = onnx.load(folder / "vision.fp32.onnx")
+    for tensor in graph.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.ndim > 1:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16).astype(np.float32), tensor.name))
+    onnx.save(graph, folder / "vision.fp16.onnx")
+    manifest = load_manifest(folder)
+    vision = manifest.towers["vision"]
+    file = (folder / "vision.fp16.onnx").read_bytes()
+    changed = replace(
+        manifest,
+        towers={**manifest.towers, "vision": replace(vision, variants={**vision.variants, "fp16": "vision.fp16.onnx"})},
+        files={**manifest.files, "vision.fp16.onnx": FileSpec(hashlib.sha256(file).hexdigest(), len(file))},
+    )
+    (folder / "manifest.json").write_text(changed.to_json())
+    return tmp_path
+
+
+def test_what_a_precision_costs_is_measured_on_this_machine(
+    config: Callable[..., Config], with_other_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.run(config(models_dir=str(with_other_weights), precision="fp16")) == 0
+    said = capsys.readouterr().out
+    assert "tiny on cpu, fp16" in said
+    found = re.search(r"vectors differ from those of fp32 by ([\d.]+)% .* at worst by ([\d.]+)%", said)
+    assert found is not None
+    mean, worst = map(float, found.groups())
+    assert 0 < mean <= worst < 5
 
 
 def test_a_damaged_model_is_named_and_ends_with_status_1(

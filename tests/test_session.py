@@ -25,6 +25,7 @@ from clipsrv.session import (
 )
 
 TOWER = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "fp16": "a.fp16.onnx", "int8": "a.int8.onnx"})
+FOR_OPENVINO = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "int8-openvino": "a.int8-openvino.onnx"})
 PLAIN = TowerSpec("x", "y", {"fp32": "a.fp32.onnx"})
 RealSession = ort.InferenceSession
 
@@ -154,7 +155,10 @@ def test_8_bits_need_instructions_that_do_not_saturate(monkeypatch: pytest.Monke
     with pytest.raises(DeviceError, match="no VNNI"):
         choose_precision("int8", "cpu", TOWER, features=["avx2"])
     assert choose_precision("int8", "cpu", TOWER, features=["avx_vnni"]) == "int8"
-    with pytest.raises(DeviceError, match="made for --device cpu"):
+    with pytest.raises(DeviceError, match="no VNNI"):
+        choose_precision("int8", "openvino", FOR_OPENVINO, features=["avx2", "avx512_bf16"])
+    assert choose_precision("int8", "openvino", FOR_OPENVINO, features=["avx512_vnni"]) == "int8"
+    with pytest.raises(DeviceError, match="made for --device cpu and openvino"):
         choose_precision("int8", "cuda", TOWER)
     monkeypatch.setattr(module, "_MACHINE_IS_X86", False)
     assert choose_precision("int8", "cpu", TOWER) == "int8"
@@ -166,9 +170,17 @@ def test_what_is_asked_for_and_there_is_taken() -> None:
 
 
 def test_bf16_is_computed_from_the_fp32_graph() -> None:
-    assert graph_file(TOWER, "bf16") == "a.fp32.onnx"
-    assert graph_file(TOWER, "int8") == "a.int8.onnx"
-    assert graph_file(PLAIN, "fp16") == "a.fp32.onnx"
+    assert graph_file(TOWER, "openvino", "bf16") == "a.fp32.onnx"
+    assert graph_file(TOWER, "cpu", "int8") == "a.int8.onnx"
+    assert graph_file(PLAIN, "cuda", "fp16") == "a.fp32.onnx"
+
+
+def test_int8_is_another_graph_for_openvino() -> None:
+    assert graph_file(FOR_OPENVINO, "openvino", "int8") == "a.int8-openvino.onnx"
+    with pytest.raises(DeviceError, match=r"--device openvino is not in this model folder.*--precision int8"):
+        choose_precision("int8", "openvino", TOWER, features=["avx512_vnni"])
+    with pytest.raises(DeviceError, match=r"--device cpu is not in this model folder"):
+        choose_precision("int8", "cpu", FOR_OPENVINO, features=["avx512_vnni"])
 
 
 # --- sessions ---
@@ -199,19 +211,22 @@ def test_threads_are_explicit_and_the_arena_is_off(tiny_model: Path) -> None:
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
-@pytest.mark.parametrize(("precision", "hint"), [("bf16", "bf16"), ("fp32", "f32"), ("int8", "f32")])
+@pytest.mark.parametrize(
+    ("precision", "told"),
+    [
+        ("bf16", {"INFERENCE_PRECISION_HINT": "bf16"}),
+        ("fp32", {"INFERENCE_PRECISION_HINT": "f32"}),
+        ("int8", {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}),
+    ],
+)
 def test_openvino_is_told_the_precision_and_never_takes_bf16_by_itself(
-    seen: list[Any], tiny_model: Path, precision: str, hint: str
+    seen: list[Any], tiny_model: Path, precision: str, told: dict[str, object]
 ) -> None:
     open_session(tiny_model / "vision.fp32.onnx", DevicePlan("openvino", 3, precision))
     options, (provider, settings) = seen[-1]
     assert provider == "OpenVINOExecutionProvider"
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    assert json.loads(settings["load_config"])["CPU"] == {
-        "INFERENCE_PRECISION_HINT": hint,
-        "INFERENCE_NUM_THREADS": 3,
-        "NUM_STREAMS": 1,
-    }
+    assert json.loads(settings["load_config"])["CPU"] == {"INFERENCE_NUM_THREADS": 3, "NUM_STREAMS": 1, **told}
 
 
 @pytest.mark.parametrize("device", ["cuda", "coreml"])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from conversions.errors import ConversionError
-from conversions.quantize import quantize, quantize_weight
+from conversions.quantize import compress_weights, quantize, quantize_weight
 
 WIDTH, HIDDEN, TOKENS, DIMENSIONS = 64, 128, 5, 24
 
@@ -151,6 +151,35 @@ def test_every_layer_but_the_projection_is_integer_and_a_shared_input_is_scaled_
     assert [node.input[1] for node in model.graph.node if node.op_type == "MatMul"] == ["projection"]
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == 2
     assert {"up", "gate", "down"}.isdisjoint(tensor.name for tensor in model.graph.initializer)
+
+
+def test_for_openvino_the_same_weights_are_unpacked_from_8_bits_by_plain_operators(
+    fp32: Path, int8: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "vision.int8-openvino.onnx"
+    compress_weights(fp32, out)
+    onnx.checker.check_model(out)
+    theirs, ours = onnx.load(out), onnx.load(int8)
+    assert {node.domain for node in theirs.graph.node} == {""}
+    assert [opset.domain for opset in theirs.opset_import] == [""]
+    unpacked = [node.output[0] for node in theirs.graph.node if node.op_type == "DequantizeLinear"]
+    products = [node.input[1] for node in theirs.graph.node if node.op_type == "MatMul"]
+    assert products == [*unpacked, "projection"]
+    weights = [
+        {t.name: t for t in one.graph.initializer if t.name.endswith((":weight", ":scale"))} for one in (theirs, ours)
+    ]
+    assert weights[0] == weights[1]
+    assert len(weights[0]) == 6
+
+
+def test_for_openvino_only_weights_are_rounded_in_the_graph(
+    fp32: Path, session: ort.InferenceSession, tmp_path: Path
+) -> None:
+    compress_weights(fp32, tmp_path / "vision.int8-openvino.onnx")
+    batch = _array((64, TOKENS, WIDTH), 8)
+    exact, rounded = _run(_open(fp32), batch), _run(_open(tmp_path / "vision.int8-openvino.onnx"), batch)
+    errors = [np.linalg.norm(one - exact, axis=-1).mean() for one in (rounded, _run(session, batch))]
+    assert 0 < errors[0] < errors[1]
 
 
 def test_weights_lie_beside_the_graph_and_the_same_graph_gives_the_same_bytes(fp32: Path, tmp_path: Path) -> None:
