@@ -17,10 +17,10 @@ from pathlib import Path
 
 from benchmarks.loads import BATCH, EIGHT, LOADS, ONE, PHONES, Load
 from benchmarks.profile import profile
-from benchmarks.report import OURS, publish, render
+from benchmarks.report import CEILING, OURS, publish, render
 from benchmarks.results import Results
 from benchmarks.run import Plan, measure
-from benchmarks.servers import Rival, clipsrv_rival, flask_rival, infinity_rival
+from benchmarks.servers import Rival, ceiling_rival, clipsrv_rival, flask_rival, infinity_rival
 from clipsrv.errors import StartError
 from clipsrv.manifest import VISION, load_manifest
 
@@ -41,7 +41,7 @@ def main() -> int:
         print(profile(ours, arguments.cores, PHONES if arguments.phones else EIGHT, work, arguments.native))
         return 0
     loads = _QUICK if arguments.quick else LOADS
-    rivals = _rivals(arguments, models, loads)
+    rivals = _rivals(arguments, models, loads, work)
     plan = Plan(
         rivals=rivals,
         loads=[load for load in loads if any(load.name in rival.loads for rival in rivals)],
@@ -79,12 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _rivals(arguments: argparse.Namespace, models: Path, loads: tuple[Load, ...]) -> list[Rival]:
+def _rivals(arguments: argparse.Namespace, models: Path, loads: tuple[Load, ...], work: Path) -> list[Rival]:
     """Ours in fp32 first, then the baseline, the fast variants the model folder has, and rivals that were named."""
     every, some = [load.name for load in loads], [load.name for load in (ONE, EIGHT, BATCH, PHONES)]
     python, model = sys.executable, arguments.model
     cpu = ("--device", "cpu", "--precision")
     rivals = [clipsrv_rival(OURS, python, models, model, (*cpu, "fp32"), every)]
+    rivals.append(ceiling_rival(CEILING, python, models, model, (*cpu, "fp32"), work))
     if arguments.checkpoint:
         rivals.append(flask_rival(python, arguments.checkpoint.resolve(), every))
     if arguments.infinity_python and arguments.checkpoint:

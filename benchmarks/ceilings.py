@@ -1,4 +1,4 @@
-"""What the parts could do without a server: the engine on ready pixels, decoding alone, and both without HTTP.
+"""What the parts could do alone: the engine on ready pixels, and decoding.
 
     python -m benchmarks.ceilings MODELS_DIR MODEL PICTURES_DIR SECONDS [clipsrv flags]
 
@@ -7,7 +7,6 @@ Prints JSON. Runs in its own process, so that it gets the cores and the threads 
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import sys
@@ -18,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.loads import EIGHT, PHONES, Load
+from benchmarks.loads import EIGHT, PHONES
 from benchmarks.photos import make_pictures
 from clipsrv.cli import read_config
-from clipsrv.embedder import Embedder
+from clipsrv.image import ImageLimits, reuse_memory
 from clipsrv.model import Model
 from clipsrv.server.app import embedder_settings, model_loader
 
@@ -33,9 +32,9 @@ def _engine_alone(model: Model, batch_size: int, seconds: float) -> float:
     return batch_size * _rate(lambda: model.image_encoder.encode(pixels), seconds)
 
 
-def _decode_alone(model: Model, blobs: list[bytes], threads: int, seconds: float) -> float:
+def _decode_alone(model: Model, blobs: list[bytes], threads: int, limits: ImageLimits, seconds: float) -> float:
     """Images a second from encoded bytes to pixels, by `threads` threads that do nothing else."""
-    limits, end = embedder_settings(read_config([])).limits, time.monotonic() + seconds
+    end = time.monotonic() + seconds
 
     def work(cycle: Iterator[bytes]) -> int:
         count = 0
@@ -50,27 +49,6 @@ def _decode_alone(model: Model, blobs: list[bytes], threads: int, seconds: float
         return sum(pool.map(work, cycles)) / (time.monotonic() - begin)
 
 
-async def _no_http(embedder: Embedder, blobs: list[bytes], load: Load, warm_up: float, seconds: float) -> float:
-    """Images a second of the server's own pools and batcher, fed by as many callers as the load has."""
-    cycle, done = itertools.cycle(blobs), 0
-
-    async def call() -> None:
-        nonlocal done
-        while True:
-            await embedder.embed_images([next(cycle)])
-            done += 1
-
-    callers = [asyncio.create_task(call()) for _ in range(load.callers)]
-    await asyncio.sleep(warm_up)
-    before, begin = done, time.monotonic()
-    await asyncio.sleep(seconds)
-    rate = (done - before) / (time.monotonic() - begin)
-    for caller in callers:
-        caller.cancel()
-    await asyncio.gather(*callers, return_exceptions=True)
-    return rate
-
-
 def _rate(step: Callable[[], object], seconds: float) -> float:
     step()
     begin, count = time.monotonic(), 0
@@ -80,27 +58,22 @@ def _rate(step: Callable[[], object], seconds: float) -> float:
     return count / (time.monotonic() - begin)
 
 
-async def _measure(arguments: list[str], pictures: Path, seconds: float) -> dict[str, float]:
+def _measure(arguments: list[str], pictures: Path, seconds: float) -> dict[str, float]:
     config = read_config(arguments)
-    embedder = Embedder(model_loader(config), embedder_settings(config))
-    await embedder.start()
-    model = embedder.model
-    assert model is not None
+    model, settings = model_loader(config)(), embedder_settings(config)
+    reuse_memory(settings.decode_threads)
     found: dict[str, float] = {}
-    threads = embedder_settings(config).decode_threads
     for size in (1, 8, 16):
-        found[f"engine alone, batch {size}"] = await asyncio.to_thread(_engine_alone, model, size, seconds / 2)
+        found[f"engine alone, batch {size}"] = _engine_alone(model, size, seconds / 2)
     for load in (EIGHT, PHONES):
         blobs = make_pictures(load.picture, load.distinct, pictures)
-        found[f"decoding alone, {load.picture.name}"] = await asyncio.to_thread(
-            _decode_alone, model, blobs, threads, seconds / 2
+        found[f"decoding alone, {load.picture.name}"] = _decode_alone(
+            model, blobs, settings.decode_threads, settings.limits, seconds / 2
         )
-        found[f"no HTTP, {load.name}"] = await _no_http(embedder, blobs, load, 1.0, seconds)
-    await embedder.stop()
     return found
 
 
 if __name__ == "__main__":
     models_dir, model_name, pictures_dir, length, *flags = sys.argv[1:]
     command = ["--models-dir", models_dir, "--model", model_name, *flags]
-    print(json.dumps(asyncio.run(_measure(command, Path(pictures_dir), float(length)))))
+    print(json.dumps(_measure(command, Path(pictures_dir), float(length))))

@@ -31,6 +31,52 @@ class Outcome:
     first_error: str = ""
 
 
+class Window:
+    """Decides which answers count: first a warm-up of seconds and at least one answer a caller, then the window.
+
+    The window lasts `seconds`, or longer until `least` answers came, and is rounded up to whole bursts of answers.
+    `at_edge` is called at its beginning and at its end.
+    """
+
+    def __init__(
+        self, callers: int, warm_up: float, seconds: float, at_edge: Callable[[], None] = lambda: None, least: int = 3
+    ) -> None:
+        self._callers, self._warm_up, self._seconds = callers, warm_up, seconds
+        self._at_edge, self._least = at_edge, least
+        self._created = self._last = time.monotonic()
+        self._begun: float | None = None
+        self._warm = 0
+        self._cpu = 0.0
+        self.outcome = Outcome(0.0, [], 0, 0.0)
+
+    def add(self, latency: float, error: str | None = None) -> bool:
+        """Takes an answer that has just come, or its `error`; True if it was the last one wanted."""
+        now = time.monotonic()
+        gap, self._last = now - self._last, now
+        if self._begun is None:
+            self._warm += 1
+            over = now - self._created - self._warm_up
+            if self._warm >= self._callers and over >= 0 and (gap >= _BURST_GAP or over >= _PATIENCE):
+                self._at_edge()
+                gc.disable()
+                self._cpu, self._begun = time.process_time(), time.monotonic()
+            return False
+        outcome = self.outcome
+        if error is None:
+            outcome.latencies.append(latency)
+        else:
+            outcome.errors, outcome.first_error = outcome.errors + 1, outcome.first_error or error
+        outcome.seconds = now - self._begun
+        whole = gap >= _BURST_GAP or outcome.seconds >= self._seconds + _PATIENCE
+        enough = outcome.seconds >= self._seconds and len(outcome.latencies) >= self._least and whole
+        if not enough and outcome.seconds <= _LIMIT and outcome.errors <= 1000:
+            return False
+        outcome.generator_cpu = time.process_time() - self._cpu
+        gc.enable()
+        self._at_edge()
+        return True
+
+
 @dataclass
 class _Caller:
     """One connection: what is still to send, what came so far."""
@@ -50,44 +96,17 @@ class Generator:
         self._callers = [_Caller() for _ in range(callers)]
         self._selector = selectors.DefaultSelector()
 
-    def run(
-        self, warm_up: float, seconds: float, *, least: int = 3, at_edge: Callable[[], None] = lambda: None
-    ) -> Outcome:
-        """Drives the server for `warm_up` seconds and at least one answer a caller, then measures.
-
-        The window lasts `seconds`, or longer until `least` answers came, and is rounded up to whole bursts of answers.
-        `at_edge` is called at its beginning and at its end.
-        """
-        answers = self._answers()
-        begin = time.monotonic()
-        for count, (_, _, gap) in enumerate(answers, 1):
-            over = time.monotonic() - begin - warm_up
-            if count >= len(self._callers) and over >= 0 and (gap >= _BURST_GAP or over >= _PATIENCE):
+    def run(self, warm_up: float, seconds: float, at_edge: Callable[[], None] = lambda: None) -> Outcome:
+        """Drives the server for a window of `seconds` after `warm_up` seconds: see Window."""
+        window = Window(len(self._callers), warm_up, seconds, at_edge)
+        for latency, error in self._answers():
+            if window.add(latency, error):
                 break
-        at_edge()
-        gc.disable()
-        latencies: list[float] = []
-        errors, first_error = 0, ""
-        cpu, begin = time.process_time(), time.monotonic()
-        for latency, error, gap in answers:
-            if error is None:
-                latencies.append(latency)
-            else:
-                errors, first_error = errors + 1, first_error or error
-            took = time.monotonic() - begin
-            whole = gap >= _BURST_GAP or took >= seconds + _PATIENCE
-            if (took >= seconds and len(latencies) >= least and whole) or took > _LIMIT or errors > 1000:
-                break
-        cpu = time.process_time() - cpu
-        gc.enable()
-        at_edge()
         self._close()
-        return Outcome(took, latencies, errors, cpu, first_error)
+        return window.outcome
 
-    def _answers(self) -> Iterator[tuple[float, str | None, float]]:
-        """Endless: the latency of each answer, its head and body if its status was not 200, and the seconds since the
-        answer before."""
-        last = time.monotonic()
+    def _answers(self) -> Iterator[tuple[float, str | None]]:
+        """Endless: the latency of each answer, and its head and body if its status was not 200."""
         for caller in self._callers:
             self._send_next(caller)
         while True:
@@ -99,11 +118,10 @@ class Generator:
                 if mask & selectors.EVENT_WRITE:
                     self._write(caller)
                 if mask & selectors.EVENT_READ and self._read(caller):
-                    now = time.monotonic()
-                    latency, gap, last = now - caller.started, now - last, now
+                    latency = time.monotonic() - caller.started
                     answer = bytes(caller.received)
                     self._send_next(caller)
-                    yield latency, None if answer[9:12] == b"200" else answer[:600].decode("latin-1"), gap
+                    yield latency, None if answer[9:12] == b"200" else answer[:600].decode("latin-1")
 
     def _send_next(self, caller: _Caller) -> None:
         caller.unsent = memoryview(next(self._requests))

@@ -13,11 +13,12 @@ BASELINE = "flask + torch"
 
 @dataclass(frozen=True)
 class Sample:
-    """One server under one load, once. Seconds, bytes, and images a second; `generator_cores` is the CPU time of the
-    generator by the time it ran."""
+    """One server under one load, in one repetition. Seconds, bytes, and images a second; `generator_cores` is the CPU
+    time of the generator by the time it ran."""
 
     server: str
     load: str
+    repetition: int
     images_per_second: float
     p50: float
     p99: float
@@ -53,9 +54,17 @@ class Results:
         found = [one.images_per_second for one in self.samples if (one.server, one.load) == (server, load)]
         return max(found) / min(found) if found else math.nan
 
-    def ratio(self, server: str, load: str, what: str = "images_per_second") -> float:
-        """The median by the baseline's."""
-        return self.median(server, load, what) / self.median(BASELINE, load, what)
+    def ratio(
+        self, server: str, load: str, what: str = "images_per_second", *, to: tuple[str, str] | None = None
+    ) -> float:
+        """Median over the repetitions of the ratio within each, to the baseline under the same load unless `to` names
+        another server and load: what slows the machine for a while then slows both. NaN where there is none."""
+        mine, theirs = (
+            {one.repetition: getattr(one, what) for one in self.samples if (one.server, one.load) == place}
+            for place in ((server, load), to or (BASELINE, load))
+        )
+        found = [value / theirs[repetition] for repetition, value in mine.items() if repetition in theirs]
+        return statistics.median(found) if found else math.nan
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")

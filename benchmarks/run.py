@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.generator import Generator
 from benchmarks.loads import EIGHT, Load
 from benchmarks.photos import make_pictures
 from benchmarks.results import BASELINE, Results, Sample, quantile
-from benchmarks.servers import Rival, Server
+from benchmarks.servers import InProcess, Rival, Server
 from benchmarks.startup import import_seconds, seconds_to_healthy
 
 #: Of a measurement's seconds, what goes before the window; and what starting, stopping and the ceilings cost in all.
@@ -54,7 +53,7 @@ def measure(plan: Plan, facts: dict[str, str]) -> Results:
         for load, found in {load.picture: (load, found) for load, found in blobs.items()}.values()
     )
     for rival in plan.rivals:
-        if rival.name.startswith("clipsrv"):
+        if rival.name.startswith("clipsrv") and not rival.in_process:
             results.startup[rival.name] = seconds_to_healthy(rival, plan.cores, _log(plan, rival), 3)
     results.startup["imports for --help"] = import_seconds(plan.rivals[0].command[0], 5)
     for name, arguments in plan.ceilings.items():
@@ -69,7 +68,7 @@ def measure(plan: Plan, facts: dict[str, str]) -> Results:
         rounds = itertools.product(range(plan.repetitions), plan.loads, servers)
         for repetition, load, server in rounds:
             if load.name in server.rival.loads:
-                results.samples.append(sample := _measure(plan, server, load, blobs[load]))
+                results.samples.append(sample := _measure(plan, server, load, blobs[load], repetition))
                 _say(f"{repetition + 1}: {load.name}: {server.rival.name}: {sample.images_per_second:.2f} images/s")
     finally:
         for server in servers:
@@ -77,12 +76,12 @@ def measure(plan: Plan, facts: dict[str, str]) -> Results:
     return results
 
 
-def _start(plan: Plan, results: Results) -> list[Server]:
-    servers = []
+def _start(plan: Plan, results: Results) -> list[Server | InProcess]:
+    servers: list[Server | InProcess] = []
     for rival in plan.rivals:
         _say(f"starting {rival.name}")
         try:
-            server = Server(rival, plan.cores, _log(plan, rival))
+            server = (InProcess if rival.in_process else Server)(rival, plan.cores, _log(plan, rival))
         except (RuntimeError, OSError) as error:
             if rival.name in (BASELINE, plan.rivals[0].name):
                 for started in servers:
@@ -91,21 +90,21 @@ def _start(plan: Plan, results: Results) -> list[Server]:
             results.facts[f"{rival.name} did not start"] = str(error)[-300:]
             _say(str(error))
             continue
-        results.startup.setdefault(rival.name, server.seconds_to_healthy)
+        if not rival.in_process:
+            results.startup.setdefault(rival.name, server.seconds_to_healthy)
         server.freeze()
         servers.append(server)
     return servers
 
 
-def _measure(plan: Plan, server: Server, load: Load, blobs: list[bytes]) -> Sample:
-    requests = server.rival.requests(load, blobs, f"127.0.0.1:{server.port}")
+def _measure(plan: Plan, server: Server | InProcess, load: Load, blobs: list[bytes], repetition: int) -> Sample:
     cpu: list[float] = []
     warm_up = max(_LEAST_WARM_UP, _WARM_UP_SHARE * plan.seconds)
     server.thaw()
     server.forget_peak()
     try:
-        outcome = Generator(server.address, requests, load.callers).run(
-            warm_up, max(1.0, plan.seconds - warm_up), at_edge=lambda: cpu.append(server.cpu_seconds())
+        outcome = server.drive(
+            load, blobs, warm_up, max(1.0, plan.seconds - warm_up), at_edge=lambda: cpu.append(server.cpu_seconds())
         )
     finally:
         server.freeze()
@@ -115,6 +114,7 @@ def _measure(plan: Plan, server: Server, load: Load, blobs: list[bytes]) -> Samp
     return Sample(
         server.rival.name,
         load.name,
+        repetition,
         images_per_second=images / outcome.seconds,
         p50=quantile(outcome.latencies, 0.5),
         p99=quantile(outcome.latencies, 0.99),
@@ -141,13 +141,15 @@ def _ceilings(plan: Plan, arguments: list[str]) -> dict[str, float]:
     return answer
 
 
-def _agreement(servers: list[Server], blob: bytes, results: Results) -> dict[str, float]:
+def _agreement(servers: list[Server | InProcess], blob: bytes, results: Results) -> dict[str, float]:
     """Cosine of every server's vector of one picture to the baseline's: they must have computed the same thing.
 
     A rival that gives no vector is said so and taken out of `servers`.
     """
     vectors = {}
     for server in list(servers):
+        if isinstance(server, InProcess):
+            continue
         server.thaw()
         try:
             vectors[server.rival.name] = _vector(server, blob)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.loads import Load, guide_requests, infinity_requests
+from benchmarks.generator import Generator, Outcome
+from benchmarks.loads import EIGHT, PHONES, Load, guide_requests, infinity_requests
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -27,30 +29,21 @@ class Rival:
     command: tuple[str, ...]
     loads: tuple[str, ...]
     requests: Callable[[Load, Sequence[bytes], str], list[bytes]] = guide_requests
+    in_process: bool = False
 
 
-class Server:
-    """A running rival on `cores`, with its log in `log`."""
+class Process:
+    """A process and its children on `cores`, with what it prints in `log`."""
 
-    def __init__(self, rival: Rival, cores: Sequence[int], log: Path, *, patience: float = 180.0) -> None:
-        """Returns once GET /health answers 200. Raises RuntimeError if it does not within `patience` seconds."""
-        self.rival, self.port, self._log = rival, _free_port(), log
-        self.address = ("127.0.0.1", self.port)
-        started = time.monotonic()
+    def __init__(self, rival: Rival, command: Sequence[str], cores: Sequence[int], log: Path, **pipes: int) -> None:
+        self.rival = rival
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                ["taskset", "-c", ",".join(map(str, cores)), *(part.format(port=self.port) for part in rival.command)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                ["taskset", "-c", ",".join(map(str, cores)), *command],
                 start_new_session=True,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+                **{"stdout": output, "stderr": output, **pipes},
             )
-        while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() - started > patience:
-                self.stop()
-                raise RuntimeError(f"{rival.name} did not start: {log.read_text(errors='replace')[-1500:]}")
-            time.sleep(0.02)
-        self.seconds_to_healthy = time.monotonic() - started
 
     def freeze(self) -> None:
         """Stops every thread of it, so that it cannot take a cycle from the one that is measured."""
@@ -88,12 +81,65 @@ class Server:
     def _pids(self) -> list[int]:
         return list(_tree(self._process.pid))
 
+
+class Server(Process):
+    """A rival that is asked over HTTP."""
+
+    def __init__(self, rival: Rival, cores: Sequence[int], log: Path, *, patience: float = 180.0) -> None:
+        """Returns once GET /health answers 200. Raises RuntimeError if it does not within `patience` seconds."""
+        self.port = _free_port()
+        self.address = ("127.0.0.1", self.port)
+        started = time.monotonic()
+        super().__init__(rival, [part.format(port=self.port) for part in rival.command], cores, log)
+        while not self._healthy():
+            if self._process.poll() is not None or time.monotonic() - started > patience:
+                self.stop()
+                raise RuntimeError(f"{rival.name} did not start: {log.read_text(errors='replace')[-1500:]}")
+            time.sleep(0.02)
+        self.seconds_to_healthy = time.monotonic() - started
+
+    def drive(
+        self, load: Load, blobs: list[bytes], warm_up: float, seconds: float, at_edge: Callable[[], None]
+    ) -> Outcome:
+        """Puts the load on it: see Generator.run."""
+        requests = self.rival.requests(load, blobs, f"127.0.0.1:{self.port}")
+        return Generator(self.address, requests, load.callers).run(warm_up, seconds, at_edge)
+
     def _healthy(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+class InProcess(Process):
+    """A rival without HTTP: `python -m benchmarks.in_process`, asked over a pipe."""
+
+    def __init__(self, rival: Rival, cores: Sequence[int], log: Path) -> None:
+        """Returns once it is ready. Raises RuntimeError if it ends before."""
+        started = time.monotonic()
+        super().__init__(rival, rival.command, cores, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if self._line() != "ready":
+            raise RuntimeError(f"{rival.name} did not start: {log.read_text(errors='replace')[-1500:]}")
+        self.seconds_to_healthy = time.monotonic() - started
+
+    def drive(
+        self, load: Load, blobs: list[bytes], warm_up: float, seconds: float, at_edge: Callable[[], None]
+    ) -> Outcome:
+        """Puts the load on it; it makes the same pictures itself."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps([load.name, warm_up, seconds])}\n".encode())
+        self._process.stdin.flush()
+        for expected in ("edge", "edge"):
+            if self._line() != expected:
+                raise RuntimeError(f"{self.rival.name} ended")
+            at_edge()
+        return Outcome(**json.loads(self._line()))
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().decode().strip()
 
 
 def clipsrv_rival(
@@ -113,6 +159,13 @@ def clipsrv_rival(
         "warning",
     )
     return Rival(name, (python, *serve, *flags), tuple(loads))
+
+
+def ceiling_rival(name: str, python: str, models: Path, model: str, flags: Sequence[str], work: Path) -> Rival:
+    """Our own server without HTTP, on the loads that it is compared under."""
+    ours = ("--models-dir", str(models), "--model", model, *flags)
+    command = (python, "-m", "benchmarks.in_process", str(work / "pictures"), *ours)
+    return Rival(name, command, (EIGHT.name, PHONES.name), in_process=True)
 
 
 def flask_rival(python: str, checkpoint: Path, loads: Sequence[str]) -> Rival:

@@ -1,0 +1,64 @@
+"""The ceiling without HTTP: the server's own decode pool, batcher and engine, fed by as many callers as a load has.
+
+    python -m benchmarks.in_process PICTURES_DIR [clipsrv flags]
+
+Prints "ready" once it has loaded. Then, for each line [name of a load, seconds of warm-up, seconds] it reads, "edge"
+as the window begins and as it ends, and what was seen in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.generator import Outcome, Window
+from benchmarks.loads import LOADS, Load
+from benchmarks.photos import make_pictures
+from clipsrv.cli import read_config
+from clipsrv.embedder import Embedder
+from clipsrv.server.app import embedder_settings, model_loader
+
+
+async def drive(embedder: Embedder, load: Load, blobs: list[bytes], warm_up: float, seconds: float) -> Outcome:
+    """What `load.callers` callers see who ask for `load.images` pictures at a time."""
+    cycle, over = itertools.cycle(blobs), asyncio.Event()
+    window = Window(load.callers, warm_up, seconds, at_edge=lambda: _say("edge"))
+
+    async def call() -> None:
+        while not over.is_set():
+            begin = time.monotonic()
+            await embedder.embed_images(list(itertools.islice(cycle, load.images)))
+            if not over.is_set() and window.add(time.monotonic() - begin):
+                over.set()
+
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(load.callers):
+            callers.create_task(call())
+    return window.outcome
+
+
+async def main() -> None:
+    folder, *flags = sys.argv[1:]
+    config, loads = read_config(flags), {load.name: load for load in LOADS}
+    embedder = Embedder(model_loader(config), embedder_settings(config))
+    await embedder.start()
+    _say("ready")
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        name, warm_up, seconds = json.loads(line)
+        load = loads[name]
+        blobs = make_pictures(load.picture, load.distinct, Path(folder))
+        _say(json.dumps(asdict(await drive(embedder, load, blobs, warm_up, seconds))))
+    await embedder.stop()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
