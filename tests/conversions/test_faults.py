@@ -5,7 +5,6 @@ Each is the real command in its own process. CONVERSION_KILLS raises the number 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import resource
@@ -169,9 +168,10 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", place], check=True)
 
 
-def fill_up(path: Path) -> None:
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)):
+def fill_up(path: Path, left: int) -> None:
+    """Takes all of the disk's space but about `left` bytes."""
+    with path.open("wb", buffering=0) as file:
+        while shutil.disk_usage(path).free > left and file.write(bytes(4096)):
             pass
 
 
@@ -201,18 +201,20 @@ if can_mount():
         tiny_checkpoint: Path, converted_model: Path, small_disk: Callable[[int], Path]
     ) -> None:
         """Somebody else takes the space after the check: whatever write then fails, the old model stays."""
-        for stage in ("Exporting the vision", "Writing vision", "Exporting the text"):
+        graph = (converted_model / "vision.fp32.onnx.data").stat().st_size
+        for left, stage in ((0, "Exporting the vision tower"), (3 * graph // 2, "Writing vision fp32")):
             disk = small_disk(12_000 + len(stage))
             shutil.copytree(converted_model, disk / "m")
             before = load_manifest(disk / "m")
             process = start(tiny_checkpoint, disk, "--force")
-            wait_for(process, stage)
-            process.send_signal(signal.SIGSTOP)  # or it might be done before the disk is full
-            fill_up(disk / "somebody-else")
+            wait_for(process, "Asking the original")  # behind the check of the space, long before anything is written
+            process.send_signal(signal.SIGSTOP)
+            fill_up(disk / "somebody-else", left)
             process.send_signal(signal.SIGCONT)
             errors = finish(process)
             assert process.returncode == 6, errors
             assert "is full" in errors.splitlines()[-1]
+            assert stage in errors.splitlines()[-2]
             (disk / "somebody-else").unlink()
             assert load_manifest(disk / "m") == before
             assert_whole(disk)
