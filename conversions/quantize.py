@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from conversions.errors import ConversionError
+from conversions.patches import patches_to_rows
 
 #: onnxruntime's own operators; MatMulIntegerToFloat is one of them.
 _DOMAIN = "com.microsoft"
@@ -43,9 +44,9 @@ _CONSTANTS: dict[str, NDArray[np.generic]] = {
 def quantize(graph: Path, out: Path) -> None:
     """Writes the int8 form of the float32 tower `graph` to `out` and `out`.data; same inputs and outputs.
 
-    Every product of activations with a constant matrix becomes integer, but the last, the projection: it sees one
-    token, so it costs nothing, and no later layer evens its error out. Attention, normalisation, the activation
-    function and the patch embedding stay float32. The same graph gives the same bytes.
+    Every product of activations with a constant matrix becomes integer, the patch embedding among them, but the last,
+    the projection: it sees one token, so it costs nothing, and no later layer evens its error out. Attention,
+    normalisation and the activation function stay float32. The same graph gives the same bytes.
     Raises ConversionError if there is nothing to quantise or the graph's operator set is too old.
     """
     tower = _Tower.read(graph)
@@ -95,6 +96,7 @@ class _Tower:
             raise ConversionError(
                 f"int8 needs a graph of operator set {_MIN_OPSET} or later; {graph.name} has {opset}."
             )
+        patches_to_rows(model.graph)
         weights = {tensor.name: tensor for tensor in model.graph.initializer}
         outputs = {value.name for value in model.graph.output}
         layers = {
@@ -173,10 +175,13 @@ def _scale_rows(name: str) -> Iterator[NodeProto]:
     """Nodes from `name` (..., width) to name:rows, uint8 of that shape, and name:scale, float32 (..., 1).
 
     QuantizeLinear takes many scales along one axis only, so the rows are laid out along the first and put back.
+    The largest size is found from both ends: a row of sizes would be written and read again only for that.
     """
     make = helper.make_node
-    yield make("Abs", [name], [f"{name}:abs"])
-    yield make("ReduceMax", [f"{name}:abs", "int8.last_axis"], [f"{name}:max"], keepdims=1)
+    yield make("ReduceMax", [name, "int8.last_axis"], [f"{name}:highest"], keepdims=1)
+    yield make("ReduceMin", [name, "int8.last_axis"], [f"{name}:lowest"], keepdims=1)
+    yield make("Neg", [f"{name}:lowest"], [f"{name}:deepest"])
+    yield make("Max", [f"{name}:highest", f"{name}:deepest"], [f"{name}:max"])
     yield make("Mul", [f"{name}:max", "int8.step"], [f"{name}:step"])
     yield make("Max", [f"{name}:step", "int8.smallest"], [f"{name}:scale"])
     yield make("Reshape", [f"{name}:scale", "int8.last_axis"], [f"{name}:scales"])
