@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from clipsrv.image import DEFAULT_DECODING, Decoding, ImageLimits, decode_image
 from clipsrv.machine import cpu_features
 from clipsrv.manifest import NAME, TEXT, VISION, ModelManifest, TowerSpec, list_models, load_manifest, verify_files
 from clipsrv.preprocess import preprocess_image
-from clipsrv.session import DevicePlan, candidate_devices, choose_precision, graph_file, open_session, variant
+from clipsrv.session import DevicePlan, candidate_devices, choose_precision, graph_file, in_parts, open_session, variant
 from clipsrv.tokenizer import Tokenizer
 
 #: The guide's names, which `python -m conversions NAME` makes.
@@ -166,4 +166,7 @@ def _open_text(
 def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan) -> Encoder:
     graph = graph_file(tower, plan.device, plan.precision)
     verify_files(folder, manifest, [name for name in (graph, f"{graph}.data") if name in manifest.files])
-    return Encoder(open_session(folder / graph, plan), tower, manifest.dimensions)
+    session, single = open_session(folder / graph, plan), None
+    if in_parts(tower, plan):
+        single = open_session(folder / graph, replace(plan, threads=1))
+    return Encoder(session, tower, manifest.dimensions, single=single, threads=plan.threads)

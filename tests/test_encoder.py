@@ -93,6 +93,39 @@ def test_a_value_that_is_not_finite_is_a_failure(tmp_path: Path, value: float) -
         broken.warm_up([1])
 
 
+class Doubling(Session):
+    """Gives the first four values of each item, doubled, and remembers how many items came at once."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+        self.seen.append(len(inputs["x"]))
+        return [2 * inputs["x"][:, :4]]
+
+
+@pytest.mark.parametrize(("size", "parts"), [(2, [1, 1]), (3, [1, 1, 1]), (8, [2, 3, 3])])
+def test_a_batch_in_parts_comes_back_whole_and_in_order(size: int, parts: list[int]) -> None:
+    shared, single = Doubling(), Doubling()
+    batch = np.arange(5 * size, dtype=np.float32).reshape(size, 5)
+    features = Encoder(shared, TOWER, 4, single=single, threads=3).encode(batch)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(features, 2 * batch[:, :4])
+    assert (sorted(single.seen), shared.seen) == (parts, [])
+
+
+def test_one_item_has_all_threads_for_itself() -> None:
+    shared, single = Doubling(), Doubling()
+    Encoder(shared, TOWER, 4, single=single, threads=3).encode(np.zeros((1, 5), np.float32))  # type: ignore[arg-type]
+    assert (single.seen, shared.seen) == ([], [1])
+
+
+@pytest.mark.parametrize(("error", "expected"), [(MemoryError(), OutOfMemoryError), (OSError(), InferenceFailedError)])
+def test_a_part_that_fails_fails_the_batch(error: Exception, expected: type[Exception]) -> None:
+    encoder = Encoder(Doubling(), TOWER, 4, single=Session(error), threads=2)  # type: ignore[arg-type]
+    with pytest.raises(expected):
+        encoder.encode(np.zeros((4, 5), np.float32))
+
+
 def test_warming_up_runs_every_batch_size_of_both_towers(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
     real = Encoder.encode

@@ -21,6 +21,7 @@ from clipsrv.session import (
     candidate_devices,
     choose_precision,
     graph_file,
+    in_parts,
     open_session,
 )
 
@@ -175,6 +176,20 @@ def test_bf16_is_computed_from_the_fp32_graph() -> None:
     assert graph_file(PLAIN, "cuda", "fp16") == "a.fp32.onnx"
 
 
+@pytest.mark.parametrize(
+    ("plan", "parts"),
+    [
+        (DevicePlan("cpu", 2, "int8"), True),
+        (DevicePlan("cpu", 1, "int8"), False),
+        (DevicePlan("cpu", 2, "fp32"), False),
+        (DevicePlan("openvino", 2, "int8"), False),
+    ],
+)
+def test_only_int8_on_the_cpu_computes_batches_in_parts_a_thread_each(plan: DevicePlan, parts: bool) -> None:
+    assert in_parts(TOWER, plan) == parts
+    assert not in_parts(TowerSpec("x", "y", {"fp32": "text.fp32.onnx"}), plan)
+
+
 def test_int8_is_another_graph_for_openvino() -> None:
     assert graph_file(FOR_OPENVINO, "openvino", "int8") == "a.int8-openvino.onnx"
     with pytest.raises(DeviceError, match=r"--device openvino is not in this model folder.*--precision int8"):
@@ -208,7 +223,8 @@ def test_threads_are_explicit_and_the_arena_is_off(tiny_model: Path) -> None:
     options = open_session(tiny_model / "vision.fp32.onnx", DevicePlan("cpu", 3)).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.enable_cpu_mem_arena is False
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "50"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 @pytest.mark.parametrize(
