@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.report import CEILING, OURS, publish, render
 from benchmarks.results import Results
 from benchmarks.run import Plan, measure
 from benchmarks.servers import Rival, ceiling_rival, clipsrv_rival, flask_rival, infinity_rival
+from benchmarks.wrk import find_wrk
 from clipsrv.errors import StartError
 from clipsrv.manifest import VISION, load_manifest
 
@@ -118,7 +120,16 @@ def _facts(cores: list[int]) -> dict[str, str]:
         "machine": f"{len(cores)} cores of {cpu} ({', '.join(useful)}), Linux {platform.release().partition('-')[0]}",
         "versions": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {_version(name)}" for name in packages),
+        "load generator": _load_generator(),
     }
+
+
+def _load_generator() -> str:
+    program = find_wrk()
+    if program is None:
+        return "benchmarks/generator.py (wrk is not installed)"
+    first_line, *_ = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.splitlines()
+    return first_line.partition(" Copyright")[0]
 
 
 def _version(name: str) -> str:

@@ -1,12 +1,11 @@
-"""Sends prepared requests over raw sockets from one thread and times the answers. Knows nothing of what they mean.
+"""Sends prepared requests over raw sockets from one thread and times the answers, where wrk is not installed.
 
 Python is enough here: a server on two cores answers tens of requests a second, and the generator's own CPU time is
-reported beside every figure.
+reported beside every figure. Knows nothing of what requests mean.
 """
 
 from __future__ import annotations
 
-import gc
 import itertools
 import selectors
 import socket
@@ -14,67 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from benchmarks.window import Outcome, Window
+
 _LIMIT = 300.0
-#: A server that computes batches answers in bursts. A window from one burst's first answer to another's holds whole
-#: bursts; an answer is taken for the first if nothing came for this long. Without bursts any answer will do.
-_BURST_GAP, _PATIENCE = 0.02, 1.0
-
-
-@dataclass
-class Outcome:
-    """What one run saw within its window of `seconds`: latencies in seconds, answers that were not 200 as `errors`."""
-
-    seconds: float
-    latencies: list[float]
-    errors: int
-    generator_cpu: float
-    first_error: str = ""
-
-
-class Window:
-    """Decides which answers count: first a warm-up of seconds and at least one answer a caller, then the window.
-
-    The window lasts `seconds`, or longer until `least` answers came, and is rounded up to whole bursts of answers.
-    `at_edge` is called at its beginning and at its end.
-    """
-
-    def __init__(
-        self, callers: int, warm_up: float, seconds: float, at_edge: Callable[[], None] = lambda: None, least: int = 3
-    ) -> None:
-        self._callers, self._warm_up, self._seconds = callers, warm_up, seconds
-        self._at_edge, self._least = at_edge, least
-        self._created = self._last = time.monotonic()
-        self._begun: float | None = None
-        self._warm = 0
-        self._cpu = 0.0
-        self.outcome = Outcome(0.0, [], 0, 0.0)
-
-    def add(self, latency: float, error: str | None = None) -> bool:
-        """Takes an answer that has just come, or its `error`; True if it was the last one wanted."""
-        now = time.monotonic()
-        gap, self._last = now - self._last, now
-        if self._begun is None:
-            self._warm += 1
-            over = now - self._created - self._warm_up
-            if self._warm >= self._callers and over >= 0 and (gap >= _BURST_GAP or over >= _PATIENCE):
-                self._at_edge()
-                gc.disable()
-                self._cpu, self._begun = time.process_time(), time.monotonic()
-            return False
-        outcome = self.outcome
-        if error is None:
-            outcome.latencies.append(latency)
-        else:
-            outcome.errors, outcome.first_error = outcome.errors + 1, outcome.first_error or error
-        outcome.seconds = now - self._begun
-        whole = gap >= _BURST_GAP or outcome.seconds >= self._seconds + _PATIENCE
-        enough = outcome.seconds >= self._seconds and len(outcome.latencies) >= self._least and whole
-        if not enough and outcome.seconds <= _LIMIT and outcome.errors <= 1000:
-            return False
-        outcome.generator_cpu = time.process_time() - self._cpu
-        gc.enable()
-        self._at_edge()
-        return True
 
 
 @dataclass

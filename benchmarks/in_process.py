@@ -16,9 +16,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.generator import Outcome, Window
 from benchmarks.loads import LOADS, Load
 from benchmarks.photos import make_pictures
+from benchmarks.window import Outcome, Window
 from clipsrv.cli import read_config
 from clipsrv.embedder import Embedder
 from clipsrv.server.app import embedder_settings, model_loader

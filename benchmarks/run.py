@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.loads import EIGHT, Load
 from benchmarks.photos import make_pictures
+from benchmarks.processes import cpu_seconds, forget_peak, peak_rss
 from benchmarks.results import BASELINE, Results, Sample, quantile
 from benchmarks.servers import InProcess, Rival, Server
 from benchmarks.startup import import_seconds, seconds_to_healthy
@@ -101,10 +102,10 @@ def _measure(plan: Plan, server: Server | InProcess, load: Load, blobs: list[byt
     cpu: list[float] = []
     warm_up = max(_LEAST_WARM_UP, _WARM_UP_SHARE * plan.seconds)
     server.thaw()
-    server.forget_peak()
+    forget_peak(server.pid)
     try:
         outcome = server.drive(
-            load, blobs, warm_up, max(1.0, plan.seconds - warm_up), at_edge=lambda: cpu.append(server.cpu_seconds())
+            load, blobs, warm_up, max(1.0, plan.seconds - warm_up), at_edge=lambda: cpu.append(cpu_seconds(server.pid))
         )
     finally:
         server.freeze()
@@ -119,7 +120,7 @@ def _measure(plan: Plan, server: Server | InProcess, load: Load, blobs: list[byt
         p50=quantile(outcome.latencies, 0.5),
         p99=quantile(outcome.latencies, 0.99),
         cpu_per_image=(cpu[1] - cpu[0]) / images if images else math.nan,
-        peak_rss=server.peak_rss(),
+        peak_rss=peak_rss(server.pid),
         errors=outcome.errors,
         generator_cores=outcome.generator_cpu / outcome.seconds,
     )

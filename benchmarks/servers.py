@@ -1,4 +1,4 @@
-"""Starts servers, holds them still while another is measured, and reads what they cost from /proc (Linux only)."""
+"""Starts servers, drives them, and holds them still while another is measured (Linux only)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.generator import Generator, Outcome
+from benchmarks.generator import Generator
 from benchmarks.loads import EIGHT, PHONES, Load, guide_requests, infinity_requests
-
-_TICKS = os.sysconf("SC_CLK_TCK")
+from benchmarks.window import Outcome
+from benchmarks.wrk import Wrk, find_wrk
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,9 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def cpu_seconds(self) -> float:
-        """CPU time of its processes so far, user and system, those that ended included."""
-        return sum(_cpu(pid) for pid in self._pids())
-
-    def peak_rss(self) -> int:
-        """Bytes of the highest resident size since `forget_peak`, of its processes together."""
-        return sum(_status(pid, "VmHWM") for pid in self._pids())
-
-    def forget_peak(self) -> None:
-        for pid in self._pids():
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
-
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def _pids(self) -> list[int]:
-        return list(_tree(self._process.pid))
 
 
 class Server(Process):
@@ -103,7 +88,7 @@ class Server(Process):
     ) -> Outcome:
         """Puts the load on it: see Generator.run."""
         requests = self.rival.requests(load, blobs, f"127.0.0.1:{self.port}")
-        return Generator(self.address, requests, load.callers).run(warm_up, seconds, at_edge)
+        return load_generator(self.address, requests, load.callers).run(warm_up, seconds, at_edge)
 
     def _healthy(self) -> bool:
         try:
@@ -140,6 +125,12 @@ class InProcess(Process):
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().decode().strip()
+
+
+def load_generator(address: tuple[str, int], requests: list[bytes], callers: int) -> Wrk | Generator:
+    """wrk where it is installed, else our own."""
+    program = find_wrk()
+    return Generator(address, requests, callers) if program is None else Wrk(program, address, requests, callers)
 
 
 def clipsrv_rival(
@@ -190,27 +181,3 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in task.read_text().split():
-                yield from _tree(int(child))
-
-
-def _cpu(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / _TICKS  # utime, stime, and those of children waited for
-
-
-def _status(pid: int, key: str) -> int:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(key + ":")), 0)

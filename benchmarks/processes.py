@@ -1,0 +1,49 @@
+"""What a process and its children cost, read from /proc (Linux only)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time so far, user and system, of children that ended too."""
+    return sum(_cpu(one) for one in _tree(pid))
+
+
+def peak_rss(pid: int) -> int:
+    """Bytes of the highest resident sizes since `forget_peak`, added up."""
+    return sum(_status(one, "VmHWM") for one in _tree(pid))
+
+
+def forget_peak(pid: int) -> None:
+    for one in _tree(pid):
+        Path(f"/proc/{one}/clear_refs").write_text("5")
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in task.read_text().split():
+                yield from _tree(int(child))
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / _TICKS  # utime, stime, and those of children waited for
+
+
+def _status(pid: int, key: str) -> int:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(key + ":")), 0)
