@@ -39,7 +39,7 @@ def main() -> int:
     work = _ROOT / "build" / "bench"
     work.mkdir(parents=True, exist_ok=True)
     if arguments.profile:
-        ours = clipsrv_rival(OURS, sys.executable, models, model, arguments.flag, [])
+        ours = clipsrv_rival(" ".join(["clipsrv", *arguments.flag]), sys.executable, models, model, arguments.flag, [])
         print(profile(ours, arguments.cores, PHONES if arguments.phones else EIGHT, work, arguments.native))
         return 0
     loads = _QUICK if arguments.quick else LOADS

@@ -32,10 +32,18 @@ class _Caller:
 class Generator:
     """`callers` connections, each with one request on the way at any time, taken in turn from `requests`."""
 
-    def __init__(self, address: tuple[str, int], requests: list[bytes], callers: int) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        requests: list[bytes],
+        callers: int,
+        watch: Callable[[bytes], None] = lambda answer: None,
+    ) -> None:
+        """`watch` is given every answer, head and body."""
         self._address, self._requests = address, itertools.cycle(requests)
         self._callers = [_Caller() for _ in range(callers)]
         self._selector = selectors.DefaultSelector()
+        self._watch = watch
 
     def run(self, warm_up: float, seconds: float, at_edge: Callable[[], None] = lambda: None) -> Outcome:
         """Drives the server for a window of `seconds` after `warm_up` seconds: see Window."""
@@ -62,6 +70,7 @@ class Generator:
                     latency = time.monotonic() - caller.started
                     answer = bytes(caller.received)
                     self._send_next(caller)
+                    self._watch(answer)
                     yield latency, None if answer[9:12] == b"200" else answer[:600].decode("latin-1")
 
     def _send_next(self, caller: _Caller) -> None:

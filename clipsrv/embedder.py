@@ -55,7 +55,8 @@ class EmbedderSettings:
 
 @dataclass
 class Timings:
-    """Where a request's time went, in seconds: the longest of its items in each stage."""
+    """Where a request's time went, in seconds: the longest of its items in each stage. `queue` is both waits, for a
+    thread that decodes and for a batch."""
 
     decode: float = 0.0
     queue: float = 0.0
@@ -155,13 +156,14 @@ class Embedder:
         bad: list[BadImage] = []
         request = object()
 
-        def decode(blob: bytes | memoryview) -> tuple[Pixels, float]:
+        def decode(blob: bytes | memoryview) -> tuple[Pixels, float, float]:
             started = time.monotonic()
-            return engine.model.read_image(blob, settings.limits, self.budget), time.monotonic() - started
+            return engine.model.read_image(blob, settings.limits, self.budget), started, time.monotonic() - started
 
         async def embed(index: int) -> None:
+            asked = time.monotonic()
             try:
-                pixels, seconds = await self._decoders.run(partial(decode, blobs[index]), caller, request)
+                pixels, started, seconds = await self._decoders.run(partial(decode, blobs[index]), caller, request)
             except ImageError as error:
                 bad.append(BadImage(index, error))
                 return
@@ -171,7 +173,7 @@ class Embedder:
             self._observer.decoded(seconds)
             if null_on_error or not bad:  # otherwise the request has failed, and only the other bad ones matter
                 done = await engine.images.submit(pixels, caller, request)
-                timings.add(queue=done.queued, inference=done.computed)
+                timings.add(queue=started - asked + done.queued, inference=done.computed)
                 embeddings[index] = done.value
 
         await self._admitted([embed(index) for index in range(len(blobs))], caller)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from clipsrv.embedder import DRAINING, HEALTHY, STARTING, Embedder, EmbedderSettings
+from clipsrv.engine import Pixels
 from clipsrv.errors import (
     BadImagesError,
     DeadlineExceededError,
@@ -75,6 +77,22 @@ async def test_vectors_come_in_the_order_asked_with_unit_length_and_timings(load
         assert together.bad == ()
         assert together.timings.decode > 0
         assert together.timings.inference > 0
+
+
+class SlowToRead(Model):
+    """Takes 20 ms longer to read a picture."""
+
+    def read_image(self, *arguments: Any, **options: Any) -> Pixels:
+        time.sleep(0.02)
+        return super().read_image(*arguments, **options)
+
+
+async def test_waiting_for_a_thread_that_decodes_counts_as_queueing(model: Model) -> None:
+    """Eight pictures and one thread: the last waits while seven are read."""
+    slow = SlowToRead(**vars(model))
+    async with started(lambda: slow, replace(SETTINGS, decode_threads=1)) as embedder:
+        timings = (await embedder.embed_images(IMAGES)).timings
+        assert timings.queue > 7 * 0.02 > timings.decode
 
 
 async def test_every_bad_image_is_named_and_null_is_for_those_who_ask(load: Callable[[], Model]) -> None:
