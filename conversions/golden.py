@@ -1,13 +1,16 @@
-"""The pictures and texts a conversion is verified on: made in code, the same everywhere, one fault each in mind.
+"""The pictures and texts a conversion is verified on: made in code, the same everywhere, one fault each in mind; and
+drawings that the demo model knows, among which nearest neighbours mean something.
 
 Pure numpy and Pillow. 16-bit, I and F pictures are missing on purpose: there clipsrv departs from the reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,18 @@ from PIL import Image
 
 _ORIENTATION = 0x0112
 
+#: Drawings of SIDE pixels in rows of ACROSS on one sheet, made by conversions/demo/sheet.py.
+SHEET = Path(__file__).with_name("drawings.webp")
+DRAWINGS, ACROSS, SIDE = 100, 10, 64
+
 
 @dataclass(frozen=True)
 class GoldenImage:
+    """An encoded picture; `drawn` tells that it is one of the demo model's drawings."""
+
     name: str
     blob: bytes
+    drawn: bool = False
 
 
 #: Empty, plain, capitals and contractions, digits, other scripts, emoji, odd blanks, and one that must be cut.
@@ -44,7 +54,8 @@ TEXTS = (
 
 @cache
 def golden_images() -> tuple[GoldenImage, ...]:
-    """About thirty encoded pictures: shapes, sizes on both sides of the crop, every 8-bit mode, three formats."""
+    """About thirty encoded pictures: shapes, sizes on both sides of the crop, every 8-bit mode, three formats. Then the
+    demo model's drawings."""
     make = _Maker()
     for name, width, height in (
         ("landscape", 640, 427),
@@ -76,7 +87,16 @@ def golden_images() -> tuple[GoldenImage, ...]:
         make.add(f"jpeg-orientation-{orientation}", 360, 240, format="JPEG", quality=90, exif=exif.tobytes())
     make.add("webp", 400, 300, format="WEBP", quality=80)
     make.add("webp-lossless-alpha", 260, 260, mode="RGBA", format="WEBP", lossless=True)
-    return tuple(make.images)
+    return (*make.images, *_drawings())
+
+
+def _drawings() -> Iterator[GoldenImage]:
+    with Image.open(SHEET) as sheet:
+        for place in range(DRAWINGS):
+            left, top = place % ACROSS * SIDE, place // ACROSS * SIDE
+            file = BytesIO()
+            sheet.crop((left, top, left + SIDE, top + SIDE)).save(file, "PNG")
+            yield GoldenImage(f"drawing-{place}", file.getvalue(), drawn=True)
 
 
 class _Maker:

@@ -27,12 +27,21 @@ def test_equal_vectors_have_no_error() -> None:
     assert parity.neighbours_kept == 1
 
 
-def test_neighbours_kept_is_the_share_of_the_five_nearest_that_stay_so() -> None:
-    theirs = np.repeat(np.eye(2, 16, dtype=np.float32), 6, axis=0) + 0.01 * unit(12)  # two groups of six
+def test_neighbours_kept_is_the_share_of_the_ten_nearest_that_stay_so() -> None:
+    theirs = np.repeat(np.eye(2, 16, dtype=np.float32), 11, axis=0) + 0.01 * unit(22)  # two groups of eleven
     ours = theirs.copy()
-    ours[[0, 6]] = theirs[[6, 0]]
-    # The two that change places lose all five, the ten others one each.
-    assert compare(ours, theirs, 0).neighbours_kept == pytest.approx(40 / 60)
+    ours[[0, 11]] = theirs[[11, 0]]
+    # The two that change places lose all ten, the twenty others one each.
+    assert compare(ours, theirs, 0).neighbours_kept == pytest.approx(180 / 220)
+
+
+def test_neighbours_are_looked_for_among_the_rows_chosen_only() -> None:
+    theirs = unit(30)
+    ours = theirs.copy()
+    ours[:10] = unit(10, seed=1)
+    chosen = np.arange(30) >= 10
+    assert compare(ours, theirs, 0).neighbours_kept < 0.9
+    assert compare(ours, theirs, 0, neighbours=chosen).neighbours_kept == 1
 
 
 def test_the_error_is_measured_against_the_mean_distance_between_originals() -> None:
@@ -99,6 +108,13 @@ def test_golden_images_cover_shapes_modes_and_formats() -> None:
     assert any(width < height for width, height in sizes)
     assert any(max(size) < 224 for size in sizes)
     assert any(width % 2 and height % 2 for width, height in sizes)
+
+
+def test_a_hundred_drawings_of_the_demo_model_are_among_them() -> None:
+    drawn = [Image.open(io.BytesIO(image.blob)) for image in golden_images() if image.drawn]
+    assert {(picture.size, picture.mode) for picture in drawn} == {((64, 64), "RGB")}
+    assert len(drawn) == 100
+    assert all(len(picture.getcolors(64 * 64) or []) > 10 for picture in drawn), "an empty place on the sheet"
 
 
 def test_every_golden_image_is_within_the_servers_limits() -> None:
