@@ -1,12 +1,13 @@
 """Choices behind the engine's settings, measured one by one: options of the session, threads, batch sizes.
 
-    python -m benchmarks.experiments MODELS_DIR MODEL [SECONDS]
+    python -m benchmarks.experiments MODELS_DIR MODEL [--precision int8] [--seconds 4]
 
 Every choice runs in a process of its own, so that memory is its own, and all of them twice, in turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -21,12 +22,15 @@ import numpy as np
 import onnxruntime as ort
 
 from clipsrv.manifest import VISION, load_manifest
+from clipsrv.session import SPINNING
 
 #: What the server does, and then what it could do instead: one change each.
-_OURS: dict[str, Any] = {"threads": 2, "batch": 8, "runs": 1, "arena": False, "spinning": False, "pattern": True}
+_OURS: dict[str, Any] = {"threads": 2, "batch": 8, "runs": 1, "arena": False, "pattern": True, "entries": SPINNING}
 _CHOICES: dict[str, dict[str, Any]] = {
     "as served: 2 threads, batches of 8": {},
-    "threads spin while idle": {"spinning": True},
+    "threads fall asleep between operators": {"entries": {"session.intra_op.allow_spinning": "0"}},
+    "threads spin while idle (onnxruntime's default)": {"entries": {}},
+    "operators cut into smaller blocks": {"entries": SPINNING | {"session.dynamic_block_base": "4"}},
     "with the CPU arena": {"arena": True},
     "without the memory pattern": {"pattern": False},
     "batches of 1": {"batch": 1},
@@ -47,7 +51,8 @@ def _measure(graph: str, output: str, size: int, choice: dict[str, Any], seconds
     options.intra_op_num_threads = choice["threads"]
     options.enable_cpu_mem_arena = choice["arena"]
     options.enable_mem_pattern = choice["pattern"]
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(choice["spinning"])))
+    for entry, value in choice["entries"].items():
+        options.add_session_config_entry(entry, value)
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     pixels = np.random.default_rng(0).normal(size=(choice["batch"], 3, size, size)).astype(np.float32)
@@ -69,12 +74,12 @@ def _measure(graph: str, output: str, size: int, choice: dict[str, Any], seconds
     return {"rate": images / took, "cpu": 1000 * cpu / images, "peak": int(status["VmHWM"].split()[0]) / 1024}
 
 
-def compare(models: Path, model: str, seconds: float) -> str:
-    """A Markdown table of every choice and its ratio to what the server does."""
+def compare(arguments: list[str]) -> str:
+    """A Markdown table of every choice and its ratio to what the server does, each run with these `arguments`."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in _CHOICES}
     for _ in range(2):
         for name in _CHOICES:
-            command = [sys.executable, "-m", "benchmarks.experiments", str(models), model, str(seconds), name]
+            command = [sys.executable, "-m", "benchmarks.experiments", *arguments, "--only", name]
             found[name].append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
     medians = {
         name: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for name, runs in found.items()
@@ -89,17 +94,24 @@ def compare(models: Path, model: str, seconds: float) -> str:
 
 
 def main() -> None:
-    models, model = Path(sys.argv[1]), sys.argv[2]
-    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 4.0
-    if len(sys.argv) <= 4:
-        print(f"{os.cpu_count()} cores seen, {len(os.sched_getaffinity(0))} usable\n")
-        print(compare(models, model, seconds))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.experiments", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("models_dir", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--precision", default="fp32", help="variant of the vision tower (default fp32)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (default 4)")
+    parser.add_argument("--only", choices=_CHOICES, help="measure this alone, in this process, and print JSON")
+    args = parser.parse_args()
+    if args.only is None:
+        print(f"{os.cpu_count()} cores seen, {len(os.sched_getaffinity(0))} usable; {args.precision}\n")
+        print(compare(sys.argv[1:]))
         return
-    manifest = load_manifest(models / model)
+    manifest = load_manifest(args.models_dir / args.model)
     tower = manifest.towers[VISION]
-    graph = str(models / model / tower.variants["fp32"])
-    choice = _OURS | _CHOICES[sys.argv[4]]
-    print(json.dumps(_measure(graph, tower.output, manifest.preprocess.crop_size, choice, seconds)))
+    graph = args.models_dir / args.model / tower.variants[args.precision]
+    size = manifest.preprocess.crop_size
+    print(json.dumps(_measure(str(graph), tower.output, size, _OURS | _CHOICES[args.only], args.seconds)))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ _GROUP = 128
 
 #: Threads wait for the next operator awake, for as long as a short one takes, and sleep while nothing runs: falling
 #: asleep between operators costs a single caller a tenth of its time, waking for longer takes cores from decoding.
-_SPINNING = {
+SPINNING = {
     "session.intra_op.allow_spinning": "1",
     "session.intra_op.spin_duration_us": "50",
     "session.force_spinning_stop": "1",
@@ -159,7 +159,7 @@ def open_session(graph: Path, plan: DevicePlan) -> ort.InferenceSession:
     if plan.device == "openvino":
         # It optimises by itself, and does not know the operators that onnxruntime would fuse for it.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for entry, value in _SPINNING.items():
+    for entry, value in SPINNING.items():
         options.add_session_config_entry(entry, value)
     try:
         session = ort.InferenceSession(str(graph), options, providers=[(plan.provider, _provider_options(plan))])

@@ -20,7 +20,7 @@ _ORIENTATION = 0x0112
 
 #: Drawings of SIDE pixels in rows of ACROSS on one sheet, made by conversions/demo/sheet.py.
 SHEET = Path(__file__).with_name("drawings.webp")
-DRAWINGS, ACROSS, SIDE = 100, 10, 64
+DRAWINGS, ACROSS, SIDE = 60, 10, 64
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Makes conversions/drawings.webp: `python -m conversions.demo.sheet [FOLDER_FOR_PACKAGES]`.
 
-A hundred of the drawings the demo model is trained on, evenly taken from Noto's in the order of Unicode, for
+Sixty of the drawings the demo model is trained on, evenly taken from Noto's in the order of Unicode, for
 conversions/golden.py to cut out again. Noto Emoji is under Apache-2.0: see onnx_models/demo/LICENSES.md.
 """
 
