@@ -16,8 +16,9 @@ from PIL import Image
 
 #: Bits of a weight behind the point, as in libImaging/Resample.c (PRECISION_BITS).
 _BITS = 22
-#: Bytes of a picture that are resized at a time: what was copied out of it is still in the core's cache.
-_STRIP = 1 << 20
+#: Bytes of a picture that are resized at a time: what was copied out of it is still in the core's cache, and small
+#: enough for the C library to give the same memory again instead of fresh pages.
+_STRIP = 1 << 18
 #: Levels of a pixel as Pillow keeps an RGB picture; the fourth means nothing.
 _LEVELS = 4
 
@@ -85,29 +86,41 @@ def _rows_first(image: Image.Image, columns: _Axis, rows: _Axis, kernel: Kernel)
 
 
 def _levels(image: Image.Image, left: int, top: int, width: int, height: int) -> bytes:
-    """A part of an RGB picture as RGBX; zeros beyond its edges."""
-    return image.crop((left, top, left + width, top + height)).tobytes("raw", "RGBX")
+    """A part of an RGB picture as RGBX; zeros beyond its edges.
+
+    Not by crop() and tobytes(), which copy twice more, and whose small pictures take the memory that a large one left.
+    """
+    box = (left, top, left + width, top + height)
+    if box[2] > image.width or box[3] > image.height:  # a picture of fewer pixels than there are taps
+        return image.crop(box).tobytes("raw", "RGBX")
+    encoder = Image._getencoder("RGB", "raw", ("RGBX", 0, 1))
+    encoder.setimage(image.im, box)
+    levels: bytes = encoder.encode(_LEVELS * width * height)[2]
+    return levels
 
 
 @lru_cache(maxsize=64)
 def _axis(size: int, new_size: int, start: int, count: int) -> _Axis:
     """Sources and weights of `count` outputs from `start` on, of `size` pixels made `new_size`: Pillow's, which are
-    doubles rounded to 22 bits. Taps are filled up to a multiple of four with weights of zero."""
+    doubles rounded to 22 bits. Taps are filled up to a multiple of four with weights of zero, on the side where there
+    are sources."""
     scale = size / new_size
     stretch = max(scale, 1.0)
     support = 2.0 * stretch
     centers = (np.arange(start, start + count) + 0.5) * scale
     first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
     last = np.minimum((centers + support + 0.5).astype(np.int64), size)
-    taps = np.arange(-(-(last - first).max() // 4) * 4)
-    inside = taps < (last - first)[:, None]
-    weights = np.where(inside, _bicubic((taps + first[:, None] - centers[:, None] + 0.5) / stretch), 0.0)
+    taps = int(-(-(last - first).max() // 4) * 4)
+    filled = np.minimum(first, max(size - taps, 0))
+    sources = filled[:, None] + np.arange(taps)
+    inside = (sources >= first[:, None]) & (sources < last[:, None])
+    weights = np.where(inside, _bicubic((sources - centers[:, None] + 0.5) / stretch), 0.0)
     # Summed tap by tap, as Pillow does: a pairwise sum could differ in the last bit.
     weights /= np.cumsum(weights, axis=1)[:, -1:]
     rounded = np.trunc(weights * (1 << _BITS) + np.copysign(0.5, weights)).astype(np.int32)
-    begin, end = int(first.min()), int(first.max()) + len(taps)
+    begin, end = int(filled.min()), int(filled.max()) + taps
     lanes = np.repeat(rounded[:, :, None], _LEVELS, axis=2)
-    return _Axis(begin, end - begin, (first - begin).astype(np.int32), rounded, lanes)
+    return _Axis(begin, end - begin, (filled - begin).astype(np.int32), rounded, lanes)
 
 
 def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
