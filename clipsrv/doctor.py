@@ -147,8 +147,8 @@ def _advice(config: Config, model: Model | None) -> str:
         return f"the slow resize: {HOW_TO_COMPILE}"
     if model.device == "cpu" and {"avx512_vnni", "avx_vnni"} & set(features) and model.precision == "fp32":
         return (
-            "the precision, if a search may be a little less exact: --precision int8 (and faster still with "
-            "pip install 'clipsrv[openvino]', then --device openvino); docs/precision.md has what it costs"
+            "the precision, if a search may be a little less exact: --precision int8 (closer to fp32 "
+            "with pip install 'clipsrv[openvino]' and --device openvino); docs/precision.md has what it costs"
         )
     if model.device == "cpu" and config.model in KNOWN_MODELS[2:]:
         return f"{config.model} is slow on a CPU: use a GPU, or --model vit-b-32"
