@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Database } from '../src/database.ts';
 import { openQuery, openSource, type Entry, type Source } from '../src/sources.ts';
 import { Postgres } from './support/postgres.ts';
@@ -86,13 +87,15 @@ test('a query gives every row once, page by page, also when the database is kill
   const database = new Database({ url: postgres.url, patienceMs: 20_000 });
   const source = openQuery(database, 'SELECT product, photo, made FROM products;', undefined);
   const found: Entry[] = [];
+  let back: Promise<void> | undefined;
   for await (const entry of source.entries()) {
     found.push(entry);
     if (found.length === 1500) {
       await postgres.kill();
-      setTimeout(() => void postgres.up(), 300);
+      back = delay(300).then(() => postgres.up());
     }
   }
+  await back;
   await database.close();
   const ids = found.flatMap((entry) => ('item' in entry ? [Number(entry.item.id)] : []));
   assert.deepEqual(ids.sort((a, b) => a - b), Array.from({ length: 3500 }, (_, i) => i + 1));
