@@ -24,7 +24,7 @@ from benchmarks.run import Plan, measure
 from benchmarks.servers import Rival, ceiling_rival, clipsrv_rival, flask_rival, infinity_rival
 from benchmarks.wrk import find_wrk
 from clipsrv.errors import StartError
-from clipsrv.manifest import VISION, load_manifest
+from clipsrv.manifest import VISION, ModelManifest, load_manifest
 
 _ROOT = Path(__file__).parents[1]
 _QUICK = (ONE, EIGHT, BATCH, PHONES)
@@ -42,8 +42,11 @@ def main() -> int:
         ours = clipsrv_rival(" ".join(["clipsrv", *arguments.flag]), sys.executable, models, model, arguments.flag, [])
         print(profile(ours, arguments.cores, PHONES if arguments.phones else EIGHT, work, arguments.native))
         return 0
+    if not arguments.checkpoint:
+        print("Without --checkpoint clipsrv has no rivals.", file=sys.stderr)
     loads = _QUICK if arguments.quick else LOADS
-    rivals = _rivals(arguments, models, loads, work)
+    manifest = load_manifest(models / model)
+    rivals = _rivals(arguments, models, manifest, loads, work)
     plan = Plan(
         rivals=rivals,
         loads=[load for load in loads if any(load.name in rival.loads for rival in rivals)],
@@ -53,7 +56,7 @@ def main() -> int:
         minutes=arguments.minutes or (3 if arguments.quick else 20),
         work=work,
     )
-    results = measure(plan, _facts(arguments.cores))
+    results = measure(plan, _facts(arguments.cores, manifest))
     results.save(work / "results.json")
     print(render(results))
     if arguments.publish:
@@ -81,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _rivals(arguments: argparse.Namespace, models: Path, loads: tuple[Load, ...], work: Path) -> list[Rival]:
+def _rivals(
+    arguments: argparse.Namespace, models: Path, manifest: ModelManifest, loads: tuple[Load, ...], work: Path
+) -> list[Rival]:
     """Ours in fp32 first, then the baseline, the fast variants the model folder has, and rivals that were named."""
     every, some = [load.name for load in loads], [load.name for load in (ONE, EIGHT, BATCH, PHONES)]
     python, model = sys.executable, arguments.model
@@ -92,7 +97,7 @@ def _rivals(arguments: argparse.Namespace, models: Path, loads: tuple[Load, ...]
         rivals.append(flask_rival(python, arguments.checkpoint.resolve(), every))
     if arguments.infinity_python and arguments.checkpoint:
         rivals.append(infinity_rival(arguments.infinity_python, arguments.checkpoint.resolve(), some))
-    variants = load_manifest(models / model).towers[VISION].variants
+    variants = manifest.towers[VISION].variants
     if "int8" in variants:
         rivals.append(clipsrv_rival("clipsrv int8", python, models, model, (*cpu, "int8"), some))
     fast = (*cpu, "int8" if "int8" in variants else "fp32", "--fast-decode")
@@ -109,14 +114,17 @@ def _cores(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _facts(cores: list[int]) -> dict[str, str]:
+def _facts(cores: list[int], manifest: ModelManifest) -> dict[str, str]:
     info = dict(line.partition(":")[::2] for line in Path("/proc/cpuinfo").read_text().replace("\t", "").splitlines())
     cpu, flags = info.get("model name", platform.machine()).strip(), info.get("flags", "").split()
     useful = [
         name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if name in flags
     ]
     packages = ("onnxruntime", "pillow", "numpy", "aiohttp", "torch", "transformers", "flask")
+    source = manifest.source
     return {
+        "model": f"{manifest.name}, {manifest.dimensions} dimensions, converted from {source['repo']} "
+        f"({source['revision']}, weights {source['weights_sha256'][:12]})",
         "machine": f"{len(cores)} cores of {cpu} ({', '.join(useful)}), Linux {platform.release().partition('-')[0]}",
         "versions": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {_version(name)}" for name in packages),
@@ -143,4 +151,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except StartError as error:
-        sys.exit(f"scripts/bench: {error.message}")
+        sys.exit(f"scripts/bench: {error.message}\ndocs/performance.md tells how to make a model to measure.")

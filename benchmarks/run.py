@@ -63,9 +63,10 @@ def measure(plan: Plan, facts: dict[str, str]) -> Results:
     servers = _start(plan, results)
     try:
         results.agreement.update(_agreement(servers, blobs[plan.loads[0]][0], results))
-        facts["cosine of one picture's vector to the baseline's"] = ", ".join(
-            f"{name} {cosine:.5f}" for name, cosine in results.agreement.items()
-        )
+        if results.agreement:
+            facts["cosine of one picture's vector to the baseline's"] = ", ".join(
+                f"{name} {cosine:.5f}" for name, cosine in results.agreement.items()
+            )
         rounds = itertools.product(range(plan.repetitions), plan.loads, servers)
         for repetition, load, server in rounds:
             if load.name in server.rival.loads:
