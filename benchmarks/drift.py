@@ -1,11 +1,8 @@
-"""What --fast-decode changes, by how far the JPEG is kept above the resized edge: pixels, vectors, neighbours, time.
-
-python -m benchmarks.drift MODELS_DIR MODEL [COUNT]
-"""
+"""What --fast-decode changes, by how far the JPEG is kept above the resized edge: pixels, vectors, neighbours, time."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -49,9 +46,13 @@ def _neighbours(vectors: NDArray[np.float32], among: NDArray[np.float32]) -> lis
 
 
 def main() -> None:
-    models, name = Path(sys.argv[1]), sys.argv[2]
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 48
-    model = load_model(models / name, device="cpu", precision="fp32", threads=usable_cores(), text=False)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=__doc__)
+    parser.add_argument("models_dir", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("count", type=int, nargs="?", default=48, help="pictures (default 48)")
+    args = parser.parse_args()
+    name, count = args.model, args.count
+    model = load_model(args.models_dir / name, device="cpu", precision="fp32", threads=usable_cores(), text=False)
     blobs = make_pictures(_PICTURES, count, _CACHE)
     exact_levels, exact, exact_cpu = _look(model, blobs, None)
     gaps = np.linalg.norm(exact[:, None] - exact[None], axis=2)

@@ -33,9 +33,9 @@ def draw(results: Results) -> str:
         parts.append(f'<text x="{_LEFT - 8}" y="{middle:.0f}" text-anchor="end">{escape(load)}</text>')
         for server in present:
             rate = results.median(server, load, "images_per_second")
-            width = f"{rate * scale:.1f}"
-            parts.append(f'<rect x="{_LEFT}" y="{top}" width="{width}" height="{_BAR - 2}" fill="{colours[server]}"/>')
-            parts.append(f'<text x="{_LEFT + rate * scale + 4:.1f}" y="{top + 10}" class="n">{rate:.1f}</text>')
+            width, fill = rate * scale, colours[server]
+            parts.append(f'<rect x="{_LEFT}" y="{top}" width="{width:.1f}" height="{_BAR - 2}" fill="{fill}"/>')
+            parts.append(f'<text x="{_LEFT + width + 4:.1f}" y="{top + 10}" class="n">{rate:.1f}</text>')
             top += _BAR
         top += _GAP
     style = "text{font:12px sans-serif;fill:#222}.n{font-size:10px}"

@@ -44,7 +44,7 @@ def _load_table(results: Results, load: str) -> str:
             (
                 server,
                 f"{rate:.2f}",
-                f"{results.ratio(server, load):.2f}".replace("nan", ""),
+                "" if math.isnan(ratio := results.ratio(server, load)) else f"{ratio:.2f}",
                 f"{1000 * results.median(server, load, 'p50'):.0f}",
                 f"{1000 * results.median(server, load, 'p99'):.0f}",
                 f"{1000 * results.median(server, load, 'cpu_per_image'):.0f}",
