@@ -6,6 +6,7 @@ A reader of our output that stops reading must not stop the server: what finds n
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 import threading
@@ -97,13 +98,21 @@ class LogPump(logging.Handler):
 
 def set_up(level: str, form: str, stream: TextIO | None = None) -> LogPump:
     """Sends everything logged at `level` or above to `stream` (default stderr) in `form`, text or json."""
-    pump = LogPump(stream or sys.stderr, form)
+    pump = LogPump(stream or _own_stderr(), form)
     logging.raiseExceptions = False
     logging.basicConfig(level=level.upper(), handlers=[pump], force=True)
     logging.captureWarnings(True)
     # Pillow warns of oddities in pictures that it reads all the same: callers must not write our log.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return pump
+
+
+def _own_stderr() -> TextIO:
+    """stderr without the lock of sys.stderr: whoever flushes that, as logging.shutdown() does, must not wait for a
+    writer that nobody reads."""
+    if sys.stderr is None:  # closed by whoever started us; its number may by now be another file's
+        return open(os.devnull, "w")
+    return open(sys.stderr.fileno(), "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

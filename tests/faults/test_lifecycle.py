@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -253,9 +254,10 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(models_dir: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     flags = ["--model", "tiny", "--models-dir", str(models_dir), "--device", "cpu", "--port", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-m", "clipsrv", *flags], cwd=ROOT, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-X", "faulthandler", "-m", "clipsrv", *flags]
+    # Python's own stderr has a buffer, and a lock that a stuck writer holds, unless this is set.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
     try:
         address = ("127.0.0.1", port)
         for _ in range(300):  # until it is ready; each answer is also a line that fills the pipe
