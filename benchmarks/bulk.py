@@ -2,7 +2,7 @@
 
     python -m benchmarks.bulk --model vit-b-32 --models-dir onnx_models
 
-Runs of both alternate in one process on the same pictures, so that a machine that slows down slows both.
+Runs of both alternate in one process on the same images, so that a machine that slows down slows both.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.photos import Picture, make_pictures
-from clipsrv.budget import PixelBudget
-from clipsrv.bulk.files import FileStore, begin_or_continue
+from benchmarks.photos import PhotoKind, make_images
 from clipsrv.bulk.job import Job, JobSettings
-from clipsrv.bulk.listing import Listing, write_listing
-from clipsrv.bulk.outputs import writer_for
-from clipsrv.bulk.parts import INPUTS, NEW_INPUTS, Parts
 from clipsrv.bulk.prepare import Preparer
 from clipsrv.bulk.records import BadFile
-from clipsrv.bulk.source import Inputs
-from clipsrv.embeddings import l2_normalize
-from clipsrv.image import ImageLimits
+from clipsrv.bulk.sources.listing import Listing, write_listing
+from clipsrv.bulk.sources.local import Inputs
+from clipsrv.bulk.stores.files import FileStore, begin_or_continue
+from clipsrv.bulk.stores.outputs import writer_for
+from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts
+from clipsrv.images.budget import PixelBudget
+from clipsrv.images.decode import ImageLimits
 from clipsrv.machine import usable_cores
-from clipsrv.model import Model, find_model, load_model
+from clipsrv.models.model import Model, find_model, load_model
 
 BATCH, SHARD = 8, 256
 
@@ -85,7 +84,7 @@ def run_ceiling(model: Model, blobs: Sequence[bytes], decode_threads: int) -> fl
             batch.append(waiting.popleft().result())
             refill()
             if len(batch) == BATCH or not waiting:
-                l2_normalize(model.image_encoder.encode(np.stack(batch)))
+                model.image_encoder.embed(np.stack(batch))
                 batch.clear()
     return time.perf_counter() - started
 
@@ -96,7 +95,7 @@ def run_streams(models: Sequence[Model], blobs: Sequence[bytes]) -> float:
     def work(model: Model, share: Sequence[bytes]) -> None:
         for first in range(0, len(share), BATCH):
             pixels = [model.read_image(blob, ImageLimits()) for blob in share[first : first + BATCH]]
-            l2_normalize(model.image_encoder.encode(np.stack(pixels)))
+            model.image_encoder.embed(np.stack(pixels))
 
     started = time.perf_counter()
     with ThreadPoolExecutor(len(models)) as pool:
@@ -123,8 +122,8 @@ def main() -> None:
         load_model(found, device="cpu", precision=args.precision, threads=threads, text=False) for threads in (cores, 1)
     )
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, "pictures")
-        blobs = make_pictures(Picture(width, height), args.images, folder)
+        folder = Path(place, "images")
+        blobs = make_images(PhotoKind(width, height), args.images, folder)
         ways: dict[str, Callable[[], float]] = {
             "ceiling": lambda: run_ceiling(model, blobs, cores),
             "bulk": lambda: run_bulk(single, folder, cores),

@@ -1,6 +1,6 @@
 """What the parts could do alone: the engine on ready pixels, and decoding.
 
-    python -m benchmarks.ceilings MODELS_DIR MODEL PICTURES_DIR SECONDS [clipsrv flags]
+    python -m benchmarks.ceilings MODELS_DIR MODEL IMAGES_DIR SECONDS [clipsrv flags]
 
 Prints JSON. Runs in its own process, so that it gets the cores and the threads that the server would get.
 """
@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loads import EIGHT, PHONES
-from benchmarks.photos import make_pictures
+from benchmarks.photos import make_images
 from clipsrv.cli import read_config
-from clipsrv.image import ImageLimits, reuse_memory
-from clipsrv.model import Model
+from clipsrv.images.decode import ImageLimits, reuse_memory
+from clipsrv.models.model import Model
 from clipsrv.server.app import embedder_settings, model_loader
 
 
 def _engine_alone(model: Model, batch_size: int, seconds: float) -> float:
-    """Images a second of the vision tower on `batch_size` ready pictures at a time."""
+    """Images a second of the vision tower on `batch_size` ready images at a time."""
     size = model.manifest.preprocess.crop_size
     pixels = np.random.default_rng(0).normal(size=(batch_size, 3, size, size)).astype(np.float32)
-    return batch_size * _rate(lambda: model.image_encoder.encode(pixels), seconds)
+    return batch_size * _rate(lambda: model.image_encoder.embed(pixels), seconds)
 
 
 def _decode_alone(model: Model, blobs: list[bytes], threads: int, limits: ImageLimits, seconds: float) -> float:
@@ -58,7 +58,7 @@ def _rate(step: Callable[[], object], seconds: float) -> float:
     return count / (time.monotonic() - begin)
 
 
-def _measure(arguments: list[str], pictures: Path, seconds: float) -> dict[str, float]:
+def _measure(arguments: list[str], images: Path, seconds: float) -> dict[str, float]:
     config = read_config(arguments)
     model, settings = model_loader(config)(), embedder_settings(config)
     reuse_memory(settings.decode_threads)
@@ -66,14 +66,14 @@ def _measure(arguments: list[str], pictures: Path, seconds: float) -> dict[str, 
     for size in (1, 8, 16):
         found[f"engine alone, batch {size}"] = _engine_alone(model, size, seconds / 2)
     for load in (EIGHT, PHONES):
-        blobs = make_pictures(load.picture, load.distinct, pictures)
-        found[f"decoding alone, {load.picture.name}"] = _decode_alone(
+        blobs = make_images(load.photo, load.distinct, images)
+        found[f"decoding alone, {load.photo.name}"] = _decode_alone(
             model, blobs, settings.decode_threads, settings.limits, seconds / 2
         )
     return found
 
 
 if __name__ == "__main__":
-    models_dir, model_name, pictures_dir, length, *flags = sys.argv[1:]
+    models_dir, model_name, images_dir, length, *flags = sys.argv[1:]
     command = ["--models-dir", models_dir, "--model", model_name, *flags]
-    print(json.dumps(_measure(command, Path(pictures_dir), float(length))))
+    print(json.dumps(_measure(command, Path(images_dir), float(length))))

@@ -9,21 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.photos import Picture, make_pictures
-from clipsrv.embeddings import l2_normalize
-from clipsrv.image import decode_image
+from benchmarks.photos import PhotoKind, make_images
+from clipsrv.images.decode import decode_image
+from clipsrv.images.preprocess import preprocess_image, resize_and_crop
 from clipsrv.machine import usable_cores
-from clipsrv.model import Model, load_model
-from clipsrv.preprocess import preprocess_image, resize_and_crop
+from clipsrv.models.model import Model, load_model
 
 _MARGINS = (1, 2, 4)
 _NEIGHBOURS = 5
-_PICTURES = Picture(2016, 1512, quality=92)
-_CACHE = Path(__file__).parents[1] / "build" / "bench" / "pictures"
+_IMAGES = PhotoKind(2016, 1512, quality=92)
+_CACHE = Path(__file__).parents[1] / "build" / "bench" / "images"
 
 
 def _look(model: Model, blobs: list[bytes], margin: int | None) -> tuple[NDArray[np.int16], NDArray[np.float32], float]:
-    """Levels (n, S, S, 3), unit vectors (n, dimensions) and CPU milliseconds of decoding a picture."""
+    """Levels (n, S, S, 3), unit vectors (n, dimensions) and CPU milliseconds of decoding an image."""
     spec = model.manifest.preprocess
     reduce_to = None if margin is None else margin * spec.shortest_edge
     levels, pixels, cpu = [], [], 0.0
@@ -34,8 +33,8 @@ def _look(model: Model, blobs: list[bytes], margin: int | None) -> tuple[NDArray
         cpu += time.thread_time() - begin
         levels.append(resize_and_crop(image, spec.shortest_edge, spec.crop_size).astype(np.int16))
         pixels.append(values)
-    vectors = [model.image_encoder.encode(np.stack(pixels[at : at + 8])) for at in range(0, len(pixels), 8)]
-    return np.stack(levels), l2_normalize(np.concatenate(vectors)), 1000 * cpu / len(blobs)
+    vectors = [model.image_encoder.embed(np.stack(pixels[at : at + 8])) for at in range(0, len(pixels), 8)]
+    return np.stack(levels), np.concatenate(vectors), 1000 * cpu / len(blobs)
 
 
 def _neighbours(vectors: NDArray[np.float32], among: NDArray[np.float32]) -> list[set[int]]:
@@ -49,16 +48,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=__doc__)
     parser.add_argument("models_dir", type=Path)
     parser.add_argument("model")
-    parser.add_argument("count", type=int, nargs="?", default=48, help="pictures (default 48)")
+    parser.add_argument("count", type=int, nargs="?", default=48, help="images (default 48)")
     args = parser.parse_args()
     name, count = args.model, args.count
     model = load_model(args.models_dir / name, device="cpu", precision="fp32", threads=usable_cores(), text=False)
-    blobs = make_pictures(_PICTURES, count, _CACHE)
+    blobs = make_images(_IMAGES, count, _CACHE)
     exact_levels, exact, exact_cpu = _look(model, blobs, None)
     gaps = np.linalg.norm(exact[:, None] - exact[None], axis=2)
     spread = gaps[~np.eye(count, dtype=bool)].mean()
     known = _neighbours(exact, exact)
-    print(f"{name}, {count} pictures of {_PICTURES.name}, exact decoding {exact_cpu:.1f} CPU ms, spread {spread:.4f}\n")
+    print(f"{name}, {count} images of {_IMAGES.name}, exact decoding {exact_cpu:.1f} CPU ms, spread {spread:.4f}\n")
     print("| margin | CPU ms | mean level | worst level | mean error / spread | worst | same neighbours |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for margin in _MARGINS:

@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 
 from clipsrv.manifest import VISION, load_manifest
-from clipsrv.session import SPINNING
+from clipsrv.runtime.session import SPINNING
 
 #: What the server does, and then what it could do instead: one change each.
 _OURS: dict[str, Any] = {"threads": 2, "batch": 8, "runs": 1, "arena": False, "pattern": True, "entries": SPINNING}

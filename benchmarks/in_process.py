@@ -1,6 +1,6 @@
 """The ceiling without HTTP: the server's own decode pool, batcher and engine, fed by as many callers as a load has.
 
-    python -m benchmarks.in_process PICTURES_DIR [clipsrv flags]
+    python -m benchmarks.in_process IMAGES_DIR [clipsrv flags]
 
 Prints "ready" once it has loaded. Then, for each line [name of a load, seconds of warm-up, seconds] it reads, "edge"
 as the window begins and as it ends, and what was seen in it.
@@ -17,15 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.loads import LOADS, Load
-from benchmarks.photos import make_pictures
+from benchmarks.photos import make_images
 from benchmarks.window import Outcome, Window
 from clipsrv.cli import read_config
-from clipsrv.embedder import Embedder
 from clipsrv.server.app import embedder_settings, model_loader
+from clipsrv.serving.embedder import Embedder
 
 
 async def drive(embedder: Embedder, load: Load, blobs: list[bytes], warm_up: float, seconds: float) -> Outcome:
-    """What `load.callers` callers see who ask for `load.images` pictures at a time."""
+    """What `load.callers` callers see who ask for `load.images` images at a time."""
     cycle, over = itertools.cycle(blobs), asyncio.Event()
     window = Window(load.callers, warm_up, seconds, at_edge=lambda: _say("edge"))
 
@@ -51,7 +51,7 @@ async def main() -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
         name, warm_up, seconds = json.loads(line)
         load = loads[name]
-        blobs = make_pictures(load.picture, load.distinct, Path(folder))
+        blobs = make_images(load.photo, load.distinct, Path(folder))
         _say(json.dumps(asdict(await drive(embedder, load, blobs, warm_up, seconds))))
     await embedder.stop()
 

@@ -1,4 +1,4 @@
-"""What is asked of a server: how many callers, how many pictures a request, of what kind; and the bytes of it."""
+"""What is asked of a server: how many callers, how many images a request, of what kind; and the bytes of it."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.photos import Picture
+from benchmarks.photos import PhotoKind
 
-SHOP, WEB, PHONE = Picture(1024, 768), Picture(640, 427), Picture(4032, 3024, quality=92)
-PNG, WEBP = Picture(1024, 768, "PNG"), Picture(1024, 768, "WEBP", quality=80)
+SHOP, WEB, PHONE = PhotoKind(1024, 768), PhotoKind(640, 427), PhotoKind(4032, 3024, quality=92)
+PNG, WEBP = PhotoKind(1024, 768, "PNG"), PhotoKind(1024, 768, "WEBP", quality=80)
 
 _BOUNDARY = "----clipsrvbench7d1c0a"
 
 
 @dataclass(frozen=True)
 class Load:
-    """`callers` connections, each sending its next request of `images` pictures when the last was answered."""
+    """`callers` connections, each sending its next request of `images` images when the last was answered."""
 
     name: str
     callers: int
     images: int = 1
-    picture: Picture = SHOP
+    photo: PhotoKind = SHOP
 
     @property
     def distinct(self) -> int:
-        """Pictures to rotate through."""
-        return 12 if self.picture == PHONE else 64 if self.images > 1 or self.callers > 16 else 32
+        """Images to rotate through."""
+        return 12 if self.photo == PHONE else 64 if self.images > 1 or self.callers > 16 else 32
 
 
 EIGHT = Load("8 callers", 8)
 ONE = Load("1 caller", 1)
 BATCH = Load("requests of 16", 1, images=16)
-PHONES = Load("12 megapixels, 8 callers", 8, picture=PHONE)
+PHONES = Load("12 megapixels, 8 callers", 8, photo=PHONE)
 LOADS = (
     *(ONE, Load("4 callers", 4), EIGHT, Load("16 callers", 16), Load("64 callers", 64)),
     *(BATCH, Load("requests of 64", 1, images=64)),
-    Load("640x427, 8 callers", 8, picture=WEB),
+    Load("640x427, 8 callers", 8, photo=WEB),
     PHONES,
-    Load("PNG, 8 callers", 8, picture=PNG),
-    Load("WebP, 8 callers", 8, picture=WEBP),
+    Load("PNG, 8 callers", 8, photo=PNG),
+    Load("WebP, 8 callers", 8, photo=WEBP),
 )
 
 
 def guide_requests(load: Load, blobs: Sequence[bytes], host: str) -> list[bytes]:
     """Whole HTTP requests as the guide's client sends them (multipart), for clipsrv and the baseline."""
     field, path = ("image", "/embed") if load.images == 1 else ("images", "/embed/batch")
-    kind = f"image/{load.picture.format.lower()}"
+    kind = f"image/{load.photo.format.lower()}"
     return [
         _post(path, host, f"multipart/form-data; boundary={_BOUNDARY}", _form(field, kind, group))
         for group in _rotate(blobs, load.images)
@@ -56,8 +56,8 @@ def guide_requests(load: Load, blobs: Sequence[bytes], host: str) -> list[bytes]
 
 
 def infinity_requests(load: Load, blobs: Sequence[bytes], host: str) -> list[bytes]:
-    """The same pictures as infinity takes them: data URIs in JSON."""
-    kind = f"image/{load.picture.format.lower()}"
+    """The same images as infinity takes them: data URIs in JSON."""
+    kind = f"image/{load.photo.format.lower()}"
     return [
         _post(
             "/embeddings",

@@ -1,4 +1,4 @@
-"""Distinct photographic pictures of a wanted size and format, made from the photos in scikit-image and scikit-learn.
+"""Distinct photographic images of a wanted size and format, made from the photos in scikit-image and scikit-learn.
 
 Knows nothing of servers. Equal arguments give equal bytes; what was made is kept in a folder.
 """
@@ -26,7 +26,7 @@ _NOISE = 2.0
 
 
 @dataclass(frozen=True)
-class Picture:
+class PhotoKind:
     """What to make: `format` is Pillow's name; JPEG and WebP with `quality`, JPEG with 4:2:0 chroma."""
 
     width: int
@@ -39,24 +39,24 @@ class Picture:
         return f"{self.width}x{self.height} {self.format}"
 
 
-def make_pictures(picture: Picture, count: int, cache: Path) -> list[bytes]:
-    """`count` encoded pictures, no two alike; kept in `cache` for the next run."""
+def make_images(kind: PhotoKind, count: int, cache: Path) -> list[bytes]:
+    """`count` encoded images, no two alike; kept in `cache` for the next run."""
     cache.mkdir(parents=True, exist_ok=True)
     blobs = []
     for index in range(count):
-        path = cache / f"{picture.width}x{picture.height}-{picture.quality}-{index}.{picture.format.lower()}"
+        path = cache / f"{kind.width}x{kind.height}-{kind.quality}-{index}.{kind.format.lower()}"
         if not path.exists():
-            pixels = _compose(picture.width, picture.height, np.random.default_rng([picture.width, index]))
+            pixels = _compose(kind.width, kind.height, np.random.default_rng([kind.width, index]))
             partial = path.with_suffix(".partial")
-            options = {"subsampling": "4:2:0"} if picture.format == "JPEG" else {}
-            Image.fromarray(pixels).save(partial, picture.format, quality=picture.quality, **options)
+            options = {"subsampling": "4:2:0"} if kind.format == "JPEG" else {}
+            Image.fromarray(pixels).save(partial, kind.format, quality=kind.quality, **options)
             partial.rename(path)
         blobs.append(path.read_bytes())
     return blobs
 
 
 def _compose(width: int, height: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    """A picture filled with cut-outs of the sources: one where it is small enough, a mosaic where it is larger."""
+    """An image filled with cut-outs of the sources: one where it is small enough, a mosaic where it is larger."""
     canvas = np.empty((height, width, 3), np.uint8)
     tiles_across, tiles_down = -(-width // 1280), -(-height // 960)
     tile_width, tile_height = -(-width // tiles_across), -(-height // tiles_down)
@@ -88,7 +88,7 @@ def _sources() -> list[Image.Image]:
     for package, names in _SOURCES.items():
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
-            raise SystemExit("The pictures come from two packages: pip install scikit-image scikit-learn")
+            raise SystemExit("The images come from two packages: pip install scikit-image scikit-learn")
         folder = Path(spec.origin).parent / _FOLDERS[package]
         found += [Image.open(folder / name).convert("RGB") for name in names]
     return found

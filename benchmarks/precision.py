@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from PIL import Image
 
-from clipsrv.embeddings import l2_normalize
-from clipsrv.image import decode_image
+from clipsrv.images.decode import decode_image
+from clipsrv.images.preprocess import preprocess_image
 from clipsrv.manifest import VISION, PreprocessSpec, load_manifest
-from clipsrv.preprocess import preprocess_image
-from clipsrv.session import PROVIDERS, DevicePlan, open_session
+from clipsrv.runtime.session import PROVIDERS, DevicePlan, open_session
+from clipsrv.runtime.vectors import unit
 from conversions.quantize import compress_weights, quantize
 
 Pixels = NDArray[np.float32]
@@ -42,7 +42,7 @@ class Candidate:
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, name: str, pixels: Pixels) -> None:
-        self._batches = iter({name: picture[None]} for picture in pixels)
+        self._batches = iter({name: image[None]} for image in pixels)
 
     def get_next(self) -> dict[str, Pixels] | None:
         return next(self._batches, None)
@@ -101,8 +101,8 @@ CANDIDATES = (
 )
 
 
-def synthetic_pictures(count: int, seed: int) -> Iterator[Image.Image]:
-    """Pictures with a natural spectrum (1 / frequency), a hard-edged shape on each, and every eighth flat."""
+def synthetic_images(count: int, seed: int) -> Iterator[Image.Image]:
+    """Images with a natural spectrum (1 / frequency), a hard-edged shape on each, and every eighth flat."""
     rng = np.random.default_rng(seed)
     side = 256
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
@@ -111,26 +111,26 @@ def synthetic_pictures(count: int, seed: int) -> Iterator[Image.Image]:
         noise = rng.standard_normal((2, 3, *frequency.shape))
         waves = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency ** rng.uniform(0.7, 1.6), s=(side, side))
         mixed = np.tensordot(0.4 * np.eye(3) + 0.6 * rng.random((3, 3)), waves, 1).transpose(1, 2, 0)
-        picture = mixed / mixed.std() * rng.uniform(0.1, 0.3) + rng.random(3)
+        image = mixed / mixed.std() * rng.uniform(0.1, 0.3) + rng.random(3)
         top, left = rng.integers(0, side - 40, 2)
         height, width = rng.integers(20, 160, 2)
-        picture[top : top + height, left : left + width] = rng.random(3)
+        image[top : top + height, left : left + width] = rng.random(3)
         if index % 8 == 7:
-            picture[:] = rng.integers(0, 2, 3)
-        yield Image.fromarray(np.rint(picture.clip(0, 1) * 255).astype(np.uint8))
+            image[:] = rng.integers(0, 2, 3)
+        yield Image.fromarray(np.rint(image.clip(0, 1) * 255).astype(np.uint8))
 
 
-def _pixels(pictures: Sequence[Image.Image], spec: PreprocessSpec) -> Pixels:
-    out = np.empty((len(pictures), 3, spec.crop_size, spec.crop_size), np.float32)
-    for index, picture in enumerate(pictures):
-        preprocess_image(picture, spec, out[index])
+def _pixels(images: Sequence[Image.Image], spec: PreprocessSpec) -> Pixels:
+    out = np.empty((len(images), 3, spec.crop_size, spec.crop_size), np.float32)
+    for index, image in enumerate(images):
+        preprocess_image(image, spec, out[index])
     return out
 
 
 def _encode(session: ort.InferenceSession, pixels: Pixels, batch: int) -> Pixels:
     name = session.get_inputs()[0].name
     parts = [session.run(None, {name: pixels[at : at + batch]})[0] for at in range(0, len(pixels), batch)]
-    return l2_normalize(np.concatenate(parts))
+    return unit(np.concatenate(parts))
 
 
 def quality(session: ort.InferenceSession, exact: Pixels, pixels: Pixels) -> str:
@@ -146,20 +146,20 @@ def quality(session: ort.InferenceSession, exact: Pixels, pixels: Pixels) -> str
     return f"{error.mean():9.3%} {error.max():9.3%} {recalls[0]:8.1%} {recalls[1]:8.1%}"
 
 
-def batch_dependence(session: ort.InferenceSession, picture: Pixels) -> float:
-    """Largest relative change of one picture's vector when it is encoded beside itself and beside outliers."""
+def batch_dependence(session: ort.InferenceSession, image: Pixels) -> float:
+    """Largest relative change of one image's vector when it is encoded beside itself and beside outliers."""
     name = session.get_inputs()[0].name
-    alone = session.run(None, {name: picture[None]})[0][0]
-    noise = np.random.default_rng(0).normal(0, 30, (4, *picture.shape)).astype(np.float32)
-    twin = session.run(None, {name: np.stack([picture, picture])})[0][1]
-    beside = session.run(None, {name: np.stack([*noise[:2], picture, *noise[2:]])})[0][2]
+    alone = session.run(None, {name: image[None]})[0][0]
+    noise = np.random.default_rng(0).normal(0, 30, (4, *image.shape)).astype(np.float32)
+    twin = session.run(None, {name: np.stack([image, image])})[0][1]
+    beside = session.run(None, {name: np.stack([*noise[:2], image, *noise[2:]])})[0][2]
     return max(float(np.linalg.norm(other - alone) / np.linalg.norm(alone)) for other in (twin, beside))
 
 
 def throughput(
     sessions: dict[str, ort.InferenceSession], pixels: Pixels, batches: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, dict[int, float]]:
-    """Median pictures per second by candidate and batch size, of rounds in which every candidate has its turn."""
+    """Median images per second by candidate and batch size, of rounds in which every candidate has its turn."""
     rates: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in sessions}
     for _ in range(rounds):
         for batch in batches:
@@ -183,7 +183,7 @@ def _nearest(vectors: Pixels, count: int) -> NDArray[np.intp]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="a converted model")
-    parser.add_argument("--pictures", type=Path, help="folder of pictures to judge by (default: synthetic ones)")
+    parser.add_argument("--images", type=Path, help="folder of images to judge by (default: synthetic ones)")
     parser.add_argument("--count", type=int, default=96)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 16])
@@ -195,12 +195,12 @@ def main() -> None:
 
     manifest = load_manifest(args.folder)
     graph = args.folder / manifest.towers[VISION].variants["fp32"]
-    pictures = list(synthetic_pictures(args.count, 1))
-    if args.pictures:
-        files = sorted(path for path in args.pictures.iterdir() if path.is_file())[: args.count]
-        pictures = [decode_image(path.read_bytes()) for path in files]
-    pixels = _pixels(pictures, manifest.preprocess)
-    calibration = _pixels(list(synthetic_pictures(16, 2)), manifest.preprocess)
+    images = list(synthetic_images(args.count, 1))
+    if args.images:
+        files = sorted(path for path in args.images.iterdir() if path.is_file())[: args.count]
+        images = [decode_image(path.read_bytes()) for path in files]
+    pixels = _pixels(images, manifest.preprocess)
+    calibration = _pixels(list(synthetic_images(16, 2)), manifest.preprocess)
 
     sessions: dict[str, ort.InferenceSession] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -215,12 +215,12 @@ def main() -> None:
             plan = DevicePlan(candidate.device, args.threads, candidate.precision)
             sessions[candidate.name] = open_session(path, plan)
         exact = _encode(sessions["fp32"], pixels, 8)
-        print(f"onnxruntime {ort.__version__}, {args.threads} threads, {len(pixels)} pictures")
+        print(f"onnxruntime {ort.__version__}, {args.threads} threads, {len(pixels)} images")
         print(f"{'candidate':22}{'error':>9} {'worst':>9} {'same 1':>8} {'same 10':>8} {'batch-mates':>12}")
         for name, session in sessions.items():
             print(f"{name:22}{quality(session, exact, pixels)} {batch_dependence(session, pixels[0]):12.2e}")
         rates = throughput(sessions, pixels, args.batches, args.rounds, args.seconds)
-    print(f"\n{'pictures/s':22}" + "".join(f"{f'batch {batch}':>18}" for batch in args.batches))
+    print(f"\n{'images/s':22}" + "".join(f"{f'batch {batch}':>18}" for batch in args.batches))
     for name, row in rates.items():
         cells = (f"{rate:8.1f} ({rate / rates['fp32'][batch]:4.2f}x)" for batch, rate in row.items())
         print(f"{name:22}" + "".join(f"{cell:>18}" for cell in cells))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.generator import Generator
 from benchmarks.loads import Load, guide_requests
-from benchmarks.photos import make_pictures
+from benchmarks.photos import make_images
 from benchmarks.processes import threads_cpu_seconds
 from benchmarks.servers import Rival, Server
 
@@ -34,7 +34,7 @@ _STAGES = (
     ("decode: decompress", ("load (PIL/",)),
     ("decode: header, limits", ("decode_image",)),
     ("HTTP: multipart", ("_read_form",)),
-    ("HTTP: JSON out", ("embeddings_response",)),
+    ("HTTP: JSON out", ("vectors_response",)),
     ("HTTP: other", ("aiohttp",)),
     ("event loop", ("asyncio",)),
 )
@@ -51,7 +51,7 @@ def profile(rival: Rival, cores: Sequence[int], load: Load, work: Path, native: 
     spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
     if spy is None:
         raise SystemExit("The profile needs py-spy: pip install py-spy")
-    blobs, stacks = make_pictures(load.picture, load.distinct, work / "pictures"), work / "stacks.txt"
+    blobs, stacks = make_images(load.photo, load.distinct, work / "images"), work / "stacks.txt"
     server = Server(rival, cores, work / "profiled.log")
     timings: defaultdict[str, list[float]] = defaultdict(list)
     costs: list[Mapping[int, float]] = []
@@ -78,7 +78,7 @@ def profile(rival: Rival, cores: Sequence[int], load: Load, work: Path, native: 
     return "\n".join(
         [
             f"{rival.name}, {load.name}: {images / outcome.seconds:.1f} images/s while sampled; stacks are in {stacks}",
-            *("", "Latency of a request, ms (median; stages of different pictures overlap)"),
+            *("", "Latency of a request, ms (median; stages of different images overlap)"),
             *(f"{statistics.median(found):8.1f}  {stage}" for stage, found in timings.items()),
             f"{1000 * statistics.median(outcome.latencies):8.1f}  in all, as the caller sees it",
             *("", "CPU time of the server, ms an image"),

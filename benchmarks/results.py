@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass
 class Results:
-    """`facts` describe machine, versions and pictures; `startup` and `ceilings` are medians by server and by name."""
+    """`facts` describe machine, versions and images; `startup` and `ceilings` are medians by server and by name."""
 
     facts: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.loads import EIGHT, Load
-from benchmarks.photos import make_pictures
+from benchmarks.photos import make_images
 from benchmarks.processes import cpu_seconds, forget_peak, peak_rss
 from benchmarks.results import BASELINE, Results, Sample, quantile
 from benchmarks.servers import InProcess, Rival, Server
@@ -47,11 +47,11 @@ class Plan:
 def measure(plan: Plan, facts: dict[str, str]) -> Results:
     """Runs the plan. A rival that does not start is said so and left out; the baseline and our own must start."""
     results = Results(facts=facts)
-    pictures = plan.work / "pictures"
-    blobs = {load: make_pictures(load.picture, load.distinct, pictures) for load in plan.loads}
-    facts["pictures"] = ", ".join(
-        f"{load.picture.name} (mean {sum(map(len, found)) / len(found) / 1024:.0f} KiB)"
-        for load, found in {load.picture: (load, found) for load, found in blobs.items()}.values()
+    images = plan.work / "images"
+    blobs = {load: make_images(load.photo, load.distinct, images) for load in plan.loads}
+    facts["images"] = ", ".join(
+        f"{load.photo.name} (mean {sum(map(len, found)) / len(found) / 1024:.0f} KiB)"
+        for load, found in {load.photo: (load, found) for load, found in blobs.items()}.values()
     )
     for rival in plan.rivals:
         if rival.name.startswith("clipsrv") and not rival.in_process:
@@ -64,7 +64,7 @@ def measure(plan: Plan, facts: dict[str, str]) -> Results:
     try:
         results.agreement.update(_agreement(servers, blobs[plan.loads[0]][0], results))
         if results.agreement:
-            facts["cosine of one picture's vector to the baseline's"] = ", ".join(
+            facts["cosine of one image's vector to the baseline's"] = ", ".join(
                 f"{name} {cosine:.5f}" for name, cosine in results.agreement.items()
             )
         rounds = itertools.product(range(plan.repetitions), plan.loads, servers)
@@ -133,7 +133,7 @@ def _ceilings(plan: Plan, arguments: list[str]) -> dict[str, float]:
     found = subprocess.run(
         [
             *("taskset", "-c", ",".join(map(str, plan.cores)), python, "-m", "benchmarks.ceilings", models, model),
-            *(str(plan.work / "pictures"), str(plan.seconds), *flags),
+            *(str(plan.work / "images"), str(plan.seconds), *flags),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -144,7 +144,7 @@ def _ceilings(plan: Plan, arguments: list[str]) -> dict[str, float]:
 
 
 def _agreement(servers: list[Server | InProcess], blob: bytes, results: Results) -> dict[str, float]:
-    """Cosine of every server's vector of one picture to the baseline's: they must have computed the same thing.
+    """Cosine of every server's vector of one image to the baseline's: they must have computed the same thing.
 
     A rival that gives no vector is said so and taken out of `servers`.
     """

@@ -112,7 +112,7 @@ class InProcess(Process):
     def drive(
         self, load: Load, blobs: list[bytes], warm_up: float, seconds: float, at_edge: Callable[[], None]
     ) -> Outcome:
-        """Puts the load on it; it makes the same pictures itself."""
+        """Puts the load on it; it makes the same images itself."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps([load.name, warm_up, seconds])}\n".encode())
         self._process.stdin.flush()
@@ -155,7 +155,7 @@ def clipsrv_rival(
 def ceiling_rival(name: str, python: str, models: Path, model: str, flags: Sequence[str], work: Path) -> Rival:
     """Our own server without HTTP, on the loads that it is compared under."""
     ours = ("--models-dir", str(models), "--model", model, *flags)
-    command = (python, "-m", "benchmarks.in_process", str(work / "pictures"), *ours)
+    command = (python, "-m", "benchmarks.in_process", str(work / "images"), *ours)
     return Rival(name, command, (EIGHT.name, PHONES.name), in_process=True)
 
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command named first in `argv`, or `serve`; the exit status of StartError's kind on failure."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[arguments.pop(0)][0] if arguments and arguments[0] in COMMANDS else _serve
-    # Pillow warns of oddities in words taken from the picture. What is dangerous raises, or is refused by its size.
+    # Pillow warns of oddities in words taken from the image. What is dangerous raises, or is refused by its size.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return command(arguments)

@@ -21,17 +21,16 @@ from numpy.typing import NDArray
 
 from clipsrv import __version__
 from clipsrv.config import Config
-from clipsrv.embeddings import l2_normalize
 from clipsrv.errors import StartError
+from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
 from clipsrv.machine import cpu_features, cpu_name, memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
-from clipsrv.model import KNOWN_MODELS, Model, find_model, load_model
-from clipsrv.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
-from clipsrv.session import PROVIDERS
+from clipsrv.models.model import KNOWN_MODELS, Model, find_model, load_model
+from clipsrv.runtime.session import PROVIDERS
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-silicon")
-#: Seconds of the measured run at each batch size, and pictures that a precision is compared with fp32 on.
-_MEASURE, _PICTURES = 2.0, 16
+#: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
+_MEASURE, _IMAGES = 2.0, 16
 
 
 def run(config: Config) -> int:
@@ -53,7 +52,7 @@ def _machine() -> Iterator[str]:
     yield f"clipsrv {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield f"{cpu_name()}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
     yield f"CPU features that matter here: {', '.join(cpu_features()) or 'none known'}"
-    yield f"pictures are resized by {FASTEST_NAME if COMPILED else 'Pillow'}"
+    yield f"images are resized by {FASTEST_NAME if COMPILED else 'Pillow'}"
     limit = memory_limit()
     yield f"memory {physical_memory() / 2**30:.1f} GiB" + (f", cgroup limit {limit / 2**30:.1f} GiB" if limit else "")
 
@@ -86,8 +85,8 @@ def _chosen(model: Model, config: Config) -> Iterator[str]:
     if model.precision != "fp32":
         mean, worst = _difference(model, config)
         yield (
-            f"vectors differ from those of fp32 by {mean:.2%} of the mean distance between two pictures, "
-            f"at worst by {worst:.2%} ({_PICTURES} synthetic pictures)"
+            f"vectors differ from those of fp32 by {mean:.2%} of the mean distance between two images, "
+            f"at worst by {worst:.2%} ({_IMAGES} synthetic images)"
         )
     if _port_is_taken(config):
         yield f"but port {config.port} on {config.host} is in use: choose another with --port"
@@ -100,35 +99,35 @@ def _load(config: Config) -> Model:
 
 
 def _difference(model: Model, config: Config) -> tuple[float, float]:
-    """Mean and worst distance between a picture's vector and its fp32 vector on the same device, relative to the mean
-    distance between the fp32 vectors of two pictures."""
+    """Mean and worst distance between an image's vector and its fp32 vector on the same device, relative to the mean
+    distance between the fp32 vectors of two images."""
     exact = _load(replace(config, device=model.device, precision="fp32", text=False))
-    pixels = _pictures(model.manifest.preprocess.crop_size)
-    ours, theirs = (l2_normalize(one.image_encoder.encode(pixels)) for one in (model, exact))
+    pixels = _images(model.manifest.preprocess.crop_size)
+    ours, theirs = (one.image_encoder.embed(pixels) for one in (model, exact))
     distances = np.linalg.norm(theirs[:, None] - theirs[None], axis=-1)
-    errors = np.linalg.norm(ours - theirs, axis=-1) / (distances.sum() / (_PICTURES * (_PICTURES - 1)))
+    errors = np.linalg.norm(ours - theirs, axis=-1) / (distances.sum() / (_IMAGES * (_IMAGES - 1)))
     return float(errors.mean()), float(errors.max())
 
 
-def _pictures(size: int) -> NDArray[np.float32]:
-    """Normalised pixels (_PICTURES, 3, size, size) with the spectrum of photographs: amplitude falls as frequency
+def _images(size: int) -> NDArray[np.float32]:
+    """Normalised pixels (_IMAGES, 3, size, size) with the spectrum of photographs: amplitude falls as frequency
     rises (Field 1987)."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     frequency[0, 0] = 1 / size
     rng = np.random.default_rng(0)
-    noise = rng.standard_normal((2, _PICTURES, 3, *frequency.shape))
+    noise = rng.standard_normal((2, _IMAGES, 3, *frequency.shape))
     waves = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency, s=(size, size))
-    pixels: NDArray[np.float64] = waves / waves.std() + rng.normal(size=(_PICTURES, 3, 1, 1))
+    pixels: NDArray[np.float64] = waves / waves.std() + rng.normal(size=(_IMAGES, 3, 1, 1))
     return pixels.astype(np.float32)
 
 
 def _images_per_second(model: Model, batch_size: int) -> float:
     size = model.manifest.preprocess.crop_size
-    batch = np.zeros((batch_size, 3, size, size), np.float32)
-    model.image_encoder.encode(batch)
+    batch = np.ones((batch_size, 3, size, size), np.float32)
+    model.image_encoder.embed(batch)
     runs, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < _MEASURE:
-        model.image_encoder.encode(batch)
+        model.image_encoder.embed(batch)
         runs += 1
     return runs * batch_size / elapsed
 

@@ -1,4 +1,5 @@
-"""Everything that can go wrong, in domain words. Knows nothing of HTTP: statuses live in server/errors.py.
+"""Everything that can go wrong, in domain words. Knows nothing of HTTP: what can be wrong with a request
+itself, and the statuses of all, live in server/wire/.
 
 ClipsrvError
 ├── StartError                     the process cannot start; `exit_status` is the process's own
@@ -6,14 +7,8 @@ ClipsrvError
 │   ├── ModelError        3        (ModelNotFoundError, ModelCorruptError)
 │   ├── AddressError      4
 │   └── DeviceError       5
-├── InvalidRequestError            the envelope is wrong
-│   ├── EmptyBodyError · MissingImageError · EmptyBatchError · UnexpectedFieldError · DuplicateFieldError
-│   ├── MalformedMultipartError · UnsupportedPartEncodingError
-│   ├── InvalidJsonError · InvalidFieldError · InvalidBase64Error · InvalidTextError · UnknownOptionError
-│   ├── BodyTooLargeError · TooManyImagesError · TooManyTextsError · TooManyPartsError
-│   ├── UnsupportedMediaTypeError · UnsupportedContentEncodingError · NotAcceptableError
-│   └── RequestTimeoutError
-├── ImageError                     the envelope is fine, the picture is not
+├── InvalidTextError               a text that no tokenizer can read
+├── ImageError                     the envelope is fine, the image is not
 │   ├── EmptyImageError · NotAnImageError · UnsupportedImageFormatError · TruncatedImageError
 │   └── InvalidImageError · ImageTooLargeError · AspectRatioTooLargeError
 ├── BadImagesError                 one or more ImageErrors of one request, with their places
@@ -75,88 +70,8 @@ class DeviceError(StartError):
     exit_status = 5
 
 
-class InvalidRequestError(ClipsrvError):
-    code = "invalid_request"
-
-
-class EmptyBodyError(InvalidRequestError):
-    code = "empty_body"
-
-
-class MissingImageError(InvalidRequestError):
-    code = "missing_image"
-
-
-class EmptyBatchError(InvalidRequestError):
-    code = "empty_batch"
-
-
-class UnexpectedFieldError(InvalidRequestError):
-    code = "unexpected_field"
-
-
-class DuplicateFieldError(InvalidRequestError):
-    code = "duplicate_field"
-
-
-class MalformedMultipartError(InvalidRequestError):
-    code = "malformed_multipart"
-
-
-class UnsupportedPartEncodingError(InvalidRequestError):
-    code = "unsupported_part_encoding"
-
-
-class InvalidJsonError(InvalidRequestError):
-    code = "invalid_json"
-
-
-class InvalidFieldError(InvalidRequestError):
-    code = "invalid_field"
-
-
-class InvalidBase64Error(InvalidRequestError):
-    code = "invalid_base64"
-
-
-class InvalidTextError(InvalidRequestError):
+class InvalidTextError(ClipsrvError):
     code = "invalid_text"
-
-
-class UnknownOptionError(InvalidRequestError):
-    code = "unknown_option"
-
-
-class BodyTooLargeError(InvalidRequestError):
-    code = "body_too_large"
-
-
-class TooManyImagesError(InvalidRequestError):
-    code = "too_many_images"
-
-
-class TooManyTextsError(InvalidRequestError):
-    code = "too_many_texts"
-
-
-class TooManyPartsError(InvalidRequestError):
-    code = "too_many_parts"
-
-
-class UnsupportedMediaTypeError(InvalidRequestError):
-    code = "unsupported_media_type"
-
-
-class UnsupportedContentEncodingError(InvalidRequestError):
-    code = "unsupported_content_encoding"
-
-
-class NotAcceptableError(InvalidRequestError):
-    code = "not_acceptable"
-
-
-class RequestTimeoutError(InvalidRequestError):
-    code = "request_timeout"
 
 
 class ImageError(ClipsrvError):
@@ -193,7 +108,7 @@ class AspectRatioTooLargeError(ImageError):
 
 @dataclass(frozen=True)
 class BadImage:
-    """One picture of a request that could not be used. `index` counts from 0 in the order sent."""
+    """One image of a request that could not be used. `index` counts from 0 in the order sent."""
 
     index: int
     error: ImageError

@@ -26,7 +26,7 @@ class PreprocessSpec:
     """Preprocessing facts in Hugging Face's own words (preprocessor_config.json of the checkpoint).
 
     `shortest_edge` and `crop_size` in pixels; `image_mean`, `image_std` one float per RGB channel of the
-    picture after multiplication by `rescale_factor`.
+    image after multiplication by `rescale_factor`.
     """
 
     shortest_edge: int

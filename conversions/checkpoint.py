@@ -1,4 +1,4 @@
-"""A checkpoint folder on this disk: is it CLIP, which files hold the weights, how does it want its pictures.
+"""A checkpoint folder on this disk: is it CLIP, which files hold the weights, how does it want its images.
 
 Reads JSON and hashes files; knows nothing of the Hub, and loads no weights.
 """

@@ -27,7 +27,7 @@ _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnxruntime", "huggingfa
 
 _DESCRIPTION = """\
 Converts a CLIP checkpoint once, offline, to ONNX files that clipsrv serves, and proves them equal to the original:
-both are run on the same pictures and texts, and nothing is written if they differ."""
+both are run on the same images and texts, and nothing is written if they differ."""
 
 _EPILOG = """\
 examples:

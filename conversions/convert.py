@@ -114,7 +114,7 @@ def find_checkpoint(source: HubCheckpoint | Path, *, offline: bool, say: Say) ->
 
 
 def reference(checkpoint: Checkpoint, say: Say) -> tuple[CLIPModel, Originals]:
-    """The original model, and its answers to the golden pictures and texts."""
+    """The original model, and its answers to the golden images and texts."""
     say("Loading PyTorch and the original")
     from conversions.reference import compute_originals, load_original
 

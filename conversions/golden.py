@@ -1,7 +1,7 @@
-"""The pictures and texts a conversion is verified on: made in code, the same everywhere, one fault each in mind; and
+"""The images and texts a conversion is verified on: made in code, the same everywhere, one fault each in mind; and
 drawings that the demo model knows, among which nearest neighbours mean something.
 
-Pure numpy and Pillow. 16-bit, I and F pictures are missing on purpose: there clipsrv departs from the reference.
+Pure numpy and Pillow. 16-bit, I and F images are missing on purpose: there clipsrv departs from the reference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DRAWINGS, ACROSS, SIDE = 60, 10, 64
 
 @dataclass(frozen=True)
 class GoldenImage:
-    """An encoded picture; `drawn` tells that it is one of the demo model's drawings."""
+    """An encoded image; `drawn` tells that it is one of the demo model's drawings."""
 
     name: str
     blob: bytes
@@ -54,7 +54,7 @@ TEXTS = (
 
 @cache
 def golden_images() -> tuple[GoldenImage, ...]:
-    """About thirty encoded pictures: shapes, sizes on both sides of the crop, every 8-bit mode, three formats. Then the
+    """About thirty encoded images: shapes, sizes on both sides of the crop, every 8-bit mode, three formats. Then the
     demo model's drawings."""
     make = _Maker()
     for name, width, height in (
@@ -104,13 +104,13 @@ class _Maker:
         self.images: list[GoldenImage] = []
 
     def add(self, name: str, width: int, height: int, *, mode: str = "RGB", format: str = "PNG", **save: Any) -> None:
-        picture = _in_mode(mode, _picture(seed=len(self.images), width=width, height=height))
+        image = _in_mode(mode, _image(seed=len(self.images), width=width, height=height))
         file = BytesIO()
-        picture.save(file, format, **save)
+        image.save(file, format, **save)
         self.images.append(GoldenImage(name, file.getvalue()))
 
 
-def _picture(seed: int, width: int, height: int) -> Image.Image:
+def _image(seed: int, width: int, height: int) -> Image.Image:
     """A few coloured waves, a disc and some grain: no two seeds alike, and no two places of one alike."""
     random = np.random.default_rng(seed)
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -124,11 +124,11 @@ def _picture(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _in_mode(mode: str, picture: Image.Image) -> Image.Image:
+def _in_mode(mode: str, image: Image.Image) -> Image.Image:
     if mode == "P":
-        return picture.quantize(64)
+        return image.quantize(64)
     if mode in ("LA", "RGBA"):
-        picture = picture.convert(mode.removesuffix("A"))
-        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-        return picture
-    return picture.convert(mode)
+        image = image.convert(mode.removesuffix("A"))
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        return image
+    return image.convert(mode)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsrv.image import decode_image
+from clipsrv.images.decode import decode_image
+from clipsrv.images.preprocess import preprocess_image
 from clipsrv.machine import usable_cores
 from clipsrv.manifest import NAME, TEXT, VISION, ModelManifest, list_models, load_manifest, verify_files
-from clipsrv.model import load_model
-from clipsrv.preprocess import preprocess_image
+from clipsrv.models.model import load_model
 from conversions import hub, verify
 from conversions.checkpoint import Checkpoint
 from conversions.convert import Say, find_checkpoint, reference
@@ -44,7 +44,7 @@ def verify_folder(folder: Path, source: HubCheckpoint | Path | None, *, offline:
     precisions = [name for name in verify.LIMITS if name in manifest.towers[VISION].variants]
     checkpoint = _original(manifest, source, offline=offline, say=say)
     if checkpoint is None:
-        say("Running the model on the golden pictures")
+        say("Running the model on the golden images")
         for precision in precisions:
             _run(folder, precision)
         lines.append(
@@ -62,7 +62,7 @@ def verify_folder(folder: Path, source: HubCheckpoint | Path | None, *, offline:
 def _summary(manifest: ModelManifest) -> str:
     precisions = ", ".join(sorted(manifest.towers[VISION].variants))
     megabytes = sum(spec.size for spec in manifest.files.values()) / 1e6
-    text = "with text" if TEXT in manifest.towers else "pictures only"
+    text = "with text" if TEXT in manifest.towers else "images only"
     origin = f"{manifest.source.get('repo')} at {manifest.source.get('revision', '')[:12]}"
     return f"{manifest.dimensions} dimensions, {text}, {precisions}, {megabytes:.0f} MB, from {origin}"
 
@@ -88,7 +88,7 @@ def _original(
 def _run(folder: Path, precision: str) -> None:
     """Runs both towers once; the encoder raises if shapes or values are wrong."""
     model = load_model(folder, device="cpu", precision=precision, threads=usable_cores())
-    picture = decode_image(golden_images()[0].blob)
-    model.image_encoder.encode(preprocess_image(picture, model.manifest.preprocess)[None])
+    image = decode_image(golden_images()[0].blob)
+    model.image_encoder.embed(preprocess_image(image, model.manifest.preprocess)[None])
     if model.text_encoder is not None and model.tokenizer is not None:
-        model.text_encoder.encode(np.stack([model.tokenizer.encode(text).ids for text in TEXTS]))
+        model.text_encoder.embed(np.stack([model.tokenizer.encode(text).ids for text in TEXTS]))

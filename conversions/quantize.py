@@ -1,7 +1,7 @@
 """fp32 graph to int8 by the row: weights in 8 bits per output channel, every token scaled by itself.
 
 The scale of a token is computed while the graph runs, from that token alone. So there is nothing to calibrate, and a
-vector cannot depend on the pictures beside it in the batch. Channels much larger than the rest are first evened out
+vector cannot depend on the images beside it in the batch. Channels much larger than the rest are first evened out
 against the weights that read them. docs/precision.md has the alternatives and measurements.
 onnxruntime's own kernels need this written into the graph; OpenVINO does it by itself where weights are in 8 bits.
 Knows nothing of checkpoints and manifests.
@@ -144,7 +144,7 @@ def _even_channels(
     """Divides the channels a normalisation gives and multiplies the rows of `matrices` that read them, in place.
 
     SmoothQuant (arXiv 2211.10438) with alpha = 0.5, but a channel's size comes from the normalisation's own gain and
-    offset instead of sample pictures. The float32 function stays the same within rounding. Returns the new gains and
+    offset instead of sample images. The float32 function stays the same within rounding. Returns the new gains and
     offsets.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}

@@ -35,9 +35,9 @@ class Originals:
 
     crops: NDArray[np.uint8]
     pixels: NDArray[np.float32]
-    image_embeddings: NDArray[np.float32]
+    image_vectors: NDArray[np.float32]
     token_ids: list[list[int]]
-    text_embeddings: NDArray[np.float32]
+    text_vectors: NDArray[np.float32]
 
 
 def load_original(checkpoint: Checkpoint) -> CLIPModel:
@@ -75,10 +75,10 @@ def compute_originals(
 ) -> Originals:
     """Runs the reference on `images` and `texts`."""
     processor = CLIPImageProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
-    pictures = [load_image(Image.open(BytesIO(image.blob))) for image in images]
-    # Left to guess where the channels are, it takes a picture 1 or 3 pixels high for one with channels first.
+    opened = [load_image(Image.open(BytesIO(image.blob))) for image in images]
+    # Left to guess where the channels are, it takes an image 1 or 3 pixels high for one with channels first.
     crops = processor(
-        pictures, do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="np"
+        opened, do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="np"
     )["pixel_values"]
     pixels = processor(
         list(crops), do_resize=False, do_center_crop=False, input_data_format="channels_first", return_tensors="pt"
@@ -94,9 +94,9 @@ def compute_originals(
     return Originals(
         crops=np.asarray(crops, np.uint8),
         pixels=pixels.numpy(),
-        image_embeddings=_unit(image_features),
+        image_vectors=_unit(image_features),
         token_ids=[ids[:length].tolist() for ids, length in zip(tokens["input_ids"], lengths, strict=True)],
-        text_embeddings=_unit(text_features),
+        text_vectors=_unit(text_features),
     )
 
 

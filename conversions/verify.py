@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsrv.embeddings import l2_normalize
-from clipsrv.encoder import Encoder
-from clipsrv.image import decode_image
+from clipsrv.images.decode import decode_image
+from clipsrv.images.preprocess import preprocess_image, resize_and_crop
 from clipsrv.machine import usable_cores
 from clipsrv.manifest import TEXT, VISION
-from clipsrv.model import Model, load_model
-from clipsrv.preprocess import preprocess_image, resize_and_crop
+from clipsrv.models.model import Model, load_model
+from clipsrv.runtime.encoder import Encoder
 from conversions.errors import ParityError
 from conversions.golden import GoldenImage
 
@@ -53,8 +52,8 @@ LIMITS = {
 @dataclass(frozen=True)
 class Parity:
     """Measured on unit vectors. `neighbours_kept` is the share of each sample's ten nearest others, by the original,
-    that are among the ten nearest by ours; of pictures, among the demo model's drawings. `inputs` differ from the
-    reference's own in `differing_inputs` places before the model: bytes of the cropped pictures, or token ids."""
+    that are among the ten nearest by ours; of images, among the demo model's drawings. `inputs` differ from the
+    reference's own in `differing_inputs` places before the model: bytes of the cropped images, or token ids."""
 
     worst_component: float
     worst_cosine: float
@@ -165,13 +164,13 @@ def _measure_images(model: Model, images: Sequence[GoldenImage], originals: Orig
     pixels = np.empty((len(images), 3, spec.crop_size, spec.crop_size), np.float32)
     differing = 0
     for index, image in enumerate(images):
-        picture = decode_image(image.blob)
-        preprocess_image(picture, spec, pixels[index])
-        crop = resize_and_crop(picture, spec.shortest_edge, spec.crop_size)
+        opened = decode_image(image.blob)
+        preprocess_image(opened, spec, pixels[index])
+        crop = resize_and_crop(opened, spec.shortest_edge, spec.crop_size)
         differing += int((crop.transpose(2, 0, 1) != originals.crops[index]).sum())
     differing += _beyond_rounding(pixels, originals.pixels)
     drawn = np.array([image.drawn for image in images])
-    return compare(_encode(model.image_encoder, pixels), originals.image_embeddings, differing, neighbours=drawn)
+    return compare(_embed(model.image_encoder, pixels), originals.image_vectors, differing, neighbours=drawn)
 
 
 def _measure_texts(model: Model, texts: Sequence[str], originals: Originals) -> Parity:
@@ -182,19 +181,19 @@ def _measure_texts(model: Model, texts: Sequence[str], originals: Originals) -> 
     differing = sum(
         int((row[: len(expected)] != expected).sum()) for row, expected in zip(ids, originals.token_ids, strict=True)
     )
-    padded = _encode(model.text_encoder, np.stack(ids))
+    padded = _embed(model.text_encoder, np.stack(ids))
     alone = [
-        model.text_encoder.encode(row[None, : len(expected)])
+        model.text_encoder.embed(row[None, : len(expected)])
         for row, expected in zip(ids, originals.token_ids, strict=True)
     ]
-    bare, theirs = l2_normalize(np.concatenate(alone)), originals.text_embeddings
+    bare, theirs = np.concatenate(alone), originals.text_vectors
     farther = np.linalg.norm(bare - theirs, axis=-1) > np.linalg.norm(padded - theirs, axis=-1)
     return compare(np.where(farther[:, None], bare, padded), theirs, differing)
 
 
-def _encode(encoder: Encoder, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-    parts = [encoder.encode(batch[start : start + _BATCH]) for start in range(0, len(batch), _BATCH)]
-    return l2_normalize(np.concatenate(parts))
+def _embed(encoder: Encoder, batch: NDArray[np.generic]) -> NDArray[np.float32]:
+    parts = [encoder.embed(batch[start : start + _BATCH]) for start in range(0, len(batch), _BATCH)]
+    return np.concatenate(parts)
 
 
 def _beyond_rounding(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> int:

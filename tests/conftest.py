@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from clipsrv.config import Config
-from clipsrv.model import Model, load_model
-from tests.parts.model import NAME, write_model
-from tests.parts.server import Client, ServerProcess
+from clipsrv.models.model import Model, load_model
+from tests.support.model import NAME, write_model
+from tests.support.server import Client, ServerProcess
 
 # A verdict on a change must not depend on luck; by hand every run looks at other examples.
 hypothesis.settings.register_profile("ci", derandomize=True)

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,72 +14,92 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "clipsrv").rglob("*.py"))
 
-#: Packages that only some files may import: design.md's house.
+#: Packages of others, and the rooms that may import them.
 ONLY = {
-    "onnxruntime": {"session", "encoder", "doctor"},
+    "onnxruntime": {"runtime", "doctor"},
     "aiohttp": {"server"},
     "multipart": {"server"},
     "orjson": {"server", "bulk"},
-    "PIL": {"image", "preprocess", "resize"},
-    "tokenizers": {"tokenizer"},
+    "PIL": {"images"},
+    "tokenizers": {"text"},
+    "prometheus_client": {"server"},
     "tqdm": {"bulk"},
     "pyarrow": {"bulk"},
     "psycopg": {"bulk"},
 }
 #: What never runs in the server at all.
-NEVER = {"torch", "transformers", "optimum", "onnx", "conversions", "tests", "requests", "urllib3", "httpx"}
+NEVER = {
+    "torch",
+    "transformers",
+    "optimum",
+    "onnx",
+    "conversions",
+    "tests",
+    "drills",
+    "benchmarks",
+    "requests",
+    "httpx",
+}
 
-#: Lower layers first; a module of clipsrv imports only from the rows above its own (or what its own row allows).
-MAY_IMPORT: dict[str, set[str]] = {
-    "_resize": set(),
-    "errors": set(),
-    "observer": set(),
-    "machine": set(),
-    "fairness": set(),
-    "budget": set(),
-    "embeddings": set(),
-    "config": {"errors"},
-    "manifest": {"errors"},
-    "admission": {"errors"},
-    "batcher": {"errors", "fairness", "observer"},
-    "decoding": {"errors", "fairness"},
-    "signatures": {"errors"},
-    "image": {"errors", "signatures"},
-    "memory": {"config", "image", "machine"},
-    "resize": {"_resize"},
-    "preprocess": {"manifest", "resize"},
-    "tokenizer": {"errors"},
-    "session": {"errors", "manifest"},
-    "encoder": {"errors", "manifest"},
-    "model": {"budget", "encoder", "errors", "image", "machine", "manifest", "preprocess", "session", "tokenizer"},
-    "engine": {"batcher", "embeddings", "encoder", "errors", "model", "observer", "tokenizer"},
-    "embedder": {
-        *("admission", "batcher", "budget", "decoding", "embeddings", "encoder", "engine", "errors", "image"),
-        *("model", "observer", "tokenizer"),
+GROUND = ("errors", "machine", "config", "settings", "manifest")
+#: The rooms from the ground up. A room imports what is named here and nothing else of clipsrv; its own files it may,
+#: as the law of the room says (ROOMS_OF), or freely.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "machine": (),
+    "config": ("errors",),
+    "settings": ("config", "errors", "machine"),
+    "manifest": ("errors",),
+    "images": GROUND,
+    "text": GROUND,
+    "runtime": GROUND,
+    "models": (*GROUND, "images", "text", "runtime"),
+    "serving": (*GROUND, "images", "text", "runtime", "models"),
+    "search": (*GROUND, "runtime", "models"),
+    "bulk": (*GROUND, "images", "runtime", "models", "search"),
+    "doctor": (*GROUND, "images", "runtime", "models"),
+    "server": (*GROUND, "images", "text", "runtime", "models", "serving", "search"),
+    "cli": (*GROUND, "doctor", "server", "bulk", "search"),
+    "__main__": ("cli",),
+    "__init__": (*GROUND, "models"),
+}
+#: The same within rooms that have rooms of their own; files that stand in them by themselves are named too.
+ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
+    "server": {
+        "logs": (),
+        "metrics": (),
+        "wire": (),
+        "http": ("logs", "metrics", "wire"),
+        "api": ("metrics", "wire", "http"),
+        "app": ("metrics", "wire", "http", "api"),
+        "lifecycle": ("logs", "wire", "http", "api", "app"),
+    },
+    "bulk": {
+        "errors": (),
+        "records": (),
+        "sources": ("errors", "records"),
+        "stores": ("errors", "records"),
+        "prepare": ("records",),
+        "job": ("errors", "records", "sources", "prepare"),
+        "report": ("errors", "records", "stores", "job"),
+        "run": ("errors", "records", "sources", "stores", "prepare", "job", "report"),
+        "command": ("errors", "sources", "run"),
     },
 }
-#: Standard library that the pure modules and the policies must not know.
-PURE = {
-    "image",
-    "preprocess",
-    "resize",
-    "signatures",
-    "tokenizer",
-    "embeddings",
-    "manifest",
-    "errors",
-    "config",
-    "machine",
-    "fairness",
-}
+#: Beside clipsrv: what stands on which of its rooms.
+BESIDE = {"conversions": (*GROUND, "images", "text", "runtime", "models")}
+
+#: Standard library that pure rooms and policies must not know.
+PURE = ("errors", "machine", "config", "settings", "manifest", "text", "images/decode", "images/preprocess")
 NOT_PURE = {"asyncio", "threading", "socket", "subprocess", "logging"}
-POLICIES = {"batcher", "admission", "fairness"}
+POLICIES = ("serving/batcher", "serving/admission", "serving/fairness")
+
+every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def room(path: Path) -> str:
-    """The module's name in clipsrv, or the package it is in: server, bulk."""
-    parts = path.relative_to(ROOT / "clipsrv").with_suffix("").parts
-    return parts[0]
+def place(path: Path) -> tuple[str, ...]:
+    """A file's way through the rooms of clipsrv: ("server", "wire", "forms")."""
+    return path.relative_to(ROOT / "clipsrv").with_suffix("").parts
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -89,43 +110,75 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             assert node.module is not None
-            yield node.module
-            if node.module in {"clipsrv", "clipsrv.server", "clipsrv.bulk"}:
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            for alias in node.names:
+                # `from package import module` names a module, `from module import name` does not
+                full = f"{node.module}.{alias.name}"
+                is_module = any(
+                    (ROOT / Path(*full.split("."))).with_suffix(end).exists() for end in (".py", ".pyi", "")
+                )
+                yield full if is_module else node.module
 
 
-def own(path: Path) -> set[str]:
-    """Rooms of clipsrv that a file imports."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith("clipsrv.")} - {room(path), "__version__"}
+def ours(path: Path) -> Iterator[tuple[str, ...]]:
+    """Places of clipsrv that a file imports; clipsrv itself is ("__init__",)."""
+    for name in imports(path):
+        if name.partition(".")[0] == "clipsrv":
+            yield tuple(name.split(".")[1:]) or ("__init__",)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_has_a_room_and_every_room_a_file() -> None:
+    assert {place(path)[0] for path in SOURCES} <= set(MAY_IMPORT)
+    for room, rooms in ROOMS_OF.items():
+        assert {place(path)[1] for path in SOURCES if place(path)[0] == room} - {"__init__"} == set(rooms)
+
+
+@every_source
 def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
+    here = place(path)
+    for there in ours(path):
+        if there == ("__init__",):
+            continue  # the version
+        if there[0] == here[0]:
+            rooms = ROOMS_OF.get(here[0])
+            if rooms and len(there) > 1 and there[1] != here[1]:
+                assert there[1] in rooms[here[1]], f"{here[0]}/{here[1]} may not import {'/'.join(there)}"
+        else:
+            assert there[0] in MAY_IMPORT[here[0]], f"{here[0]} may not import {'/'.join(there)}"
+
+
+@pytest.mark.parametrize("package", BESIDE)
+def test_what_stands_beside_clipsrv_stops_where_it_should(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for there in ours(path):
+            assert there[0] in {*BESIDE[package], "__init__"}, f"{path} imports {'/'.join(there)}"
+
+
+@every_source
+def test_a_file_imports_only_the_packages_of_its_room(path: Path) -> None:
     packages = {name.partition(".")[0] for name in imports(path)}
     assert not packages & NEVER
     for package, rooms in ONLY.items():
-        assert package not in packages or room(path) in rooms, f"{package} belongs to {sorted(rooms)}"
-    if room(path) in PURE:
+        assert package not in packages or place(path)[0] in rooms, f"{package} belongs to {sorted(rooms)}"
+    where = "/".join(place(path))
+    if where.startswith(PURE):
         assert not packages & NOT_PURE
-    if room(path) in POLICIES:
+    if where in POLICIES:
         assert not packages & {"numpy", "PIL", "aiohttp"}
-    if room(path) in MAY_IMPORT:
-        assert own(path) <= MAY_IMPORT[room(path)]
-    if room(path) not in {"server", "cli", "__main__"}:
-        assert "server" not in own(path), "nothing below knows of HTTP"
 
 
-def test_every_module_has_a_place_in_the_house() -> None:
-    assert {room(path) for path in SOURCES} <= {*MAY_IMPORT, "server", "bulk", "cli", "doctor", "__main__", "__init__"}
+@pytest.mark.parametrize("law", [MAY_IMPORT, *ROOMS_OF.values()], ids=["clipsrv", *ROOMS_OF])
+def test_the_law_has_no_circle(law: dict[str, tuple[str, ...]]) -> None:
+    order = list(law)
+    for name, targets in law.items():
+        assert all(order.index(target) < order.index(name) for target in targets), name
 
 
-def test_the_arrows_make_no_circle() -> None:
-    order = list(MAY_IMPORT)
-    for name, targets in MAY_IMPORT.items():
-        assert all(order.index(target) < order.index(name) for target in targets)
+def test_no_two_files_of_a_room_import_one_another_in_a_circle() -> None:
+    arrows = {place(path): set(ours(path)) - {("__init__",)} for path in SOURCES}
+    TopologicalSorter(arrows).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@every_source
 def test_no_file_outgrows_its_budget_and_each_says_what_it_is(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 250

@@ -13,7 +13,7 @@ import pytest
 
 from clipsrv.errors import ModelCorruptError, ModelNotFoundError
 from clipsrv.manifest import FileSpec, ModelManifest, list_models, load_manifest, verify_files
-from tests.parts.model import SPEC
+from tests.support.model import SPEC
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
-from clipsrv.bulk.source import Inputs
+from clipsrv.bulk.sources.local import Inputs
 from clipsrv.config import Config, flag, from_environment, parse, variable
 from clipsrv.errors import ConfigError, EngineError, StartError
 
@@ -25,8 +25,8 @@ SETTINGS = (
 
 EXIT_STATUS = """
 exit status:
-  0  every picture that can be used has its vector    5  the device is not there
-  1  --strict, and a picture cannot be used           6  the output cannot be written or continued
+  0  every image that can be used has its vector    5  the device is not there
+  1  --strict, and an image cannot be used           6  the output cannot be written or continued
   2  wrong arguments                                  7  inference failed, or memory ran out
   3  no such model                          130, 143  interrupted; the shard in work was finished
 Whatever the status, run the same command again to go on where it ended.
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXIT_STATUS
     add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH", help='picture, folder, "glob" or - for a list on standard input')
+    add("paths", nargs="*", metavar="PATH", help='image, folder, "glob" or - for a list on standard input')
     add(
         "--files-from",
         action="append",
@@ -60,12 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--errors",
         metavar="FILE",
-        help="where bad pictures are listed (default: FILE.errors.jsonl, TABLE.errors.jsonl)",
+        help="where bad images are listed (default: FILE.errors.jsonl, TABLE.errors.jsonl)",
     )
-    add("--strict", action="store_true", help="end at a picture that cannot be used")
+    add("--strict", action="store_true", help="end at an image that cannot be used")
     add("--restart", action="store_true", help="begin again, over an unfinished or finished output")
     add("--as-listed", action="store_true", help="go on with the list as first taken, whatever was added since")
-    add("--shard-size", type=int, default=256, metavar="N", help="pictures stored together (default: %(default)s)")
+    add("--shard-size", type=int, default=256, metavar="N", help="images stored together (default: %(default)s)")
     add("--quiet", action="store_true", help="say nothing but errors")
     for item in fields(Config):
         if item.name in SETTINGS:
@@ -112,7 +112,7 @@ def _config(args: argparse.Namespace) -> Config:
 
 def _inputs(args: argparse.Namespace) -> Inputs:
     if not args.paths and not args.files_from:
-        raise ConfigError("Nothing to embed: name pictures, folders or globs, or give --files-from or -.")
+        raise ConfigError("Nothing to embed: name images, folders or globs, or give --files-from or -.")
     return Inputs(args.paths, args.files_from, args.null, args.relative_to)
 
 

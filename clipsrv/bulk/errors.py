@@ -10,10 +10,10 @@ from clipsrv.errors import StartError
 ENGINE_EXIT_STATUS = 7
 
 
-class BadPicturesError(StartError):
-    """--strict, and at least one picture could not be used."""
+class BadImagesError(StartError):
+    """--strict, and at least one image could not be used."""
 
-    code = "bad_pictures"
+    code = "bad_images"
     exit_status: ClassVar[int] = 1
 
 

@@ -1,6 +1,6 @@
 """The job itself: entries to shards, decoding in parallel with inference. Knows no file format and no database.
 
-Inference runs in streams: several batches at once, each on few threads. For a job that wants pictures a second and no
+Inference runs in streams: several batches at once, each on few threads. For a job that wants images a second and no
 quick answer that beats one batch on all cores, whose threads wait for one another after every operator. A shard is a
 fixed stretch of the list, and batches are cut within it, so a job that was interrupted computes exactly what an
 uninterrupted one does.
@@ -18,19 +18,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsrv.bulk.errors import BadPicturesError
-from clipsrv.bulk.listing import Listing
+from clipsrv.bulk.errors import BadImagesError
 from clipsrv.bulk.prepare import Prepared, Preparer, in_order
 from clipsrv.bulk.records import BadFile, Row, Shard, Store
-from clipsrv.embeddings import Embeddings, l2_normalize
-from clipsrv.errors import InferenceFailedError
-from clipsrv.model import Model
+from clipsrv.bulk.sources.listing import Listing
+from clipsrv.models.model import Model
+from clipsrv.runtime.vectors import Vectors
 
 
 @dataclass(frozen=True)
 class JobSettings:
     """`shard_size` entries are stored together; `streams` batches are computed at once; `strict` ends the job at the
-    first shard with a bad picture."""
+    first shard with a bad image."""
 
     shard_size: int
     max_batch_size: int
@@ -49,12 +48,12 @@ class Observer(Protocol):
         """One entry more is dealt with."""
 
     def found_bad(self, bad: BadFile) -> None:
-        """A picture that cannot be used, from now or from before."""
+        """An image that cannot be used, from now or from before."""
 
 
 @dataclass
 class Summary:
-    """Counts of this run. `duplicates` share a vector with a picture before them; `stored` were there before."""
+    """Counts of this run. `duplicates` share a vector with an image before them; `stored` were there before."""
 
     embedded: int = 0
     duplicates: int = 0
@@ -73,7 +72,7 @@ class Job:
         self._settings, self._observer = settings, observer
 
     def run(self, listing: Listing, stop: Callable[[], bool]) -> Summary:
-        """Stores every entry that is not stored yet. Raises BadPicturesError, OutputError or EngineError."""
+        """Stores every entry that is not stored yet. Raises BadImagesError, OutputError or EngineError."""
         summary, settings = Summary(), self._settings
         done = min(self._store.shards_done * settings.shard_size, listing.count)
         self._observer.begun(listing.count, done)
@@ -111,7 +110,7 @@ class Job:
             self._observer.found_bad(bad)
             summary.bad += 1
         if first and self._settings.strict:
-            raise BadPicturesError(f"--strict: {first.path} cannot be used. {first.message}")
+            raise BadImagesError(f"--strict: {first.path} cannot be used. {first.message}")
 
 
 class _ShardInWork:
@@ -127,7 +126,7 @@ class _ShardInWork:
         self._streams = streams
         self._vectors = np.empty((settings.shard_size, model.manifest.dimensions), np.float32)
         self._batch: list[tuple[int, NDArray[np.float32]]] = []
-        self._computing: deque[tuple[list[int], Future[Embeddings]]] = deque()
+        self._computing: deque[tuple[list[int], Future[Vectors]]] = deque()
         self._places: dict[str, int] = {}  # where in this shard each content was first met
         self._copies: list[tuple[int, int]] = []
 
@@ -142,7 +141,7 @@ class _ShardInWork:
         elif (vector := self._store.vector(prepared.sha256)) is not None:
             self._vectors[self._add_row(prepared)] = vector
         elif prepared.pixels is None:
-            # The picture that had this content has since been stored anew under its id with another.
+            # The image that had this content has since been stored anew under its id with another.
             self.add(self._prepare(prepared.entry, always=True))
         else:
             place = self._places[prepared.sha256] = self._add_row(prepared)
@@ -166,7 +165,7 @@ class _ShardInWork:
 
     def _compute(self) -> None:
         places, pixels = zip(*self._batch, strict=True)
-        self._computing.append((list(places), self._streams.submit(_encode, self._model, np.stack(pixels))))
+        self._computing.append((list(places), self._streams.submit(self._model.image_encoder.embed, np.stack(pixels))))
         self._batch.clear()
         if len(self._computing) > self._settings.streams:  # one waits, so that no stream is idle
             self._take()
@@ -175,10 +174,3 @@ class _ShardInWork:
         places, vectors = self._computing.popleft()
         self._vectors[places] = vectors.result()
         self.embedded += len(places)
-
-
-def _encode(model: Model, pixels: NDArray[np.float32]) -> Embeddings:
-    try:
-        return l2_normalize(model.image_encoder.encode(pixels))
-    except ValueError as error:
-        raise InferenceFailedError("The model gave a vector of zeros.") from error

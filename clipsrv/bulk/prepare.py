@@ -14,11 +14,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsrv.budget import PixelBudget
 from clipsrv.bulk.records import BadFile, Entry, Store
 from clipsrv.errors import ImageError, ImageTooLargeError, OutOfMemoryError
-from clipsrv.image import ImageLimits
-from clipsrv.model import Model
+from clipsrv.images.budget import PixelBudget
+from clipsrv.images.decode import ImageLimits
+from clipsrv.models.model import Model
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from clipsrv.embeddings import Embeddings
+from clipsrv.runtime.vectors import Vectors
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture to embed. `id` is unique in a job; `path` is relative to the working directory or absolute."""
+    """One image to embed. `id` is unique in a job; `path` is relative to the working directory or absolute."""
 
     id: str
     path: str
@@ -19,7 +19,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture that has its vector. `sha256` is of the file's bytes, in hexadecimal."""
+    """One image that has its vector. `sha256` is of the file's bytes, in hexadecimal."""
 
     id: str
     path: str
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class BadFile:
-    """One picture that cannot be used; `code` is an ImageError's, or unreadable_file, or invalid_name."""
+    """One image that cannot be used; `code` is an ImageError's, or unreadable_file, or invalid_name."""
 
     id: str
     path: str
@@ -42,7 +42,7 @@ class Shard:
 
     number: int
     rows: list[Row]
-    vectors: Embeddings
+    vectors: Vectors
     bad: list[BadFile] = field(default_factory=list)
 
 
@@ -58,15 +58,15 @@ class Store(Protocol):
         """How many shards from the start need no work."""
 
     def bad_before(self) -> Iterator[BadFile]:
-        """Bad pictures of the shards that need no work."""
+        """Bad images of the shards that need no work."""
 
     def sha256_of(self, entry_id: str) -> str | None:
-        """Of the picture stored under this id, if the store can tell."""
+        """Of the image stored under this id, if the store can tell."""
 
     def holds(self, sha256: str) -> bool:
-        """Whether a picture with this content is stored."""
+        """Whether an image with this content is stored."""
 
-    def vector(self, sha256: str) -> Embeddings | None:
+    def vector(self, sha256: str) -> Vectors | None:
         """The vector stored for this content: (dimensions,)."""
 
     def write(self, shard: Shard) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar, bad pictures in a file, one line at the end. Knows nothing of the work itself."""
+"""What a person sees: a progress bar, bad images in a file, one line at the end. Knows nothing of the work itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import IO, NoReturn, TextIO
 from tqdm import tqdm
 
 from clipsrv.bulk.job import Summary
-from clipsrv.bulk.parts import reporting
 from clipsrv.bulk.records import BadFile
+from clipsrv.bulk.stores.parts import reporting
 
 
 class Report:
-    """The job's observer. Bad pictures go to `errors`, one JSON object a line; without any there is no such file."""
+    """The job's observer. Bad images go to `errors`, one JSON object a line; without any there is no such file."""
 
     def __init__(self, errors: Path, *, quiet: bool, stream: TextIO) -> None:
         """Nothing is shown if `quiet`; the bar only if `stream` is a terminal."""

@@ -10,22 +10,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from clipsrv.budget import PixelBudget
-from clipsrv.bulk.files import FileStore, begin_or_continue
 from clipsrv.bulk.job import Job, JobSettings
-from clipsrv.bulk.listing import Listing, read_listing, write_listing
-from clipsrv.bulk.outputs import beside, writer_for
-from clipsrv.bulk.parts import INPUTS, NEW_INPUTS, Parts, reporting
 from clipsrv.bulk.prepare import Preparer
 from clipsrv.bulk.records import Facts, Store
 from clipsrv.bulk.report import Report
-from clipsrv.bulk.source import Inputs
+from clipsrv.bulk.sources.listing import Listing, read_listing, write_listing
+from clipsrv.bulk.sources.local import Inputs
+from clipsrv.bulk.stores.files import FileStore, begin_or_continue
+from clipsrv.bulk.stores.outputs import beside, writer_for
+from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts, reporting
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
-from clipsrv.image import Decoding, ImageLimits, reuse_memory
+from clipsrv.images.budget import PixelBudget
+from clipsrv.images.decode import Decoding, ImageLimits, reuse_memory
 from clipsrv.machine import usable_cores
-from clipsrv.model import Model, find_model, load_model
-from clipsrv.session import candidate_devices
+from clipsrv.models.model import Model, find_model, load_model
+from clipsrv.runtime.session import candidate_devices
 
 FORMAT = 1
 URL_SCHEMES = ("postgresql://", "postgres://")
@@ -62,7 +62,7 @@ def _run_into_file(args: argparse.Namespace, config: Config, inputs: Inputs, rec
 
 def _run_into_table(args: argparse.Namespace, config: Config, inputs: Inputs, received: Received) -> int:
     try:
-        from clipsrv.bulk.postgres import PostgresStore
+        from clipsrv.bulk.stores.postgres import PostgresStore
     except ImportError:
         raise ConfigError("PostgreSQL needs psycopg: pip install 'clipsrv[postgres]'.") from None
     if args.restart or args.as_listed:

@@ -10,16 +10,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from clipsrv.admission import Admission
 from clipsrv.config import Config
-from clipsrv.embedder import HEALTHY, Embedder, EmbedderSettings
-from clipsrv.image import Decoding, ImageLimits
+from clipsrv.images.decode import Decoding, ImageLimits
 from clipsrv.machine import usable_cores
-from clipsrv.model import Model, find_model, load_model
-from clipsrv.server import handlers, openapi
-from clipsrv.server.catalog import Catalog
-from clipsrv.server.metrics import Metrics
-from clipsrv.server.middleware import (
+from clipsrv.models.model import Model, find_model, load_model
+from clipsrv.server.api import guide, health, openapi
+from clipsrv.server.api.catalog import Catalog
+from clipsrv.server.api.state import BODIES, CATALOG, EMBEDDER, OPENAPI
+from clipsrv.server.http.connection import ConnectionLimits, Runner
+from clipsrv.server.http.middleware import (
     GUARD,
     METRICS,
     REQUESTS,
@@ -29,9 +28,11 @@ from clipsrv.server.middleware import (
     set_headers,
     track,
 )
-from clipsrv.server.payloads import BodyReader, PayloadLimits
-from clipsrv.server.protocol import ConnectionLimits, Runner
-from clipsrv.server.security import Guard, make_rules, read_keys
+from clipsrv.server.http.security import Guard, make_rules, read_keys
+from clipsrv.server.metrics import Metrics
+from clipsrv.server.wire.bodies import BodyReader, PayloadLimits
+from clipsrv.serving.admission import Admission
+from clipsrv.serving.embedder import HEALTHY, Embedder, EmbedderSettings
 
 
 def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
@@ -44,26 +45,26 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     metrics, bodies = Metrics(), Admission(config.max_bytes_in_flight, "bytes of request bodies")
     embedder = Embedder(load, embedder_settings(config), metrics)
     app = web.Application(middlewares=[track, answer_errors, keep_out])
-    app[handlers.EMBEDDER] = embedder
-    app[handlers.CATALOG] = Catalog(Path(config.models_dir), config.model)
-    app[handlers.BODIES] = BodyReader(_payload_limits(config), bodies)
-    app[handlers.OPENAPI] = openapi.describe(config)
+    app[EMBEDDER] = embedder
+    app[CATALOG] = Catalog(Path(config.models_dir), config.model)
+    app[BODIES] = BodyReader(_payload_limits(config), bodies)
+    app[OPENAPI] = openapi.describe(config)
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
     _watch(metrics, app, bodies, config.model)
     app.on_response_prepare.append(set_headers)
     app.cleanup_ctx.append(_measure_lag)
     for path, handler in (
-        ("/embed", handlers.embed),
-        ("/embed/batch", handlers.embed_batch),
-        ("/embed/text", handlers.embed_text),
+        ("/embed", guide.embed),
+        ("/embed/batch", guide.embed_batch),
+        ("/embed/text", guide.embed_text),
     ):
         app.router.add_post(path, handler, expect_handler=expect_nothing_yet)
     for path, handler in (
-        ("/health", handlers.health),
-        ("/health/live", handlers.live),
-        ("/models", handlers.models),
-        ("/metrics", handlers.metrics),
-        ("/openapi.json", handlers.openapi),
+        ("/health", health.health),
+        ("/health/live", health.live),
+        ("/models", health.models),
+        ("/metrics", health.metrics),
+        ("/openapi.json", health.openapi),
     ):
         app.router.add_get(path, handler, expect_handler=expect_nothing_yet)
     return app
@@ -123,7 +124,7 @@ def _payload_limits(config: Config) -> PayloadLimits:
 
 
 def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str) -> None:
-    embedder, requests = app[handlers.EMBEDDER], app[REQUESTS]
+    embedder, requests = app[EMBEDDER], app[REQUESTS]
 
     def queued() -> int:
         return sum(batcher.queued for batcher in embedder.engine.batchers) if embedder.engine else 0

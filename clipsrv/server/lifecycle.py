@@ -12,18 +12,18 @@ from contextlib import suppress
 from aiohttp import web
 
 from clipsrv import __version__
-from clipsrv.admission import Admission
 from clipsrv.config import Config
-from clipsrv.embedder import Embedder
 from clipsrv.errors import AddressError, ClipsrvError, StartError
+from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.machine import memory_limit
-from clipsrv.memory import memory_bound
-from clipsrv.model import Model
-from clipsrv.resize import COMPILED, HOW_TO_COMPILE
-from clipsrv.server import handlers
+from clipsrv.models.model import Model
+from clipsrv.server.api.state import BODIES, EMBEDDER
 from clipsrv.server.app import build_app, make_runner, model_loader
-from clipsrv.server.middleware import GUARD, REQUESTS
-from clipsrv.server.security import SHORT_KEY, is_loopback
+from clipsrv.server.http.middleware import GUARD, REQUESTS
+from clipsrv.server.http.security import SHORT_KEY, is_loopback
+from clipsrv.serving.admission import Admission
+from clipsrv.serving.embedder import Embedder
+from clipsrv.serving.memory import memory_bound
 
 logger = logging.getLogger("clipsrv")
 
@@ -70,7 +70,7 @@ def warnings(config: Config, key_lengths: Sequence[int]) -> list[str]:
             "--max-bytes-in-flight, --max-pixels-in-flight or --max-queue"
         )
     if not COMPILED:
-        found.append(f"pictures are resized by Pillow, equal but several times slower: {HOW_TO_COMPILE}")
+        found.append(f"images are resized by Pillow, equal but several times slower: {HOW_TO_COMPILE}")
     return found
 
 
@@ -105,7 +105,7 @@ def _signalled() -> asyncio.Event:
 
 
 async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop: asyncio.Event) -> None:
-    embedder = app[handlers.EMBEDDER]
+    embedder = app[EMBEDDER]
     starting, stopping = asyncio.create_task(embedder.start()), asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -119,7 +119,7 @@ async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop
         await stopping
     logger.info("stopping: finishing %d requests within %g s", app[REQUESTS].in_use, config.grace)
     embedder.drain()
-    app[handlers.BODIES].hurry()
+    app[BODIES].hurry()
     with suppress(TimeoutError):
         async with asyncio.timeout(config.grace):
             await _finish(runner, app[REQUESTS])

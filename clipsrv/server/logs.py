@@ -102,7 +102,7 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> LogPump:
     logging.raiseExceptions = False
     logging.basicConfig(level=level.upper(), handlers=[pump], force=True)
     logging.captureWarnings(True)
-    # Pillow warns of oddities in pictures that it reads all the same: callers must not write our log.
+    # Pillow warns of oddities in images that it reads all the same: callers must not write our log.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return pump
 

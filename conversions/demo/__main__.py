@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from conversions.demo.images import load_images
 from conversions.demo.model import VOCABULARY, Towers, save, training_model, training_size
 from conversions.demo.names import Phrases, load_emoji
-from conversions.demo.pictures import load_pictures
 from conversions.demo.quick_check import quick_check
 from conversions.demo.sources import HELD_OUT, fetch
 from conversions.demo.train import Recipe, Trainer
@@ -35,7 +35,7 @@ def main() -> None:
 
     modules = fetch(arguments.cache / "npm")
     emoji = load_emoji(modules)
-    pictures = load_pictures(modules, arguments.cache, emoji)
+    images = load_images(modules, arguments.cache, emoji)
     phrases = Phrases(emoji)
     tokenizer = build_tokenizer(phrases.corpus(), VOCABULARY, arguments.out)
     recipe = Recipe(arguments.steps, seed=arguments.seed, compile=not arguments.no_compile)
@@ -44,8 +44,8 @@ def main() -> None:
     else:
         model = training_size(arguments.start)
         recipe = dataclasses.replace(recipe, goes_on=True, rate=recipe.rate * 0.6, matrix_rate=recipe.matrix_rate * 0.6)
-    trainer = Trainer(recipe, model, tokenizer, phrases, pictures.without(HELD_OUT))
-    unseen = pictures.of(HELD_OUT)
+    trainer = Trainer(recipe, model, tokenizer, phrases, images.without(HELD_OUT))
+    unseen = images.of(HELD_OUT)
     losses: list[float] = []
 
     def each(step: int, loss: float, seconds: float) -> None:

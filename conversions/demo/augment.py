@@ -17,7 +17,7 @@ PART = 64
 
 
 def augment(rgba: Tensor, generator: Generator) -> Tensor:
-    """Drawings uint8 (n, 4, 128, 128) to pictures float32 (n, 3, 112, 112) in 0..1."""
+    """Drawings uint8 (n, 4, 128, 128) to images float32 (n, 3, 112, 112) in 0..1."""
     # In parts that fit the processor's cache: four times as fast as the whole batch at once.
     return torch.cat([_augment_part(part, generator) for part in torch.split(rgba, PART)])
 
@@ -30,13 +30,13 @@ def _augment_part(rgba: Tensor, generator: Generator) -> Tensor:
     _jitter(moved[:, :3], moved[:, 3:], generator)
     _ink(moved, generator)
     _outline(moved, generator)
-    picture = _backgrounds(moved, generator).mul_(1 - moved[:, 3:]).add_(moved[:, :3])
-    picture = _light(picture, generator)
-    picture = _blur(picture, generator)
+    image = _backgrounds(moved, generator).mul_(1 - moved[:, 3:]).add_(moved[:, :3])
+    image = _light(image, generator)
+    image = _blur(image, generator)
     noisy = torch.nonzero(torch.rand(count, generator=generator) < 0.2).flatten()
     grain = torch.randn((len(noisy), 3, SIZE, SIZE), generator=generator)
-    picture[noisy] += grain * _uniform(len(noisy), 0.0, 0.06, generator)
-    return _jpeg(picture.clamp_(0, 1), 0.12, generator)
+    image[noisy] += grain * _uniform(len(noisy), 0.0, 0.06, generator)
+    return _jpeg(image.clamp_(0, 1), 0.12, generator)
 
 
 def on_white(rgba: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _outline(premultiplied: Tensor, generator: Generator) -> None:
 
 
 def _backgrounds(moved: Tensor, generator: Generator) -> Tensor:
-    """One background for each picture: white, a plain page, a colour, a gradient, clouds, or blurred things."""
+    """One background for each image: white, a plain page, a colour, a gradient, clouds, or blurred things."""
     count = len(moved)
     back = torch.ones((count, 3, SIZE, SIZE))
     shares = torch.tensor([0.40, 0.12, 0.12, 0.12, 0.14, 0.10])
@@ -144,47 +144,47 @@ def _backgrounds(moved: Tensor, generator: Generator) -> Tensor:
     return back
 
 
-def _grown(picture: Tensor) -> Tensor:
-    return F.interpolate(picture, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+def _grown(image: Tensor) -> Tensor:
+    return F.interpolate(image, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
-def _light(picture: Tensor, generator: Generator) -> Tensor:
-    """Exposure, contrast and a colour cast of the whole picture, and a shadow falling across it."""
-    count = len(picture)
+def _light(image: Tensor, generator: Generator) -> Tensor:
+    """Exposure, contrast and a colour cast of the whole image, and a shadow falling across it."""
+    count = len(image)
     on = _chance(count, 0.5, generator)
     gain = 1 + on * (_uniform(count, -0.25, 0.2, generator) + _uniform(count, -0.08, 0.08, generator, 3, 1, 1))
-    middle = picture.mean(dim=(1, 2, 3), keepdim=True)
+    middle = image.mean(dim=(1, 2, 3), keepdim=True)
     contrast = 1 + on * _uniform(count, -0.3, 0.2, generator)
     shade = _chance(count, 0.2, generator) * _uniform(count, 0.1, 0.5, generator)
     ramp = _grown(torch.rand((count, 1, 2, 2), generator=generator))
-    return picture.sub_(middle).mul_(contrast).add_(middle).mul_(gain * (1 - shade * ramp))
+    return image.sub_(middle).mul_(contrast).add_(middle).mul_(gain * (1 - shade * ramp))
 
 
-def _blur(picture: Tensor, generator: Generator) -> Tensor:
-    """Softens some pictures: half by a Gaussian, half by a loss of resolution."""
-    order = torch.randperm(len(picture), generator=generator)
-    part = max(1, len(picture) // 16)
+def _blur(image: Tensor, generator: Generator) -> Tensor:
+    """Softens some images: half by a Gaussian, half by a loss of resolution."""
+    order = torch.randperm(len(image), generator=generator)
+    part = max(1, len(image) // 16)
     radius = torch.arange(-4, 5, dtype=torch.float32)
     for place, sigma in enumerate((0.6, 1.0, 1.6)):
         rows = order[place * part : (place + 1) * part]
         kernel = torch.exp(-(radius**2) / (2 * sigma**2))
         kernel = (kernel / kernel.sum()).expand(3, 1, 1, 9)
-        soft = F.conv2d(picture[rows], kernel, padding=(0, 4), groups=3)
-        picture[rows] = F.conv2d(soft, kernel.transpose(2, 3), padding=(4, 0), groups=3)
+        soft = F.conv2d(image[rows], kernel, padding=(0, 4), groups=3)
+        image[rows] = F.conv2d(soft, kernel.transpose(2, 3), padding=(4, 0), groups=3)
     for place, side in enumerate((72, 48, 32)):
         rows = order[(place + 3) * part : (place + 4) * part]
-        picture[rows] = _grown(F.adaptive_avg_pool2d(picture[rows], side))
-    return picture
+        image[rows] = _grown(F.adaptive_avg_pool2d(image[rows], side))
+    return image
 
 
-def _jpeg(picture: Tensor, share: float, generator: Generator) -> Tensor:
-    """Sends a share of the pictures through real JPEG at quality 15 to 80."""
-    rows = torch.nonzero(torch.rand(len(picture), generator=generator) < share).flatten().tolist()
+def _jpeg(image: Tensor, share: float, generator: Generator) -> Tensor:
+    """Sends a share of the images through real JPEG at quality 15 to 80."""
+    rows = torch.nonzero(torch.rand(len(image), generator=generator) < share).flatten().tolist()
     qualities = torch.randint(15, 81, (len(rows),), generator=generator).tolist()
     for row, quality in zip(rows, qualities, strict=True):
-        pixels = (picture[row] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        pixels = (image[row] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
         decoded = np.asarray(Image.open(buffer)).astype(np.float32) / 255
-        picture[row] = torch.from_numpy(decoded).permute(2, 0, 1)
-    return picture
+        image[row] = torch.from_numpy(decoded).permute(2, 0, 1)
+    return image

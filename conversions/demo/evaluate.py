@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
 
 from conversions.demo.augment import augment, on_white
+from conversions.demo.images import Images, load_images
 from conversions.demo.model import full_size, training_model
 from conversions.demo.names import Emoji, load_emoji
-from conversions.demo.pictures import Pictures, load_pictures
 from conversions.demo.recall import Recall, search
 from conversions.demo.sources import HELD_OUT, fetch
 
@@ -38,11 +38,11 @@ class Checkpoint:
         self.model = CLIPModel.from_pretrained(folder).eval() if trained else fresh
 
     @torch.no_grad()
-    def images(self, pictures: Tensor) -> NDArray[np.float32]:
-        """Pictures uint8 (n, 3, side, side) to unit vectors (n, 192)."""
+    def images(self, pixels: Tensor) -> NDArray[np.float32]:
+        """Images uint8 (n, 3, side, side) to unit vectors (n, 192)."""
         vectors = []
-        for part in torch.split(pictures.permute(0, 2, 3, 1), 64):
-            opened = [Image.fromarray(picture.numpy()) for picture in part]
+        for part in torch.split(pixels.permute(0, 2, 3, 1), 64):
+            opened = [Image.fromarray(one.numpy()) for one in part]
             pixels = self.processor(opened, return_tensors="pt")["pixel_values"]
             vectors.append(F.normalize(self.model.get_image_features(pixel_values=pixels), dim=-1))
         return np.asarray(torch.cat(vectors).numpy())
@@ -57,9 +57,9 @@ class Checkpoint:
         return np.asarray(torch.cat(vectors).numpy())
 
 
-def recalls(checkpoint: Checkpoint, emoji: list[Emoji], pictures: Pictures) -> dict[str, Recall]:
+def recalls(checkpoint: Checkpoint, emoji: list[Emoji], images: Images) -> dict[str, Recall]:
     """All searches of the recall table, by what is searched for and where."""
-    unseen = pictures.of(HELD_OUT)
+    unseen = images.of(HELD_OUT)
     rgba = torch.from_numpy(unseen.rgba)
     clean = checkpoint.images(on_white(rgba))
     taken = augment(rgba, torch.Generator().manual_seed(0))
@@ -68,16 +68,16 @@ def recalls(checkpoint: Checkpoint, emoji: list[Emoji], pictures: Pictures) -> d
     names = checkpoint.texts([one.label for one in emoji])
     sentences = checkpoint.texts([f"a photo of a {one.label}" for one in emoji])
     found = {
-        "name to unseen picture": search(names, labels, clean, unseen.emoji),
-        "'a photo of a NAME' to unseen picture": search(sentences, labels, clean, unseen.emoji),
-        "name to unseen picture, disturbed": search(names, labels, photographed, unseen.emoji),
-        f"name to unseen picture among {FEW}": few(names, labels, clean, unseen.emoji),
+        "name to unseen image": search(names, labels, clean, unseen.emoji),
+        "'a photo of a NAME' to unseen image": search(sentences, labels, clean, unseen.emoji),
+        "name to unseen image, disturbed": search(names, labels, photographed, unseen.emoji),
+        f"name to unseen image among {FEW}": few(names, labels, clean, unseen.emoji),
     }
     for vendor in SEEN:
-        seen = pictures.of(vendor)
+        seen = images.of(vendor)
         gallery = checkpoint.images(on_white(torch.from_numpy(seen.rgba)))
-        for kind, queries in (("unseen picture", clean), ("unseen picture, disturbed,", photographed)):
-            found[f"{kind} to {vendor} picture"] = search(queries, unseen.emoji, gallery, seen.emoji)
+        for kind, queries in (("unseen image", clean), ("unseen image, disturbed,", photographed)):
+            found[f"{kind} to {vendor} image"] = search(queries, unseen.emoji, gallery, seen.emoji)
     return found
 
 
@@ -87,7 +87,7 @@ def few(
     images: NDArray[np.float32],
     owners: NDArray[np.int64],
 ) -> Recall:
-    """The mean of 50 searches among 70 pictures drawn at random, with the names of just these 70."""
+    """The mean of 50 searches among 70 images drawn at random, with the names of just these 70."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(DRAWS):
@@ -119,9 +119,9 @@ def main() -> None:
     arguments = parser.parse_args()
     modules = fetch(arguments.cache / "npm")
     emoji = load_emoji(modules)
-    pictures = load_pictures(modules, arguments.cache, emoji)
-    trained = recalls(Checkpoint(arguments.checkpoint), emoji, pictures)
-    untrained = recalls(Checkpoint(arguments.checkpoint, trained=False), emoji, pictures)
+    images = load_images(modules, arguments.cache, emoji)
+    trained = recalls(Checkpoint(arguments.checkpoint), emoji, images)
+    untrained = recalls(Checkpoint(arguments.checkpoint, trained=False), emoji, images)
     print(table(trained, untrained))
     if arguments.json:
         figures = {"trained": trained, "untrained": untrained}

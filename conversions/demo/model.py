@@ -1,7 +1,7 @@
 """The demo model: an ordinary `CLIPModel` of about three million parameters, and how it is trained cheaply.
 
-Training sees 112 px pictures with 16 px patches. `full_size` then doubles each patch kernel and quarters it:
-on a 224 px picture that is the same as averaging 2 x 2 pixels first, so nothing is lost and a batch costs
+Training sees 112 px images with 16 px patches. `full_size` then doubles each patch kernel and quarters it:
+on a 224 px image that is the same as averaging 2 x 2 pixels first, so nothing is lost and a batch costs
 a quarter in pixels.
 """
 
@@ -51,7 +51,7 @@ def configuration(vocabulary: int, *, image_size: int) -> CLIPConfig:
 
 
 def training_model(vocabulary: int, seed: int) -> CLIPModel:
-    """A fresh model for 112 px pictures, the same for the same seed."""
+    """A fresh model for 112 px images, the same for the same seed."""
     torch.manual_seed(seed)
     config = configuration(vocabulary, image_size=112)
     # Written-out attention trains faster here than the fused kernel, whose backward pass is slow on a CPU.
@@ -60,7 +60,7 @@ def training_model(vocabulary: int, seed: int) -> CLIPModel:
 
 
 def full_size(model: CLIPModel) -> CLIPModel:
-    """The same model for 224 px pictures with 32 px patches, without what only training needs."""
+    """The same model for 224 px images with 32 px patches, without what only training needs."""
     config = configuration(model.config.text_config.vocab_size, image_size=224)
     grown = CLIPModel(config)
     weights = {name: value.detach().float().clone() for name, value in model.state_dict().items()}
@@ -104,9 +104,9 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizerFast, folder: Path) -> None:
     image_processor().save_pretrained(folder)
 
 
-def normalise(picture: Tensor) -> Tensor:
-    """Pictures float (n, 3, side, side) in 0..1 to what the vision tower takes."""
-    return (picture - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+def normalise(image: Tensor) -> Tensor:
+    """Images float (n, 3, side, side) in 0..1 to what the vision tower takes."""
+    return (image - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Towers:
 
 
 class Proxies(nn.Module):
-    """One learnt unit vector for each emoji, a meeting point for its pictures and phrases; left behind after."""
+    """One learnt unit vector for each emoji, a meeting point for its images and phrases; left behind after."""
 
     def __init__(self, beginning: Tensor) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Emoji and what people call them: labels, short names, keywords, and which emoji a phrase may mean.
 
-Must know nothing of pictures or of the model.
+Must know nothing of images or of the model.
 """
 
 import json
@@ -18,7 +18,7 @@ TEMPLATES = (
     "{}",
     "{}",
     "{} emoji",
-    "a picture of {}",
+    "an image of {}",
     "a photo of {}",
     "a photo of a {}",
     "an image of {}",

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from transformers import CLIPTokenizerFast
 
 from conversions.demo.augment import SIZE, on_white
+from conversions.demo.images import Images
 from conversions.demo.model import Towers, normalise
 from conversions.demo.names import Emoji
-from conversions.demo.pictures import Pictures
 from conversions.demo.recall import search
 
 
 @torch.no_grad()
-def quick_check(towers: Towers, tokenizer: CLIPTokenizerFast, emoji: list[Emoji], unseen: Pictures) -> str:
+def quick_check(towers: Towers, tokenizer: CLIPTokenizerFast, emoji: list[Emoji], unseen: Images) -> str:
     """One line: text-to-image recall at 1 and 10 over all `unseen` drawings on white."""
     vectors = []
     for part in torch.split(torch.from_numpy(unseen.rgba), 256):
@@ -23,4 +23,4 @@ def quick_check(towers: Towers, tokenizer: CLIPTokenizerFast, emoji: list[Emoji]
     ids = tokenizer([one.label for one in emoji], padding=True, return_tensors="pt")["input_ids"]
     texts = torch.cat([towers.texts(part) for part in torch.split(ids, 256)])
     found = search(texts.numpy(), np.arange(len(emoji)), torch.cat(vectors).numpy(), unseen.emoji)
-    return f"unseen vendor, name to picture: R@1 {found.at_1:.3f}  R@10 {found.at_10:.3f}"
+    return f"unseen vendor, name to image: R@1 {found.at_1:.3f}  R@10 {found.at_10:.3f}"

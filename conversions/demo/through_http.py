@@ -1,6 +1,6 @@
 """Text search over held-out drawings through a running server: `python -m conversions.demo.through_http URL`.
 
-What a user would do: post pictures to /embed/batch and words to /embed/text, and sort by the dot product.
+What a user would do: post images to /embed/batch and words to /embed/text, and sort by the dot product.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conversions.demo.augment import on_white
+from conversions.demo.images import load_images
 from conversions.demo.names import load_emoji
-from conversions.demo.pictures import load_pictures
 from conversions.demo.sources import HELD_OUT, fetch
 
 BATCH = 50
@@ -27,13 +27,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", help="address of a server of the demo model, such as http://127.0.0.1:5000")
     parser.add_argument("--cache", type=Path, default=Path("build/demo"), help="folder for packages and drawings")
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     modules = fetch(arguments.cache / "npm")
     emoji = load_emoji(modules)
-    unseen = load_pictures(modules, arguments.cache, emoji).of(HELD_OUT)
-    chosen = np.random.default_rng(arguments.seed).choice(len(unseen.emoji), arguments.pictures, replace=False)
+    unseen = load_images(modules, arguments.cache, emoji).of(HELD_OUT)
+    chosen = np.random.default_rng(arguments.seed).choice(len(unseen.emoji), arguments.images, replace=False)
     drawings = on_white(torch.from_numpy(unseen.rgba[chosen])).permute(0, 2, 3, 1).numpy()
     names = [emoji[index].label for index in unseen.emoji[chosen]]
     found = embed_images(arguments.url, [png(drawing) for drawing in drawings])
@@ -54,7 +54,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def embed_images(url: str, blobs: list[bytes]) -> NDArray[np.float32]:
-    """Unit vectors (n, dimensions) of encoded pictures, by multipart requests of at most BATCH."""
+    """Unit vectors (n, dimensions) of encoded images, by multipart requests of at most BATCH."""
     edge = "demo-drawings"
     rows = []
     for start in range(0, len(blobs), BATCH):

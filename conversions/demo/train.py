@@ -1,4 +1,4 @@
-"""Trains the demo model: pictures of different vendors and phrases of one emoji are drawn to one place.
+"""Trains the demo model: images of different vendors and phrases of one emoji are drawn to one place.
 
 The loop of the training and its losses only; the command line is in __main__.py.
 """
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizerFast
 
 from conversions.demo.augment import augment
+from conversions.demo.images import Images
 from conversions.demo.model import DIMENSION, Proxies, Towers, normalise
 from conversions.demo.names import Phrases
-from conversions.demo.pictures import Pictures
 from conversions.demo.sources import VENDORS
 
 PATCHES = 49
@@ -51,18 +51,18 @@ class Recipe:
 
 
 class Pairs:
-    """Draws, for a set of emoji, two pictures each, of different vendors where there are two."""
+    """Draws, for a set of emoji, two images each, of different vendors where there are two."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures = pictures
-        families = [VENDORS[number].family for number in pictures.vendor]
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        families = [VENDORS[number].family for number in images.vendor]
         self.by_emoji: dict[int, dict[str, list[int]]] = {}
-        for row, (emoji, family) in enumerate(zip(pictures.emoji, families, strict=True)):
+        for row, (emoji, family) in enumerate(zip(images.emoji, families, strict=True)):
             self.by_emoji.setdefault(int(emoji), {}).setdefault(family, []).append(row)
         self.emoji = np.array(sorted(self.by_emoji))
 
     def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        """Drawings uint8 (2 n, 4, 128, 128): the first pictures of all, then the second ones."""
+        """Drawings uint8 (2 n, 4, 128, 128): the first images of all, then the second ones."""
         rows: list[list[int]] = [[], []]
         for index in indices:
             families = list(self.by_emoji[int(index)].values())
@@ -70,7 +70,7 @@ class Pairs:
             for view in range(2):
                 family = families[order[view % len(order)]]
                 rows[view].append(family[rng.integers(len(family))])
-        return torch.from_numpy(self.pictures.rgba[np.array(rows[0] + rows[1])])
+        return torch.from_numpy(self.images.rgba[np.array(rows[0] + rows[1])])
 
 
 def contrast(scores: Tensor, correct: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -103,13 +103,13 @@ class Trainer:
     """Holds the model, its running average and the optimisers; `run` trains."""
 
     def __init__(
-        self, recipe: Recipe, model: CLIPModel, tokenizer: CLIPTokenizerFast, phrases: Phrases, pictures: Pictures
+        self, recipe: Recipe, model: CLIPModel, tokenizer: CLIPTokenizerFast, phrases: Phrases, images: Images
     ) -> None:
         self.recipe = recipe
         self.model = model
         self.tokenizer = tokenizer
         self.phrases = phrases
-        self.pairs = Pairs(pictures)
+        self.pairs = Pairs(images)
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.towers = Towers(model)
         self.images = torch.compile(self.towers.images, dynamic=False) if recipe.compile else self.towers.images

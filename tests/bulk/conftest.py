@@ -1,4 +1,4 @@
-"""Fixtures of the bulk job: the command, folders of pictures, and a real PostgreSQL with pgvector."""
+"""Fixtures of the bulk job: the command, folders of images, and a real PostgreSQL with pgvector."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bulk.postgres import Postgres
 from tests.bulk.tool import Embed
-from tests.parts.photos import cuttings
+from tests.support.photos import cuttings
+from tests.support.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
@@ -19,22 +19,22 @@ def embed(models_dir: Path) -> Embed:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of 20 good pictures, a copy of the third, and two files that are no pictures, in two folders."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A folder of 20 good images, a copy of the third, and two files that are no images, in two folders."""
+    folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     blobs = cuttings(20)
     for number, blob in enumerate(blobs):
         (folder / ("more" if number % 3 == 0 else "") / f"{number:02d}.jpg").write_bytes(blob)
     (folder / "copy.jpg").write_bytes(blobs[2])
     (folder / "broken.jpg").write_bytes(blobs[4][: len(blobs[4]) // 2])
-    (folder / "text.png").write_bytes(b"not a picture")
+    (folder / "text.png").write_bytes(b"not an image")
     return folder
 
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 1,000 files: 300 pictures again and again, and every 97th broken."""
+    """A folder of 1,000 files: 300 images again and again, and every 97th broken."""
     folder = tmp_path_factory.mktemp("many")
     blobs = cuttings(300, (48, 36))
     for number in range(1000):

@@ -1,4 +1,4 @@
-"""What the embed command makes of files: the server's vectors in every format, each bad picture with its reason."""
+"""What the embed command makes of files: the server's vectors in every format, each bad image with its reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.bulk.tool import Embed, ids, lines, vectors
-from tests.parts.server import ServerProcess
+from tests.support.server import ServerProcess
 
 
 def over_http(server: ServerProcess, path: Path) -> list[float]:
@@ -24,19 +24,19 @@ def over_http(server: ServerProcess, path: Path) -> list[float]:
         return found
 
 
-def test_vectors_are_those_of_the_server(embed: Embed, pictures: Path, tmp_path: Path, server: ServerProcess) -> None:
+def test_vectors_are_those_of_the_server(embed: Embed, images: Path, tmp_path: Path, server: ServerProcess) -> None:
     out = tmp_path / "out.npy"
-    embed(pictures, "--out", out)
+    embed(images, "--out", out)
     expected = np.array([over_http(server, Path(name)) for name in ids(out)], np.float32)
     assert vectors(out).dtype == np.float32
     assert len(expected) == 21
     np.testing.assert_allclose(vectors(out), expected, rtol=0, atol=1e-6)
 
 
-def test_every_format_holds_the_same_rows(embed: Embed, pictures: Path, tmp_path: Path) -> None:
+def test_every_format_holds_the_same_rows(embed: Embed, images: Path, tmp_path: Path) -> None:
     npy, jsonl, parquet = (tmp_path / f"out.{suffix}" for suffix in ("npy", "jsonl", "parquet"))
     for out in (npy, jsonl, parquet):
-        embed(pictures, "--out", out, "--shard-size", 4)
+        embed(images, "--out", out, "--shard-size", 4)
     table = pq.read_table(parquet)
     assert [line["id"] for line in lines(jsonl)] == table["id"].to_pylist() == ids(npy)
     np.testing.assert_array_equal(np.array([line["embedding"] for line in lines(jsonl)], np.float32), vectors(npy))
@@ -45,67 +45,65 @@ def test_every_format_holds_the_same_rows(embed: Embed, pictures: Path, tmp_path
     assert json.loads((tmp_path / "out.npy.manifest.json").read_text())["rows"] == 21
 
 
-def test_a_finished_job_leaves_no_parts(embed: Embed, pictures: Path, tmp_path: Path) -> None:
-    embed(pictures, "--out", tmp_path / "out.npy")
+def test_a_finished_job_leaves_no_parts(embed: Embed, images: Path, tmp_path: Path) -> None:
+    embed(images, "--out", tmp_path / "out.npy")
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("pictures", "out.npy", "out.npy.ids.jsonl", "out.npy.errors.jsonl", "out.npy.manifest.json")
+        *("images", "out.npy", "out.npy.ids.jsonl", "out.npy.errors.jsonl", "out.npy.manifest.json")
     }
 
 
-def test_bad_pictures_are_listed_with_their_reason_and_the_rest_is_embedded(
-    embed: Embed, pictures: Path, tmp_path: Path
+def test_bad_images_are_listed_with_their_reason_and_the_rest_is_embedded(
+    embed: Embed, images: Path, tmp_path: Path
 ) -> None:
-    said = embed(pictures, "--out", tmp_path / "out.npy")
+    said = embed(images, "--out", tmp_path / "out.npy")
     bad = {Path(line["path"]).name: line["code"] for line in lines(tmp_path / "out.npy.errors.jsonl")}
     assert bad == {"broken.jpg": "truncated_image", "text.png": "not_an_image"}
     assert "2 bad" in said
 
 
 def test_the_same_content_is_embedded_once_and_both_ids_have_the_vector(
-    embed: Embed, pictures: Path, tmp_path: Path
+    embed: Embed, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.npy"
-    said = embed(pictures, "--out", out, "--shard-size", 2, "--relative-to", pictures)
+    said = embed(images, "--out", out, "--shard-size", 2, "--relative-to", images)
     assert "20 embedded, 1 duplicates" in said
     rows = dict(zip(ids(out), vectors(out), strict=True))
     np.testing.assert_array_equal(rows["02.jpg"], rows["copy.jpg"])
 
 
-def test_strict_ends_at_a_bad_picture_and_goes_on_once_it_is_mended(
-    embed: Embed, pictures: Path, tmp_path: Path
-) -> None:
+def test_strict_ends_at_a_bad_image_and_goes_on_once_it_is_mended(embed: Embed, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
-    said = embed(pictures, "--out", out, "--strict", "--shard-size", 4, status=1)
+    said = embed(images, "--out", out, "--strict", "--shard-size", 4, status=1)
     assert "broken.jpg" in said
     assert not out.exists()
     for name in ("broken.jpg", "text.png"):
-        (pictures / name).write_bytes((pictures / "01.jpg").read_bytes())
-    embed(pictures, "--out", out, "--strict", "--shard-size", 4)
+        (images / name).write_bytes((images / "01.jpg").read_bytes())
+    embed(images, "--out", out, "--strict", "--shard-size", 4)
     assert len(vectors(out)) == 23
     assert not (tmp_path / "out.npy.errors.jsonl").exists()
 
 
-def test_a_file_that_is_gone_a_pipe_and_a_folder_in_a_list_are_bad_pictures(
-    embed: Embed, pictures: Path, tmp_path: Path
+def test_a_file_that_is_gone_a_pipe_and_a_folder_in_a_list_are_bad_images(
+    embed: Embed, images: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    listed = [pictures / "01.jpg", pictures / "gone.jpg", tmp_path / "pipe.jpg", pictures]
+    listed = [images / "01.jpg", images / "gone.jpg", tmp_path / "pipe.jpg", images]
     embed("-", "--out", tmp_path / "out.npy", stdin="\n".join(map(str, listed)).encode())
     bad = lines(tmp_path / "out.npy.errors.jsonl")
     assert [line["code"] for line in bad] == ["unreadable_file"] * 3
     assert len(vectors(tmp_path / "out.npy")) == 1
 
 
-def test_a_name_that_is_not_utf_8_is_listed_and_harms_no_other(embed: Embed, pictures: Path, tmp_path: Path) -> None:
-    os.rename(os.fsencode(pictures / "01.jpg"), os.fsencode(pictures) + b"/caf\xe9.jpg")
-    embed(pictures, "--out", tmp_path / "out.parquet")
+def test_a_name_that_is_not_utf_8_is_listed_and_harms_no_other(embed: Embed, images: Path, tmp_path: Path) -> None:
+    os.rename(os.fsencode(images / "01.jpg"), os.fsencode(images) + b"/caf\xe9.jpg")
+    embed(images, "--out", tmp_path / "out.parquet")
     bad = lines(tmp_path / "out.parquet.errors.jsonl")
-    assert [line["path"] for line in bad if line["code"] == "invalid_name"] == [f"{pictures}/caf\\udce9.jpg"]
+    assert [line["path"] for line in bad if line["code"] == "invalid_name"] == [f"{images}/caf\\udce9.jpg"]
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 20
 
 
-def test_quiet_says_nothing(embed: Embed, pictures: Path, tmp_path: Path) -> None:
-    assert embed(pictures, "--out", tmp_path / "out.npy", "--quiet") == ""
+def test_quiet_says_nothing(embed: Embed, images: Path, tmp_path: Path) -> None:
+    assert embed(images, "--out", tmp_path / "out.npy", "--quiet") == ""
 
 
 @pytest.mark.parametrize(
@@ -131,23 +129,23 @@ def test_what_cannot_be_done_is_one_line_and_a_status(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_vectors_are_those_of_one_stream_however_many_compute(embed: Embed, pictures: Path, tmp_path: Path) -> None:
+def test_the_vectors_are_those_of_one_stream_however_many_compute(embed: Embed, images: Path, tmp_path: Path) -> None:
     one, many = tmp_path / "one.npy", tmp_path / "many.npy"
-    args = (pictures, "--shard-size", 8, "--max-batch-size", 3, "--out")
+    args = (images, "--shard-size", 8, "--max-batch-size", 3, "--out")
     embed("--threads", 64, *args, one)
     embed("--threads", 1, *args, many)
     np.testing.assert_allclose(vectors(many), vectors(one), atol=1e-6)
 
 
 @pytest.mark.parametrize("limit", [1_000, 3_000, 5_000])
-def test_a_full_disk_is_one_line_and_loses_nothing(embed: Embed, pictures: Path, tmp_path: Path, limit: int) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(embed: Embed, images: Path, tmp_path: Path, limit: int) -> None:
     """First the list of files does not fit, then a part, then perhaps the output: it has 5,504 bytes."""
 
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     out, whole = tmp_path / "out.npy", tmp_path / "whole.npy"
-    args = (pictures, "--shard-size", 8)
+    args = (images, "--shard-size", 8)
     embed(*args, "--out", whole)
     said = embed(*args, "--out", out, status=6, before=small_files)
     assert re.search(r"out\.npy\S*: File too large\.$", said.splitlines()[-1])
@@ -157,7 +155,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(embed: Embed, pictures: Path,
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_memory_stays_flat_however_many_the_pictures(embed: Embed, many: Path, tmp_path: Path) -> None:
+def test_memory_stays_flat_however_many_the_images(embed: Embed, many: Path, tmp_path: Path) -> None:
     def peak(name: str, repeat: int) -> int:
         """Bytes resident at most, for `repeat` times the folder under other ids."""
         listed = tmp_path / f"{name}.jsonl"

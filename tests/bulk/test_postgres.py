@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsrv.embeddings import Embeddings
-from tests.bulk.postgres import Postgres
+from clipsrv.runtime.vectors import Vectors
 from tests.bulk.tool import Embed, finish, ids, lines, vectors, wait_until
+from tests.support.postgres import Postgres
 
 SMALL = ("--shard-size", 8)
 
 
-def stored(postgres: Postgres, table: str) -> dict[str, Embeddings]:
+def stored(postgres: Postgres, table: str) -> dict[str, Vectors]:
     found = postgres.query(f'SELECT id, embedding::text FROM "{table}" ORDER BY id')
     return {name: np.array(json.loads(vector), np.float32) for name, vector in found}
 
@@ -32,21 +32,21 @@ def count(postgres: Postgres, table: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def expected(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Embeddings]:
-    """What a file holds of the same 1,000 pictures."""
+def expected(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vectors]:
+    """What a file holds of the same 1,000 images."""
     out = tmp_path_factory.mktemp("whole") / "whole.npy"
     embed(many, "--out", out, *SMALL)
     return dict(zip(ids(out), vectors(out), strict=True))
 
 
-def assert_same(found: dict[str, Embeddings], expected: dict[str, Embeddings]) -> None:
+def assert_same(found: dict[str, Vectors], expected: dict[str, Vectors]) -> None:
     assert sorted(found) == sorted(expected)
     for name, vector in found.items():
         np.testing.assert_allclose(vector, expected[name], rtol=0, atol=1e-6)
 
 
 def test_the_table_holds_what_a_file_holds(
-    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Vectors]
 ) -> None:
     errors = tmp_path / "errors.jsonl"
     said = embed(many, "--out", postgres.url, "--table", table, "--errors", errors, *SMALL)
@@ -61,7 +61,7 @@ def test_the_table_holds_what_a_file_holds(
 
 
 def test_six_kills_at_random_moments_change_nothing(
-    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Vectors]
 ) -> None:
     args = (many, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl", *SMALL)
     moments = random.Random(seed := random.randrange(1000))
@@ -82,7 +82,7 @@ def test_six_kills_at_random_moments_change_nothing(
 
 
 def test_a_database_that_is_killed_and_comes_back_is_waited_for(
-    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Vectors]
 ) -> None:
     process = embed.start(
         *(many, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl", *SMALL)
@@ -100,7 +100,7 @@ def test_a_database_that_is_killed_and_comes_back_is_waited_for(
 
 
 def test_a_database_that_stays_away_ends_the_job_and_the_next_run_goes_on(
-    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Embeddings]
+    embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Vectors]
 ) -> None:
     args = (many, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl", *SMALL)
     process = embed.start(*args, "--patience", 0)
@@ -116,14 +116,14 @@ def test_a_database_that_stays_away_ends_the_job_and_the_next_run_goes_on(
     assert_same(stored(postgres, table), expected)
 
 
-def test_a_picture_that_changed_is_embedded_again_and_its_copies_keep_their_vector(
-    embed: Embed, pictures: Path, postgres: Postgres, table: str, tmp_path: Path
+def test_an_image_that_changed_is_embedded_again_and_its_copies_keep_their_vector(
+    embed: Embed, images: Path, postgres: Postgres, table: str, tmp_path: Path
 ) -> None:
-    args = (pictures, "--relative-to", pictures, "--table", table, "--errors", tmp_path / "errors.jsonl")
+    args = (images, "--relative-to", images, "--table", table, "--errors", tmp_path / "errors.jsonl")
     embed(*args, "--out", postgres.url)
     before = stored(postgres, table)
-    shutil.copy(pictures / "02.jpg", pictures / "zz.jpg")
-    shutil.copy(pictures / "05.jpg", pictures / "02.jpg")
+    shutil.copy(images / "02.jpg", images / "zz.jpg")
+    shutil.copy(images / "05.jpg", images / "02.jpg")
     said = embed(*args, "--out", postgres.url)
     after = stored(postgres, table)
     assert "0 embedded, 2 duplicates, 20 stored before" in said
@@ -133,9 +133,9 @@ def test_a_picture_that_changed_is_embedded_again_and_its_copies_keep_their_vect
 
 
 def test_another_embedding_id_another_shape_and_files_only_options_are_refused(
-    embed: Embed, pictures: Path, postgres: Postgres, table: str, tmp_path: Path
+    embed: Embed, images: Path, postgres: Postgres, table: str, tmp_path: Path
 ) -> None:
-    args = (pictures, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl")
+    args = (images, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl")
     embed(*args)
     assert "holds vectors of embedding_id" in embed(*args, "--no-exif-orientation", status=6)
     postgres.query(f'DROP TABLE "{table}"; CREATE TABLE "{table}" (id text PRIMARY KEY, embedding vector(3))')

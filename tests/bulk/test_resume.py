@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.bulk.tool import Embed, finish, ids, lines, shards, vectors, wait_until
-from tests.parts.model import write_model
+from tests.support.model import write_model
 
 SMALL = ("--shard-size", 8)
 
@@ -89,60 +89,60 @@ def test_a_kill_while_the_output_is_put_together_costs_only_doing_that_again(
     assert_same(out, uninterrupted)
 
 
-def test_a_finished_job_is_not_done_again(embed: Embed, pictures: Path, tmp_path: Path) -> None:
+def test_a_finished_job_is_not_done_again(embed: Embed, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
-    embed(pictures, "--out", out)
+    embed(images, "--out", out)
     made = out.stat().st_mtime_ns
-    assert "complete already" in embed(pictures, "--out", out)
+    assert "complete already" in embed(images, "--out", out)
     assert out.stat().st_mtime_ns == made
 
 
 def test_other_inputs_are_refused_for_a_finished_output_until_told_to_restart(
-    embed: Embed, pictures: Path, tmp_path: Path
+    embed: Embed, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.npy"
-    embed(pictures, "--out", out)
-    shutil.copy(pictures / "01.jpg", pictures / "new.jpg")
-    said = embed(pictures, "--out", out, status=6)
-    assert "inputs was 23 pictures" in said
-    assert "is 24 pictures" in said
-    embed(pictures, "--out", out, "--restart")
+    embed(images, "--out", out)
+    shutil.copy(images / "01.jpg", images / "new.jpg")
+    said = embed(images, "--out", out, status=6)
+    assert "inputs was 23 images" in said
+    assert "is 24 images" in said
+    embed(images, "--out", out, "--restart")
     assert len(vectors(out)) == 22
 
 
 @pytest.fixture
-def unfinished(embed: Embed, pictures: Path, tmp_path: Path) -> Path:
-    """An output whose job ended after two of its shards, at a picture that --strict does not allow."""
-    (pictures / "more" / "18.jpg").write_bytes(b"broken")
+def unfinished(embed: Embed, images: Path, tmp_path: Path) -> Path:
+    """An output whose job ended after two of its shards, at an image that --strict does not allow."""
+    (images / "more" / "18.jpg").write_bytes(b"broken")
     for name in ("broken.jpg", "text.png"):
-        (pictures / name).unlink()
+        (images / name).unlink()
     out = tmp_path / "out.npy"
-    embed(pictures, "--out", out, *SMALL, "--strict", status=1)
+    embed(images, "--out", out, *SMALL, "--strict", status=1)
     assert shards(out) == 2
     return out
 
 
 def test_an_unfinished_job_refuses_other_inputs_and_goes_on_as_listed(
-    embed: Embed, pictures: Path, unfinished: Path
+    embed: Embed, images: Path, unfinished: Path
 ) -> None:
-    shutil.copy(pictures / "01.jpg", pictures / "new.jpg")
-    said = embed(pictures, "--out", unfinished, *SMALL, status=6)
-    assert "inputs was 21 pictures" in said
+    shutil.copy(images / "01.jpg", images / "new.jpg")
+    said = embed(images, "--out", unfinished, *SMALL, status=6)
+    assert "inputs was 21 images" in said
     assert shards(unfinished) == 2
-    embed(pictures, "--out", unfinished, *SMALL, "--as-listed")
+    embed(images, "--out", unfinished, *SMALL, "--as-listed")
     assert not [name for name in ids(unfinished) if name.endswith("new.jpg")]
     assert len(vectors(unfinished)) == 20
 
 
 def test_an_unfinished_job_refuses_another_model_and_other_options(
-    embed: Embed, pictures: Path, unfinished: Path, tmp_path: Path
+    embed: Embed, images: Path, unfinished: Path, tmp_path: Path
 ) -> None:
     write_model(tmp_path / "models" / "tiny", text=False, weight=2.0)
     manifest = tmp_path / "models" / "tiny" / "manifest.json"
     facts = json.loads(manifest.read_text())
     facts["source"]["weights_sha256"] = "1" * 64
     manifest.write_text(json.dumps(facts))
-    args = (pictures, "--out", unfinished, *SMALL)
+    args = (images, "--out", unfinished, *SMALL)
     assert "embedding_id was" in embed(*args, "--models-dir", tmp_path / "models", status=6)
     assert "preprocessing_id was" in embed(*args, "--no-exif-orientation", status=6)
     assert "max_batch_size was 8, is 4" in embed(*args, "--max-batch-size", 4, status=6)
@@ -150,20 +150,20 @@ def test_an_unfinished_job_refuses_another_model_and_other_options(
 
 
 def test_a_damaged_shard_and_all_after_it_are_made_again(
-    embed: Embed, pictures: Path, unfinished: Path, tmp_path: Path
+    embed: Embed, images: Path, unfinished: Path, tmp_path: Path
 ) -> None:
     first = tmp_path / "out.npy.parts" / "000000.npy"
     first.write_bytes(first.read_bytes()[:-4])
-    said = embed(pictures, "--out", unfinished, *SMALL)
+    said = embed(images, "--out", unfinished, *SMALL)
     assert "19 embedded, 1 duplicates, 1 bad" in said
-    embed(pictures, "--out", tmp_path / "whole.npy", *SMALL)
+    embed(images, "--out", tmp_path / "whole.npy", *SMALL)
     assert unfinished.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
-def test_a_file_of_somebody_else_is_not_overwritten(embed: Embed, pictures: Path, tmp_path: Path) -> None:
+def test_a_file_of_somebody_else_is_not_overwritten(embed: Embed, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
     out.write_bytes(b"precious")
-    assert "--restart" in embed(pictures, "--out", out, status=6)
+    assert "--restart" in embed(images, "--out", out, status=6)
     assert out.read_bytes() == b"precious"
 
 

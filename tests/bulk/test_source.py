@@ -1,4 +1,4 @@
-"""Which pictures are found, in which order, under which ids."""
+"""Which images are found, in which order, under which ids."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from clipsrv.bulk.listing import read_listing, write_listing
 from clipsrv.bulk.records import Entry
-from clipsrv.bulk.source import Inputs
+from clipsrv.bulk.sources.listing import read_listing, write_listing
+from clipsrv.bulk.sources.local import Inputs
 from clipsrv.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def found(*paths: str, **options: object) -> list[str]:
     return [entry.id for entry in Inputs(paths, **options).entries()]  # type: ignore[arg-type]
 
 
-def test_a_folder_gives_its_pictures_by_name_without_hidden_ones_and_links_to_folders(folder: Path) -> None:
+def test_a_folder_gives_its_images_by_name_without_hidden_ones_and_links_to_folders(folder: Path) -> None:
     assert found("in") == ["in/a.jpg", "in/b/c.PNG", "in/b/d.webp", "in/z.jpeg"]
 
 
@@ -85,5 +85,5 @@ def test_an_id_met_again_counts_once_and_may_not_stand_for_another_path(tmp_path
 
 
 def test_nothing_found_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No picture"):
+    with pytest.raises(ConfigError, match="No image"):
         write_listing(Inputs([str(tmp_path)]).entries(), tmp_path / "list")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsrv.embeddings import Embeddings
+from clipsrv.runtime.vectors import Vectors
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def _environment() -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("CLIPSRV_")}
 
 
-def vectors(out: Path) -> Embeddings:
+def vectors(out: Path) -> Vectors:
     found: NDArray[np.float32] = np.load(out)
     return found
 

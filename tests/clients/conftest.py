@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts.model import NAME
+from tests.support.model import NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clipsrv import errors
-from clipsrv.server import errors as server_errors
+from clipsrv.server.wire import errors as server_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 

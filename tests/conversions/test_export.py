@@ -12,7 +12,7 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from transformers import CLIPModel
 
 from clipsrv.manifest import VISION
-from clipsrv.session import DevicePlan, open_session
+from clipsrv.runtime.session import DevicePlan, open_session
 from conversions.export import export_tower
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's tracer and the exporters warn of their own doings

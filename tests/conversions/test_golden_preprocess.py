@@ -1,4 +1,4 @@
-"""clipsrv's pixels beside CLIPImageProcessor itself: random pictures of every 8-bit mode and shape, to the bit."""
+"""clipsrv's pixels beside CLIPImageProcessor itself: random images of every 8-bit mode and shape, to the bit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from clipsrv.image import to_rgb
-from clipsrv.preprocess import preprocess_image, resize_and_crop
-from conversions.golden_pictures import LONGEST, MAX_ASPECT_RATIO, MODES, make_picture, write_inputs
-from conversions.golden_preprocess import PROCESSOR, SPEC, compare, describe, main, reference
-from tests.parts.photos import photo_path
+from clipsrv.images.decode import to_rgb
+from clipsrv.images.preprocess import preprocess_image, resize_and_crop
+from tests.golden.images import LONGEST, MAX_ASPECT_RATIO, MODES, make_image, write_inputs
+from tests.golden.processor import PROCESSOR, SPEC, compare, describe, main, reference
+from tests.support.photos import photo_path
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -40,7 +40,7 @@ def sizes(draw: st.DrawFn) -> tuple[int, int]:
 def test_pixels_and_values_equal_the_processors_to_the_bit(
     size: tuple[int, int], mode: str, kind: str, seed: int
 ) -> None:
-    image = make_picture(size, mode, kind, np.random.default_rng(seed))
+    image = make_image(size, mode, kind, np.random.default_rng(seed))
     pixels, values = reference(image)
     rgb = to_rgb(image.copy())
     assert np.array_equal(resize_and_crop(rgb, SPEC.shortest_edge, SPEC.crop_size), pixels)
@@ -48,9 +48,9 @@ def test_pixels_and_values_equal_the_processors_to_the_bit(
 
 
 @pytest.mark.parametrize("height", [1, 3])
-def test_the_processor_left_alone_misreads_a_picture_of_height(height: int) -> None:
+def test_the_processor_left_alone_misreads_an_image_of_height(height: int) -> None:
     """Why the reference names the channels' place: a row of 3 (or 1) pixels passes for colours."""
-    image = make_picture((300, height), "RGB", "noise", np.random.default_rng(0))
+    image = make_image((300, height), "RGB", "noise", np.random.default_rng(0))
     pixels, _ = reference(image)
     try:
         alone = PROCESSOR(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
@@ -75,12 +75,12 @@ def test_the_script_makes_the_golden_files(tmp_path: Path, capsys: pytest.Captur
 def test_the_script_counts_what_differs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["--cases", "5"]) == 0
     assert capsys.readouterr().out.startswith("5 cases, 0 differing")
-    monkeypatch.setattr("conversions.golden_preprocess.to_rgb", lambda image: ImageOps.invert(to_rgb(image)))
+    monkeypatch.setattr("tests.golden.processor.to_rgb", lambda image: ImageOps.invert(to_rgb(image)))
     assert compare(5)["differing"] > 0
     assert main(["--cases", "5"]) == 1
 
 
-def test_orientation_one_to_eight_all_show_the_same_picture(tmp_path: Path) -> None:
+def test_orientation_one_to_eight_all_show_the_same_image(tmp_path: Path) -> None:
     """The eight files hold the same stored pixels: turned back by EXIF they must differ from one another."""
     write_inputs(photo_path("astronaut.png"), tmp_path)
     with Image.open(tmp_path / "exif-1.jpg") as first, Image.open(tmp_path / "exif-6.jpg") as sixth:

@@ -12,8 +12,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizerFast
 
-from clipsrv.tokenizer import MAX_CHARACTERS, Tokenizer
-from conversions.golden_tokenizer import reference_ids
+from clipsrv.text.clip import MAX_CHARACTERS, Tokenizer
+from tests.golden.tokenizer import reference_ids
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

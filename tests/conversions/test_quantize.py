@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clipsrv.encoder import Encoder
 from clipsrv.manifest import TowerSpec
-from clipsrv.session import DevicePlan, open_session
+from clipsrv.runtime.encoder import SessionEncoder
+from clipsrv.runtime.session import DevicePlan, open_session
 from conversions.errors import ConversionError
 from conversions.quantize import compress_weights, quantize, quantize_weight
 
@@ -128,15 +128,15 @@ def test_a_vector_is_the_same_to_the_bit_whatever_lies_beside_it(
 def test_a_vector_is_the_same_to_the_bit_alone_on_all_threads_and_in_a_part_of_a_batch(int8: Path) -> None:
     plan, tower = DevicePlan("cpu", 3, "int8"), TowerSpec("x", "embeds", {"fp32": "a", "int8": int8.name})
     single = open_session(int8, replace(plan, threads=1))
-    encoder = Encoder(open_session(int8, plan), tower, DIMENSIONS, single=single, threads=plan.threads)
+    encoder = SessionEncoder(open_session(int8, plan), tower, DIMENSIONS, single=single, threads=plan.threads)
     batch = _array((7, TOKENS, WIDTH), 12)
-    together = encoder.encode(batch)
+    together = encoder.embed(batch)
     for index in range(7):
-        assert np.array_equal(encoder.encode(batch[index : index + 1])[0], together[index])
+        assert np.array_equal(encoder.embed(batch[index : index + 1])[0], together[index])
 
 
 def test_one_loud_token_does_not_coarsen_the_others(fp32: Path, session: ort.InferenceSession) -> None:
-    """The first token alone reaches the output; with one scale per picture it would drown beside the second."""
+    """The first token alone reaches the output; with one scale per image it would drown beside the second."""
     quiet = _array((1, TOKENS, WIDTH), 10)
     loud = quiet.copy()
     loud[0, 1] *= 1e6

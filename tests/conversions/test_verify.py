@@ -1,4 +1,4 @@
-"""The judgement on a conversion, and the pictures it is made on."""
+"""The judgement on a conversion, and the images it is made on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsrv.image import decode_image
+from clipsrv.images.decode import decode_image
 from conversions.errors import ParityError
 from conversions.golden import TEXTS, golden_images
 from conversions.verify import LIMITS, Parity, as_json, as_text, compare, from_json, judge
@@ -55,7 +55,7 @@ def test_the_error_is_measured_against_the_mean_distance_between_originals() -> 
 
 
 def test_close_originals_make_a_small_difference_count() -> None:
-    """All pictures alike to 0.1 %: a cosine of 0.999999 says nothing, the relative error does."""
+    """All images alike to 0.1 %: a cosine of 0.999999 says nothing, the relative error does."""
     theirs = np.ones((4, 16), np.float32) / 4 + 1e-3 * unit(4)
     ours = np.roll(theirs, 1, axis=0)
     parity = compare(ours, theirs, 0)
@@ -101,9 +101,9 @@ def test_golden_images_are_the_same_each_time_and_all_different() -> None:
 
 def test_golden_images_cover_shapes_modes_and_formats() -> None:
     opened = {image.name: Image.open(io.BytesIO(image.blob)) for image in golden_images()}
-    assert {picture.format for picture in opened.values()} == {"PNG", "JPEG", "WEBP"}
-    assert {picture.mode for picture in opened.values()} == {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}
-    sizes = [picture.size for picture in opened.values()]
+    assert {one.format for one in opened.values()} == {"PNG", "JPEG", "WEBP"}
+    assert {one.mode for one in opened.values()} == {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}
+    sizes = [one.size for one in opened.values()]
     assert {(1, 1), (1, 200), (200, 1)} <= set(sizes)
     assert any(width < height for width, height in sizes)
     assert any(max(size) < 224 for size in sizes)
@@ -112,9 +112,9 @@ def test_golden_images_cover_shapes_modes_and_formats() -> None:
 
 def test_sixty_drawings_of_the_demo_model_are_among_them() -> None:
     drawn = [Image.open(io.BytesIO(image.blob)) for image in golden_images() if image.drawn]
-    assert {(picture.size, picture.mode) for picture in drawn} == {((64, 64), "RGB")}
+    assert {(one.size, one.mode) for one in drawn} == {((64, 64), "RGB")}
     assert len(drawn) == 60
-    assert all(len(picture.getcolors(64 * 64) or []) > 10 for picture in drawn), "an empty place on the sheet"
+    assert all(len(one.getcolors(64 * 64) or []) > 10 for one in drawn), "an empty place on the sheet"
 
 
 def test_every_golden_image_is_within_the_servers_limits() -> None:

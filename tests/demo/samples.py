@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from conversions.demo.images import Images
 from conversions.demo.names import Emoji
-from conversions.demo.pictures import Pictures
 from conversions.demo.sources import VENDORS
 
 EMOJI = [
@@ -14,10 +14,10 @@ EMOJI = [
 ]
 
 
-def drawings() -> Pictures:
+def drawings() -> Images:
     """One drawing of every vendor for each emoji; the first pixel tells the vendor's number."""
     count = len(EMOJI) * len(VENDORS)
     rgba = np.random.default_rng(0).integers(0, 256, (count, 4, 128, 128), dtype=np.uint8)
     vendor = np.repeat(np.arange(len(VENDORS)), len(EMOJI))
     rgba[:, 0, 0, 0] = vendor
-    return Pictures(rgba, np.tile(np.arange(len(EMOJI)), len(VENDORS)), vendor)
+    return Images(rgba, np.tile(np.arange(len(EMOJI)), len(VENDORS)), vendor)

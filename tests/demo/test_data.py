@@ -28,9 +28,9 @@ def test_the_held_out_vendor_shares_its_designs_with_no_other() -> None:
 
 
 def test_splitting_by_vendor_loses_and_doubles_nothing() -> None:
-    pictures = drawings()
-    train, unseen = pictures.without(HELD_OUT), pictures.of(HELD_OUT)
-    assert len(train.emoji) + len(unseen.emoji) == len(pictures.emoji)
+    images = drawings()
+    train, unseen = images.without(HELD_OUT), images.of(HELD_OUT)
+    assert len(train.emoji) + len(unseen.emoji) == len(images.emoji)
     assert set(unseen.vendor) == {HELD_OUT_NUMBER}
 
 
@@ -62,11 +62,11 @@ def test_variation_selectors_do_not_make_another_emoji(text: str) -> None:
     assert codepoints(text) == "2764"
 
 
-def test_augmented_pictures_are_of_the_training_size_and_in_range() -> None:
+def test_augmented_images_are_of_the_training_size_and_in_range() -> None:
     rgba = torch.from_numpy(drawings().rgba)
-    pictures = augment(rgba, torch.Generator().manual_seed(0))
-    assert pictures.shape == (len(rgba), 3, 112, 112)
-    assert 0 <= float(pictures.min()) < float(pictures.max()) <= 1
+    images = augment(rgba, torch.Generator().manual_seed(0))
+    assert images.shape == (len(rgba), 3, 112, 112)
+    assert 0 <= float(images.min()) < float(images.max()) <= 1
 
 
 def test_augmentation_depends_on_the_generator_alone() -> None:

@@ -25,7 +25,7 @@ def test_any_of_several_correct_entries_will_do() -> None:
     assert recall_at(similarity, np.array([[True, True, False]]), 1) == 1.0
 
 
-def test_a_model_that_gives_every_picture_the_same_vector_finds_nothing() -> None:
+def test_a_model_that_gives_every_image_the_same_vector_finds_nothing() -> None:
     same = np.full((4, 4), 0.5, dtype=np.float32)
     assert search(same, LABELS, same, LABELS).at_1 == 0.0
 

@@ -67,7 +67,7 @@ def test_running_out_of_time_cools_down_and_tells_the_steps_taken(tokenizer: CLI
     assert seen[-1] == trainer.recipe.steps < 100
 
 
-def test_full_size_sees_a_224_px_picture_as_training_sees_its_half() -> None:
+def test_full_size_sees_a_224_px_image_as_training_sees_its_half() -> None:
     model = training_model(VOCABULARY, 0)
     small = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     large = small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from clipsrv.config import Config
-from clipsrv.embeddings import l2_normalize
-from clipsrv.image import ImageLimits
-from clipsrv.model import Model
-from tests.parts.gates import gated
-from tests.parts.photos import cuttings
-from tests.parts.server import Client, form, until
+from clipsrv.images.decode import ImageLimits
+from clipsrv.models.model import Model
+from tests.support.gates import gated
+from tests.support.photos import cuttings
+from tests.support.server import Client, form, until
 
 IMAGES = cuttings(64)
 Serve = Callable[..., Awaitable[Client]]
@@ -24,7 +23,7 @@ Serve = Callable[..., Awaitable[Client]]
 def vectors(model: Model) -> np.ndarray:
     """Of each image alone, by the library itself; far enough from one another for a swap to show."""
     pixels = [model.read_image(blob, ImageLimits())[None] for blob in IMAGES]
-    rows = np.concatenate([l2_normalize(model.image_encoder.encode(one)) for one in pixels])
+    rows = np.concatenate([model.image_encoder.embed(one) for one in pixels])
     distances = np.linalg.norm(rows[:, None] - rows[None], axis=-1) + 9 * np.eye(len(rows))
     assert distances.min() > 1e-2
     return rows
@@ -35,7 +34,7 @@ async def test_64_callers_at_once_each_get_their_own_vector_in_batches(
 ) -> None:
     gate, load = gated(model)
     client = await serve_here(load)
-    gate.close()
+    gate.shut()
     asked = [asyncio.create_task(client.embed(blob)) for blob in IMAGES]
     await until(lambda: client.embedder.engine is not None and client.embedder.engine.images.queued >= 60, 60)
     gate.gate.set()
@@ -70,7 +69,7 @@ async def test_a_broken_image_of_one_caller_does_not_touch_the_others(client: Cl
 async def test_what_a_caller_leaves_in_the_queue_is_not_computed(serve_here: Serve, model: Model) -> None:
     gate, load = gated(model)
     client = await serve_here(load, max_batch_size=1)
-    gate.close()
+    gate.shut()
     first = asyncio.create_task(client.embed(IMAGES[0]))
     await asyncio.to_thread(gate.entered.wait, 30)
     leaving = asyncio.create_task(client.post("/embed/batch", data=form("images", IMAGES[1:11])))
@@ -90,7 +89,7 @@ async def test_a_request_that_does_not_fit_is_refused_whole_and_before_any_decod
 ) -> None:
     gate, load = gated(model)
     client = await serve_here(load, max_queue=8, max_images=8, max_queue_per_caller=8)
-    gate.close()
+    gate.shut()
     waiting = asyncio.create_task(client.post("/embed/batch", data=form("images", IMAGES[:6])))
     await until(lambda: client.embedder.admission.in_use == 6, 30)
     refused = await client.post("/embed/batch", data=form("images", IMAGES[:3]))
@@ -107,7 +106,7 @@ async def test_a_request_that_does_not_fit_is_refused_whole_and_before_any_decod
 async def test_a_request_past_its_deadline_is_504_and_gives_its_slots_back(serve_here: Serve, model: Model) -> None:
     gate, load = gated(model)
     client = await serve_here(load, deadline=0.3)
-    gate.close()
+    gate.shut()
     answer = await client.post("/embed", data=form("image", [IMAGES[0]]))
     assert (answer.status, answer.json["error"]["code"]) == (504, "deadline_exceeded")
     assert client.embedder.admission.in_use == 0
@@ -115,7 +114,7 @@ async def test_a_request_past_its_deadline_is_504_and_gives_its_slots_back(serve
 
 
 async def test_images_and_texts_are_computed_beside_each_other(client: Client, vectors: np.ndarray) -> None:
-    texts = [client.post("/embed/text", json={"text": f"picture {number}"}) for number in range(8)]
+    texts = [client.post("/embed/text", json={"text": f"image {number}"}) for number in range(8)]
     *answers, images = await asyncio.gather(*texts, client.post("/embed/batch", data=form("images", IMAGES[:16])))
     np.testing.assert_allclose(np.float32(images.json["embeddings"]), vectors[:16], atol=1e-6)
     assert len({tuple(answer.json["embedding"]) for answer in answers}) == 8

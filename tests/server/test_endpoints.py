@@ -6,17 +6,18 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from clipsrv.embeddings import l2_normalize
-from clipsrv.image import ImageLimits
-from clipsrv.model import KNOWN_MODELS, Model, load_model
-from tests.parts.model import DIMENSIONS, SIZE
-from tests.parts.photos import cuttings, photo
-from tests.parts.server import Answer, Client, form
+from clipsrv.errors import InferenceFailedError
+from clipsrv.images.decode import ImageLimits
+from clipsrv.models.model import KNOWN_MODELS, Model, load_model
+from tests.support.model import DIMENSIONS, SIZE, write_model
+from tests.support.photos import cuttings, photo
+from tests.support.server import Answer, Client, form
 
 IMAGES = cuttings(5)
 Serve = Callable[..., Awaitable[Client]]
@@ -24,7 +25,7 @@ Serve = Callable[..., Awaitable[Client]]
 
 def expected(model: Model, blob: bytes) -> np.ndarray:
     """The vector by the library itself, without server, batch or queue."""
-    return l2_normalize(model.image_encoder.encode(model.read_image(blob, ImageLimits())[None]))[0]
+    return model.image_encoder.embed(model.read_image(blob, ImageLimits())[None])[0]
 
 
 def b64(blob: bytes) -> str:
@@ -164,7 +165,7 @@ async def test_texts_have_vectors_in_the_same_space(client: Client, model: Model
     }
     assert model.tokenizer is not None
     assert model.text_encoder is not None
-    vector = l2_normalize(model.text_encoder.encode(model.tokenizer.encode("a red dress").ids[None]))[0]
+    vector = model.text_encoder.embed(model.tokenizer.encode("a red dress").ids[None])[0]
     np.testing.assert_allclose(np.float32(answer.json["embedding"]), vector, atol=1e-6)
 
 
@@ -293,10 +294,8 @@ async def test_what_nobody_foresaw_is_500_and_says_nothing(serve_here: Serve, mo
     assert b"secret" not in answer.body
 
 
-async def test_a_model_that_gives_zeros_is_an_inference_failure(serve_here: Serve, tmp_path: Any) -> None:
-    from tests.parts.model import write_model
-
+async def test_a_model_that_gives_zeros_does_not_start(serve_here: Serve, tmp_path: Path) -> None:
     zeros = load_model(write_model(tmp_path / "zeros", text=False, weight=0.0), device="cpu", threads=1)
-    client = await serve_here(lambda: zeros)
-    answer = await client.post("/embed", data=form("image", [IMAGES[0]]))
-    assert (answer.status, answer.json["error"]["code"]) == (503, "inference_failed")
+    client = await serve_here(lambda: zeros, wait=False)
+    with pytest.raises(InferenceFailedError, match="zeros"):
+        await client.embedder.start()

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from clipsrv import errors
 from clipsrv.errors import BadImage, BadImagesError, ClipsrvError, OverloadedError, StartError
-from clipsrv.server import security
-from clipsrv.server.errors import STATUS, response_of, response_of_http, status_of
+from clipsrv.server.wire import envelope
+from clipsrv.server.wire.errors import STATUS, response_of, response_of_http, status_of
 from tests.test_errors import family
 
-KINDS = tuple(family(modules=(errors.__name__, security.__name__)))
+KINDS = tuple(family(modules=(errors.__name__, envelope.__name__)))
 
 #: The contract: api.md's table. A class that is missing here fails the test below.
 EXPECTED = {
@@ -64,7 +64,7 @@ def body(answer: tuple[web.Response, str]) -> dict[str, object]:
 
 
 def test_details_reach_the_client() -> None:
-    error = body(response_of(errors.BodyTooLargeError("Too large.", limit=5), "id-1"))
+    error = body(response_of(envelope.BodyTooLargeError("Too large.", limit=5), "id-1"))
     assert error == {"code": "body_too_large", "message": "Too large.", "details": {"limit": 5}}
 
 
@@ -86,11 +86,11 @@ def test_waiting_is_advised_where_it_helps() -> None:
     assert (overloaded.status, overloaded.headers["Retry-After"]) == (429, "7")
     for kind in (errors.StartingError, errors.ShuttingDownError, errors.OutOfMemoryError):
         assert int(response_of(kind("Later."), "id-1")[0].headers["Retry-After"]) > 0
-    assert "Retry-After" not in response_of(errors.EmptyBodyError("No."), "id-1")[0].headers
+    assert "Retry-After" not in response_of(envelope.EmptyBodyError("No."), "id-1")[0].headers
 
 
 def test_a_wrong_media_type_is_told_the_right_ones() -> None:
-    response, _ = response_of(errors.UnsupportedMediaTypeError("No."), "id-1")
+    response, _ = response_of(envelope.UnsupportedMediaTypeError("No."), "id-1")
     assert "multipart/form-data" in response.headers["Accept-Post"]
 
 

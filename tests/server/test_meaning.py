@@ -1,6 +1,6 @@
-"""What the vectors of the bundled model mean, asked through the real server: words find pictures, likeness is nearness.
+"""What the vectors of the bundled model mean, asked through the real server: words find images, likeness is nearness.
 
-The pictures are drawn by tests/parts/drawings.py; the model has seen none of them.
+The images are drawn by tests/parts/drawings.py; the model has seen none of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from clipsrv.config import Config
-from tests.parts.drawings import disturbed, drawings
-from tests.parts.photos import encode
-from tests.parts.server import Client, form
+from tests.support.drawings import disturbed, drawings
+from tests.support.photos import encode
+from tests.support.server import Client, form
 
 NAMES = list(drawings())
 
@@ -42,18 +42,18 @@ def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> list[
     return [NAMES[place] for place in (queries @ gallery.T).argmax(axis=1)]
 
 
-async def test_a_picture_of_a_thing_is_nearer_to_its_name_than_to_any_other(client: Client) -> None:
-    pictures = await images(client, [encode(picture, "PNG") for picture in drawings().values()])
-    assert nearest(pictures, await texts(client, NAMES)) == NAMES
+async def test_an_image_of_a_thing_is_nearer_to_its_name_than_to_any_other(client: Client) -> None:
+    shown = await images(client, [encode(image, "PNG") for image in drawings().values()])
+    assert nearest(shown, await texts(client, NAMES)) == NAMES
 
 
-async def test_the_name_of_a_thing_finds_its_picture_first(client: Client) -> None:
-    pictures = await images(client, [encode(picture, "PNG") for picture in drawings().values()])
-    assert nearest(await texts(client, NAMES), pictures) == NAMES
-    assert nearest(await texts(client, [f"a photo of a {name.upper()}" for name in NAMES]), pictures) == NAMES
+async def test_the_name_of_a_thing_finds_its_image_first(client: Client) -> None:
+    shown = await images(client, [encode(image, "PNG") for image in drawings().values()])
+    assert nearest(await texts(client, NAMES), shown) == NAMES
+    assert nearest(await texts(client, [f"a photo of a {name.upper()}" for name in NAMES]), shown) == NAMES
 
 
-async def test_a_poor_photo_of_a_thing_is_nearest_to_the_clean_picture_of_it(client: Client) -> None:
-    clean = await images(client, [encode(picture, "PNG") for picture in drawings().values()])
-    poor = await images(client, [disturbed(picture) for picture in drawings().values()])
+async def test_a_poor_photo_of_a_thing_is_nearest_to_the_clean_image_of_it(client: Client) -> None:
+    clean = await images(client, [encode(image, "PNG") for image in drawings().values()])
+    poor = await images(client, [disturbed(image) for image in drawings().values()])
     assert nearest(poor, clean) == NAMES

@@ -14,15 +14,15 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from clipsrv.config import Config
-from clipsrv.model import Model
+from clipsrv.models.model import Model
+from clipsrv.server.api.openapi import describe
 from clipsrv.server.app import build_app
-from clipsrv.server.errors import STATUS
-from clipsrv.server.openapi import describe
-from tests.faults.serving import Reply, Served, part, picture, request, serving
-from tests.parts.server import ServerProcess
+from clipsrv.server.wire.errors import STATUS
+from tests.support.server import ServerProcess
+from tests.support.serving import Reply, Served, drawn, part, request, serving
 
 DOCUMENT = describe(Config())
-GOOD = picture(1)
+GOOD = drawn(1)
 JSON = "application/json"
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from clipsrv.manifest import FileSpec, load_manifest
-from tests.parts.model import write_model
-from tests.parts.photos import cuttings, photo_path
-from tests.parts.server import ServerProcess
+from tests.support.model import write_model
+from tests.support.photos import cuttings, photo_path
+from tests.support.server import ServerProcess
 
 Run = Callable[..., ServerProcess]
 
@@ -90,13 +90,14 @@ def test_sigterm_before_the_model_is_ready_ends_it_with_0(run_server: Run) -> No
 
 SLOW = """
 import sys, time
-from clipsrv import encoder, cli
-real = encoder.Encoder.encode
+from clipsrv import cli
+from clipsrv.runtime import encoder
+real = encoder.SessionEncoder.embed
 def slow(self, batch):
     time.sleep({seconds})
     return real(self, batch)
-encoder.Encoder.warm_up = lambda *arguments, **options: None
-encoder.Encoder.encode = slow
+encoder.SessionEncoder.warm_up = lambda *arguments, **options: None
+encoder.SessionEncoder.embed = slow
 sys.exit(cli.main(sys.argv[1:]))
 """
 

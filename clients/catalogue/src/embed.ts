@@ -8,7 +8,7 @@ import { Report, type Totals } from './report.ts';
 import { openQuery, openSource, type Source } from './sources.ts';
 import { VectorTable } from './table.ts';
 
-/** Returns the exit status: 0, or 1 if a picture failed. Throws RefusedError, or what made it impossible to go on. */
+/** Returns the exit status: 0, or 1 if an image failed. Throws RefusedError, or what made it impossible to go on. */
 export async function embedCommand(options: Options, signal: AbortSignal): Promise<number> {
   let note = (line: string): void => void process.stderr.write(`${line}\n`);
   const onRetry = ({ error, delayMs }: RetryNotice): void =>

@@ -2,12 +2,12 @@
 import { parseArgs } from 'node:util';
 import { RefusedError } from './errors.ts';
 
-export const USAGE = `Embed a catalogue of pictures into PostgreSQL with pgvector, and search it.
+export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector, and search it.
 
   generate-embeddings-from-catalog.ts [embed] SOURCE [options]
   generate-embeddings-from-catalog.ts search (--text TEXT | --image FILE) [options]
 
-SOURCE        a folder of pictures, a .csv, or a .jsonl/.ndjson file whose rows have an id and a path or URL;
+SOURCE        a folder of images, a .csv, or a .jsonl/.ndjson file whose rows have an id and a path or URL;
               or leave it out and give --query. Environment: CATALOG_SOURCE, CATALOG_QUERY
 
   --query SQL               rows of (id, path or URL) from a database
@@ -23,10 +23,10 @@ SOURCE        a folder of pictures, a .csv, or a .jsonl/.ndjson file whose rows 
   --create                  create the vector extension and the table if they are not there
   --index                   create the HNSW index at the end if it is not there
   --reembed                 replace vectors of another model; without it the job refuses to mix them
-  --recheck                 download pictures again whose URL is already done
+  --recheck                 download images again whose URL is already done
   --dry-run                 say what would be done; write nothing
 
-  --batch N                 pictures in a request and in a transaction (default: 32)
+  --batch N                 images in a request and in a transaction (default: 32)
   --concurrency N           requests at once (default: 4)
   --patience SECONDS        how long to wait for a server or database that is away (default: 600)
   --failures FILE           where failures are listed, one JSON object a line (default: catalog-failures.jsonl)
@@ -34,7 +34,7 @@ SOURCE        a folder of pictures, a .csv, or a .jsonl/.ndjson file whose rows 
   --limit N                 search: how many (default: 10)
   --json                    search: one JSON object a line
 
-Exit status: 0 every picture has its vector · 1 some pictures failed · 2 wrong use, or refused ·
+Exit status: 0 every image has its vector · 1 some images failed · 2 wrong use, or refused ·
 3 the server or the database stayed away · 70 a bug in this program · 130 interrupted. Run the same command again to go on.
 `;
 

@@ -15,7 +15,7 @@ export interface Totals {
   readonly due: number;
 }
 
-/** Pictures a second over the last half minute, and from that the time that is left. */
+/** Images a second over the last half minute, and from that the time that is left. */
 export class Rate {
   readonly #samples: { readonly at: number; readonly done: number }[] = [];
 

@@ -1,4 +1,4 @@
-/** The `search` command: the pictures nearest to a picture or a text. */
+/** The `search` command: the images nearest to an image or a text. */
 import { Database } from './database.ts';
 import { clientOf, modelOf } from './embed.ts';
 import { RefusedError } from './errors.ts';

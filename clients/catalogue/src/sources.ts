@@ -1,4 +1,4 @@
-/** Where the entries of a catalogue come from, one at a time. Knows nothing of pictures or vectors. */
+/** Where the entries of a catalogue come from, one at a time. Knows nothing of images or vectors. */
 import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
@@ -28,7 +28,7 @@ export interface Columns {
   readonly location: string | undefined;
 }
 
-const PICTURE = /\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)$/i;
+const IMAGE = /\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)$/i;
 const LOCATION_COLUMNS = ['path', 'url', 'location', 'image'];
 
 /** Throws RefusedError if `name` is no folder, .csv, .jsonl or .ndjson. */
@@ -54,7 +54,7 @@ async function* folderEntries(root: string, inside = ''): AsyncGenerator<Entry> 
     if (entry.name.startsWith('.')) continue;
     const id = inside === '' ? entry.name : `${inside}/${entry.name}`;
     if (entry.isDirectory()) yield* folderEntries(root, id);
-    else if (PICTURE.test(entry.name)) yield { item: { id, location: id } };
+    else if (IMAGE.test(entry.name)) yield { item: { id, location: id } };
   }
 }
 

@@ -3,12 +3,12 @@ import assert from 'node:assert/strict';
 import { after, before, test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ClipClient } from 'clipsrv-client';
-import { picture } from '../../typescript/test/support/pictures.ts';
+import { image } from '../../typescript/test/support/images.ts';
 import { ClipServer } from '../../typescript/test/support/server.ts';
 import type { Running } from './support/cli.ts';
 import { Workshop } from './support/workshop.ts';
 
-const PICTURES = 600;
+const IMAGES = 600;
 /** Small and one at a time, so that a job is long enough to be killed in the middle. */
 const SLOWLY = ['--batch', '4', '--concurrency', '2'];
 
@@ -17,7 +17,7 @@ let folder: string;
 
 before(async () => {
   shop = await Workshop.open();
-  folder = shop.pictures('catalogue', PICTURES);
+  folder = shop.images('catalogue', IMAGES);
   const { status, stderr } = await shop.run(folder, '--table', 'undisturbed', '--create', ...SLOWLY);
   assert.equal(status, 0, stderr);
 });
@@ -51,12 +51,12 @@ test('killed with -9 five times at random moments, the job ends with the same ta
     assert.equal((await job.outcome).signal, 'SIGKILL', 'the job ended before it could be killed');
     const count = await shop.count('killed');
     t.diagnostic(`kill ${kill} at ${count} rows`);
-    assert.ok(count > rows && count < PICTURES);
+    assert.ok(count > rows && count < IMAGES);
     rows = count;
   }
   const last = await shop.run(folder, '--table', 'killed', ...SLOWLY);
   assert.equal(last.status, 0, last.stderr);
-  assert.match(last.stdout, new RegExp(`${PICTURES - rows} embedded with .*, ${rows} already done, 0 failed`));
+  assert.match(last.stdout, new RegExp(`${IMAGES - rows} embedded with .*, ${rows} already done, 0 failed`));
   await assertUndisturbed(t, 'killed');
 });
 
@@ -68,7 +68,7 @@ test('the database is killed and comes back: the job waits, and nothing is lost 
   const { status, stdout, stderr } = await job.outcome;
   assert.equal(status, 0, stderr);
   assert.match(stderr, /waiting [\d.]+ s: /);
-  assert.match(stdout, new RegExp(`${PICTURES} embedded with .*, 0 already done, 0 failed`));
+  assert.match(stdout, new RegExp(`${IMAGES} embedded with .*, 0 already done, 0 failed`));
   await assertUndisturbed(t, 'database_gone');
 });
 
@@ -92,15 +92,15 @@ test('the server is stopped in good order and comes back: the job waits, and not
   await assertUndisturbed(t, 'server_stopped');
 });
 
-test('the server is full, of this job\'s pictures and of others: each takes its turn, and nothing is lost or twice', async (t) => {
+test('the server is full, of this job\'s images and of others: each takes its turn, and nothing is lost or twice', async (t) => {
   const small = await ClipServer.start('--max-queue', '64', '--max-images', '32');
   t.after(() => small.stop());
   const crowd = new AbortController();
-  const pictures = Array.from({ length: 64 }, (_, i) => picture(i, 320, 240));
+  const images = Array.from({ length: 64 }, (_, i) => image(i, 320, 240));
   const retry = { maxAttempts: Number.POSITIVE_INFINITY, maxElapsedMs: Number.POSITIVE_INFINITY };
   const client = new ClipClient({ baseUrl: small.url, maxImagesPerRequest: 16, retry });
   const others = (async () => {
-    while (!crowd.signal.aborted) await client.embedImages(pictures, { signal: crowd.signal }).catch(() => undefined);
+    while (!crowd.signal.aborted) await client.embedImages(images, { signal: crowd.signal }).catch(() => undefined);
   })();
   const job = await shop.run(folder, '--server', small.url, '--table', 'crowded', '--create', '--batch', '32', '--concurrency', '8');
   crowd.abort();

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { ClipClient } from 'clipsrv-client';
-import { picture } from '../../typescript/test/support/pictures.ts';
+import { image } from '../../typescript/test/support/images.ts';
 import { REPOSITORY } from '../../typescript/test/support/server.ts';
 import { Workshop, type Row } from './support/workshop.ts';
 
@@ -23,19 +23,19 @@ const distance = (a: readonly number[], b: readonly number[]): number => Math.ma
 const failures = (): { id: string; code: string }[] =>
   readFileSync(path.join(shop.folder, 'catalog-failures.jsonl'), 'utf8').trim().split('\n').map((line) => JSON.parse(line) as { id: string; code: string });
 
-test('a folder goes into the table: each picture with its own vector, sha256 and the model\'s id', async () => {
-  const folder = shop.pictures('folder', 100);
+test('a folder goes into the table: each image with its own vector, sha256 and the model\'s id', async () => {
+  const folder = shop.images('folder', 100);
   const { status, stdout, stderr } = await shop.run(folder, '--table', 'folder', '--create', '--index');
   assert.equal(status, 0, stderr);
   assert.match(stdout, /^100 in the catalogue: 100 embedded with .*, 0 already done, 0 failed$/m);
   const rows = await shop.rows('folder');
   const client = new ClipClient({ baseUrl: shop.server.url });
   const { current, details } = await client.models();
-  const expected = await client.embedImages(Array.from({ length: 100 }, (_, i) => picture(i)));
+  const expected = await client.embedImages(Array.from({ length: 100 }, (_, i) => image(i)));
   assert.equal(rows.length, 100);
   for (const [i, row] of rows.entries()) {
     assert.equal(row.id, `${String(i).padStart(5, '0')}.png`);
-    assert.equal(row.sha256, sha256(picture(i)));
+    assert.equal(row.sha256, sha256(image(i)));
     assert.equal(row.embedding_id, details[current]?.embedding_id);
     assert.ok(distance(vectorOf(row), [...(expected[i] ?? [])]) < 1e-5, row.id);
   }
@@ -44,20 +44,20 @@ test('a folder goes into the table: each picture with its own vector, sha256 and
 });
 
 test('a second run does nothing, and a third only what changed', async () => {
-  const folder = shop.pictures('again', 40, 1000);
+  const folder = shop.images('again', 40, 1000);
   assert.equal((await shop.run(folder, '--table', 'again', '--create')).status, 0);
   assert.match((await shop.run(folder, '--table', 'again')).stdout, /0 embedded with .*, 40 already done/);
-  writeFileSync(path.join(folder, '00007.png'), picture(5000));
-  writeFileSync(path.join(folder, 'new.png'), picture(5001));
+  writeFileSync(path.join(folder, '00007.png'), image(5000));
+  writeFileSync(path.join(folder, 'new.png'), image(5001));
   assert.match((await shop.run(folder, '--table', 'again')).stdout, /^41 in the catalogue: 2 embedded with .*, 39 already done/m);
   const rows = await shop.rows('again');
   assert.equal(rows.length, 41);
-  assert.equal(rows[7]?.sha256, sha256(picture(5000)));
+  assert.equal(rows[7]?.sha256, sha256(image(5000)));
 });
 
 test('what cannot be embedded is listed, at the end and in a file, and the status says so', async () => {
-  const folder = shop.pictures('bad', 40, 2000);
-  writeFileSync(path.join(folder, '00003.png'), 'not a picture');
+  const folder = shop.images('bad', 40, 2000);
+  writeFileSync(path.join(folder, '00003.png'), 'not an image');
   writeFileSync(path.join(folder, '00020.png'), '');
   const catalogue = path.join(folder, 'catalogue.csv');
   const names = Array.from({ length: 40 }, (_, i) => `${i},${String(i).padStart(5, '0')}.png`);
@@ -68,19 +68,19 @@ test('what cannot be embedded is listed, at the end and in a file, and the statu
   const found = failures().map(({ id, code }) => `${id} ${code}`).sort();
   assert.deepEqual(found, [' bad_entry', '20 empty_image', '3 not_an_image', '40 file_missing', '7 duplicate_id']);
   for (const { id, code } of failures()) assert.match(stderr, new RegExp(`^failed: ${id || '.*'}: ${code}: .+$`, 'm'));
-  writeFileSync(path.join(folder, '00003.png'), picture(1));
+  writeFileSync(path.join(folder, '00003.png'), image(1));
   const second = await shop.run(catalogue, '--table', 'bad');
   assert.match(second.stdout, /1 embedded with .*, 38 already done, 4 failed/);
 });
 
 test('a dry run says what would be done and writes nothing', async () => {
-  const folder = shop.pictures('dry', 10, 3000);
+  const folder = shop.images('dry', 10, 3000);
   const first = await shop.run(folder, '--table', 'dry', '--dry-run', '--failures', 'dry.jsonl');
   assert.match(first.stdout, /^10 in the catalogue: 10 would be embedded, 0 already done, 0 failed$/m);
   assert.equal(first.status, 0);
   assert.deepEqual(await shop.postgres.query("SELECT to_regclass('dry') AS t"), [{ t: null }]);
   await shop.run(folder, '--table', 'dry', '--create');
-  writeFileSync(path.join(folder, '00001.png'), picture(77));
+  writeFileSync(path.join(folder, '00001.png'), image(77));
   writeFileSync(path.join(folder, 'catalogue.jsonl'), '{"id": "00002.png", "path": "00002.png"}\n{"id": "x", "path": "none.png"}\n');
   assert.match((await shop.run(folder, '--table', 'dry', '--dry-run')).stdout, /1 would be embedded, 9 already done/);
   const third = await shop.run(path.join(folder, 'catalogue.jsonl'), '--table', 'dry', '--dry-run', '--failures', 'dry.jsonl');
@@ -91,7 +91,7 @@ test('a dry run says what would be done and writes nothing', async () => {
 });
 
 test('vectors of another model are not mixed in, but replaced when told so', async () => {
-  const folder = shop.pictures('mix', 30, 4000);
+  const folder = shop.images('mix', 30, 4000);
   await shop.run(folder, '--table', 'mix', '--create');
   const before = await shop.rows('mix');
   await shop.postgres.query("UPDATE mix SET embedding_id = 'another', embedding = embedding - embedding - embedding WHERE id < '00010'");
@@ -106,7 +106,7 @@ test('vectors of another model are not mixed in, but replaced when told so', asy
 });
 
 test('a table that does not fit is refused with the cure', async () => {
-  const folder = shop.pictures('refused', 2, 1);
+  const folder = shop.images('refused', 2, 1);
   await shop.postgres.query('CREATE TABLE other (id text, name text)');
   await shop.postgres.query('CREATE EXTENSION IF NOT EXISTS vector');
   await shop.postgres.query('CREATE TABLE narrow (id text PRIMARY KEY, location text, sha256 text, embedding_id text, embedding vector(3))');
@@ -124,7 +124,7 @@ test('a table that does not fit is refused with the cure', async () => {
 });
 
 test('a query is a catalogue too, and its mistakes are the database\'s own words', async () => {
-  const folder = shop.pictures('query', 25, 6000);
+  const folder = shop.images('query', 25, 6000);
   await shop.postgres.query(`CREATE TABLE goods AS SELECT i AS number, lpad(i::text, 5, '0') || '.png' AS photo FROM generate_series(0, 24) AS i`);
   const done = await shop.run('--query', 'SELECT number, photo FROM goods WHERE number < 20', '--base', folder, '--table', 'query', '--create');
   assert.equal(done.status, 0, done.stderr);
@@ -134,7 +134,7 @@ test('a query is a catalogue too, and its mistakes are the database\'s own words
   assert.match(wrong.stderr, /column "nothing" does not exist/);
 });
 
-test('pictures behind URLs are downloaded once, again only when told, and failures keep their reason', async (t) => {
+test('images behind URLs are downloaded once, again only when told, and failures keep their reason', async (t) => {
   let requests = 0;
   let stumbled = false;
   const web = createServer((request, response) => {
@@ -142,7 +142,7 @@ test('pictures behind URLs are downloaded once, again only when told, and failur
     const number = Number(/\d+/.exec(request.url ?? '')?.[0]);
     if (number === 3) response.writeHead(404).end();
     else if (number === 4 && !stumbled) (stumbled = true), response.writeHead(503).end();
-    else response.end(picture(7000 + number));
+    else response.end(image(7000 + number));
   }).listen(0, '127.0.0.1');
   await new Promise((resolve) => web.once('listening', resolve));
   t.after(() => web.close());
@@ -153,7 +153,7 @@ test('pictures behind URLs are downloaded once, again only when told, and failur
   assert.match(first.stdout, /9 embedded with .*, 1 failed/);
   assert.deepEqual(failures().map(({ id, code }) => [id, code]), [['3', 'download_refused']]);
   assert.equal(requests, 11);
-  assert.equal((await shop.rows('urls'))[0]?.sha256, sha256(picture(7000)));
+  assert.equal((await shop.rows('urls'))[0]?.sha256, sha256(image(7000)));
   requests = 0;
   assert.match((await shop.run(catalogue, '--table', 'urls')).stdout, /0 embedded with .*, 9 already done, 1 failed/);
   assert.equal(requests, 1);
@@ -161,8 +161,8 @@ test('pictures behind URLs are downloaded once, again only when told, and failur
   assert.equal(requests, 11);
 });
 
-test('search finds the picture itself first, by picture, and answers a text', async () => {
-  const folder = shop.pictures('search', 150, 8000);
+test('search finds the image itself first, by image, and answers a text', async () => {
+  const folder = shop.images('search', 150, 8000);
   await shop.run(folder, '--table', 'search', '--create', '--index');
   const found = await shop.run('search', '--image', path.join(folder, '00042.png'), '--table', 'search', '--limit', '3');
   assert.match(found.stdout, /^ {2}1 {2}1\.0000 {2}00042\.png\n {2}2 {2}0\.\d{4}|^ {2}1 {2}1\.0000 {2}00042\.png\n {2}2 {2}1\.0000/);
@@ -174,7 +174,7 @@ test('search finds the picture itself first, by picture, and answers a text', as
 });
 
 test('an address that is no clipsrv server is refused at once', async () => {
-  const folder = shop.pictures('nobody', 1);
+  const folder = shop.images('nobody', 1);
   const { status, stderr } = await shop.run(folder, '--server', `${shop.server.url}/nowhere`, '--table', 'nobody');
   assert.equal(status, 2, stderr);
 });
@@ -183,7 +183,7 @@ test('every command of docs/catalogue.md runs as printed', async () => {
   for (const name of ['clients', 'node_modules', 'package.json', 'scripts', 'tsconfig.json']) {
     symlinkSync(path.join(REPOSITORY, name), path.join(shop.folder, name));
   }
-  shop.pictures('photos', 12, 10_000);
+  shop.images('photos', 12, 10_000);
   const page = readFileSync(path.join(REPOSITORY, 'docs/catalogue.md'), 'utf8');
   const commands = [...page.matchAll(/^```bash\n(.*?)^```/gms)].flatMap(([, block]) => (block ?? '').trim().split('\n'));
   assert.equal(commands.length, 5);

@@ -6,10 +6,10 @@ import { parseOptions } from '../src/options.ts';
 const env = { DATABASE_URL: 'postgresql://db' };
 
 test('without arguments the environment says what to do', () => {
-  const options = parseOptions([], { ...env, CATALOG_SOURCE: 'pictures', CLIP_SERVER_URL: 'http://clip:5000', CLIP_API_KEY: 'k' });
+  const options = parseOptions([], { ...env, CATALOG_SOURCE: 'images', CLIP_SERVER_URL: 'http://clip:5000', CLIP_API_KEY: 'k' });
   assert.deepEqual(
     [options.command, options.source, options.database, options.server, options.apiKey, options.table],
-    ['embed', 'pictures', 'postgresql://db', 'http://clip:5000', 'k', 'image_embeddings'],
+    ['embed', 'images', 'postgresql://db', 'http://clip:5000', 'k', 'image_embeddings'],
   );
 });
 

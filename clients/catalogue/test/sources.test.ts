@@ -34,7 +34,7 @@ function file(name: string, text: string): string {
   return full;
 }
 
-test('a folder gives every picture below it, in order, and nothing else', async () => {
+test('a folder gives every image below it, in order, and nothing else', async () => {
   const root = path.join(folder, 'shop');
   mkdirSync(path.join(root, 'b/deep'), { recursive: true });
   mkdirSync(path.join(root, '.cache'));
@@ -61,7 +61,7 @@ test('a CSV gives its rows, whatever their quoting, and names those that are non
 
 test('the columns of a CSV can be named', async () => {
   const name = file('sku.csv', 'sku,photo,url\nA-1,a.png,http://x/y\n');
-  const [entry] = await entries(await openSource(name, { id: 'sku', location: 'photo' }, '/pictures'));
+  const [entry] = await entries(await openSource(name, { id: 'sku', location: 'photo' }, '/images'));
   assert.deepEqual(entry, { item: { id: 'A-1', location: 'a.png' } });
 });
 

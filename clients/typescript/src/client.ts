@@ -34,13 +34,13 @@ export class ClipClient {
     return this.#settings.baseUrl;
   }
 
-  /** The unit-length vector of one picture. Send the original bytes: a resized copy has another vector. */
+  /** The unit-length vector of one image. Send the original bytes: a resized copy has another vector. */
   async embedImage(image: ImageBytes, options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>> {
     const call = { path: '/embed?encoding=base64', ...encodeMultipart('image', [await toBytes(image)]) };
     return readVector(await this.#send({ method: 'POST', ...call }, options.signal));
   }
 
-  /** One vector for each picture, in order; throws BadImagesError, which names every bad one, if any is bad. */
+  /** One vector for each image, in order; throws BadImagesError, which names every bad one, if any is bad. */
   async embedImages(images: readonly ImageBytes[], options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>[]> {
     const results = await this.embedImagesSettled(images, options);
     const failures = results.flatMap((result, index) => (result.ok ? [] : [{ index, error: result.error }]));
@@ -48,7 +48,7 @@ export class ClipClient {
     return results.flatMap((result) => (result.ok ? [result.embedding] : []));
   }
 
-  /** A vector or the reason why not for each picture, in order. */
+  /** A vector or the reason why not for each image, in order. */
   async embedImagesSettled(images: readonly ImageBytes[], options: CallOptions = {}): Promise<ImageResult[]> {
     const results: ImageResult[] = [];
     for await (const { item: _, ...result } of this.embedStream(images, (image) => image, options)) results.push(result);
@@ -56,8 +56,8 @@ export class ClipClient {
   }
 
   /**
-   * The same for any number of pictures in flat memory: takes `items` as they come, reads each with `read`, and yields
-   * results in order. At most `concurrency + 1` requests' worth of pictures are held. An error of `read` becomes that item's
+   * The same for any number of images in flat memory: takes `items` as they come, reads each with `read`, and yields
+   * results in order. At most `concurrency + 1` requests' worth of images are held. An error of `read` becomes that item's
    * result; an error of the server ends the stream.
    */
   async *embedStream<T>(
@@ -163,6 +163,6 @@ export class ClipClient {
   }
 }
 
-/** Pictures read at once, ahead of the request they will travel in. */
+/** Images read at once, ahead of the request they will travel in. */
 const READ_AHEAD = 8;
 const READY_INTERVAL_MS = 200;

@@ -12,12 +12,12 @@ function client(): ClipClient {
   return shared;
 }
 
-/** The unit-length vector of one picture. Throws a ClipError. */
+/** The unit-length vector of one image. Throws a ClipError. */
 export async function generateEmbeddingLocal(imageBuffer: Buffer): Promise<number[]> {
   return toNumbers(await client().embedImage(imageBuffer));
 }
 
-/** One vector for each picture, in order, whatever their number. Throws BadImagesError if any picture is bad. */
+/** One vector for each image, in order, whatever their number. Throws BadImagesError if any image is bad. */
 export async function generateEmbeddingsBatch(imageBuffers: Buffer[]): Promise<number[][]> {
   return (await client().embedImages(imageBuffers)).map(toNumbers);
 }

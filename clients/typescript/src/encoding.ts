@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { endianness } from 'node:os';
 
-/** An encoded picture (JPEG, PNG, WebP, ...), exactly as it lies on disk. */
+/** An encoded image (JPEG, PNG, WebP, ...), exactly as it lies on disk. */
 export type ImageBytes = Uint8Array | ArrayBuffer | Blob;
 
 export async function toBytes(image: ImageBytes): Promise<Uint8Array> {
@@ -14,7 +14,7 @@ export async function toBytes(image: ImageBytes): Promise<Uint8Array> {
 export const PART_OVERHEAD_BYTES = 256;
 
 /**
- * A multipart/form-data body (RFC 7578) in one buffer. The platform's FormData would do, but holds each picture once
+ * A multipart/form-data body (RFC 7578) in one buffer. The platform's FormData would do, but holds each image once
  * more as a Blob outside the JavaScript heap: bench/upload-memory.ts measures 20 to 40 MB more resident memory.
  */
 export function encodeMultipart(

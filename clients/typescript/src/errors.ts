@@ -6,12 +6,12 @@
  * │   ├── InvalidRequestError      400 404 405 415 ...: the request is wrong; sending it again cannot help
  * │   ├── UnauthorizedError        401 403
  * │   ├── TooLargeError            413: too many images or bytes in one request
- * │   ├── ImageError               422: this picture cannot be used
+ * │   ├── ImageError               422: this image cannot be used
  * │   ├── OverloadedError          429: full; retried
  * │   ├── UnavailableError         503 and a proxy's 502: starting, stopping, out of memory; retried
  * │   ├── DeadlineError            408 504: not done in time
  * │   └── InternalServerError      500: a bug in the server
- * ├── BadImagesError               some pictures of a call that wanted all of them
+ * ├── BadImagesError               some images of a call that wanted all of them
  * ├── ClipConnectionError          no answer: refused, reset, no such host
  * ├── ClipTimeoutError             no answer within `timeoutMs`
  * └── ClipProtocolError            an answer that is not clipsrv's

@@ -13,7 +13,7 @@ import {
   type RetryNotice,
   UnauthorizedError,
 } from 'clipsrv-client';
-import { picture } from './support/pictures.ts';
+import { image } from './support/images.ts';
 import { ClipServer } from './support/server.ts';
 
 let server: ClipServer;
@@ -37,44 +37,44 @@ test('health and models describe the server that answers', async () => {
   assert.ok(models.details[models.current]?.embedding_id);
 });
 
-test('a picture has one unit vector, however it is sent', async () => {
+test('an image has one unit vector, however it is sent', async () => {
   const { dimensions } = await client.health();
-  const vector = await client.embedImage(picture(1));
+  const vector = await client.embedImage(image(1));
   assert.equal(vector.length, dimensions);
   assert.ok(Math.abs(norm(vector) - 1) < 1e-5);
-  const bytes = new Uint8Array(picture(1));
+  const bytes = new Uint8Array(image(1));
   for (const form of [bytes, bytes.buffer, new Blob([bytes])]) {
     assert.ok(distance(vector, await client.embedImage(form)) < 1e-6);
   }
 });
 
-test('hundreds of pictures go out in many requests and come back in order', async () => {
+test('hundreds of images go out in many requests and come back in order', async () => {
   const { models, current, details } = await client.models();
-  const pictures = Array.from({ length: 300 }, (_, i) => picture(i));
-  const results = await client.embedImagesSettled(pictures);
+  const images = Array.from({ length: 300 }, (_, i) => image(i));
+  const results = await client.embedImagesSettled(images);
   assert.ok(models.includes(current));
   for (const i of [0, 31, 32, 150, 299]) {
     const result = results[i];
     assert.ok(result?.ok);
     assert.equal(result.embeddingId, details[current]?.embedding_id);
-    assert.ok(distance(result.embedding, await client.embedImage(pictures[i] ?? Buffer.alloc(0))) < 1e-5, `picture ${i}`);
+    assert.ok(distance(result.embedding, await client.embedImage(images[i] ?? Buffer.alloc(0))) < 1e-5, `image ${i}`);
   }
 });
 
-test('bad pictures fail alone, each with the server\'s reason', async () => {
-  const images = [picture(1), Buffer.from('no picture'), picture(2), Buffer.alloc(0), picture(3).subarray(0, 60)];
+test('bad images fail alone, each with the server\'s reason', async () => {
+  const images = [image(1), Buffer.from('no image'), image(2), Buffer.alloc(0), image(3).subarray(0, 60)];
   const results = await client.embedImagesSettled(images);
   assert.deepEqual(results.map((result) => result.ok), [true, false, true, false, false]);
   const codes = results.flatMap((result) => (!result.ok && result.error instanceof ImageError ? [result.error.code] : []));
   assert.deepEqual(codes.slice(0, 2), ['not_an_image', 'empty_image']);
   assert.ok(codes.every((code) => (ERROR_CODES as readonly string[]).includes(code)));
   await assert.rejects(client.embedImages(images), BadImagesError);
-  await assert.rejects(client.embedImage(Buffer.from('no picture')), { name: 'ImageError', status: 422, code: 'not_an_image' });
+  await assert.rejects(client.embedImage(Buffer.from('no image')), { name: 'ImageError', status: 422, code: 'not_an_image' });
 });
 
 test('more images in a request than the server takes are halved until they fit', async () => {
   const greedy = new ClipClient({ baseUrl: server.url, maxImagesPerRequest: 1000, maxBytesPerRequest: 1 << 30 });
-  const vectors = await greedy.embedImages(Array.from({ length: 300 }, (_, i) => picture(i)));
+  const vectors = await greedy.embedImages(Array.from({ length: 300 }, (_, i) => image(i)));
   assert.equal(vectors.length, 300);
 });
 
@@ -100,18 +100,18 @@ test('errors of the server arrive as their classes, with the request\'s id', asy
 test('a call that began while the server was away succeeds once it is back', async () => {
   await server.kill();
   const patient = new ClipClient({ baseUrl: server.url, retry: { maxAttempts: 100 } });
-  const pending = patient.embedImages([picture(1), picture(2)]);
+  const pending = patient.embedImages([image(1), image(2)]);
   await server.up();
   assert.equal((await pending).length, 2);
 });
 
-test('a server full to the brim is asked again until every picture is done', async () => {
+test('a server full to the brim is asked again until every image is done', async () => {
   const retries: number[] = [];
   const onRetry = ({ delayMs }: RetryNotice): void => void retries.push(delayMs);
   const retry = { maxAttempts: 50, maxDelayMs: 1000 };
   const eager = Array.from({ length: 6 }, () => new ClipClient({ baseUrl: server.url, onRetry, retry }));
-  const pictures = Array.from({ length: 128 }, (_, i) => picture(i, 320, 240));
-  const results = await Promise.all(eager.map((each) => each.embedImages(pictures)));
+  const images = Array.from({ length: 128 }, (_, i) => image(i, 320, 240));
+  const results = await Promise.all(eager.map((each) => each.embedImages(images)));
   assert.ok(results.every((vectors) => vectors.length === 128));
   assert.ok(retries.length > 0, 'the server was never full: raise the load');
 });
@@ -124,8 +124,8 @@ test('a server with keys refuses a client without one or with a wrong one, and s
   const guarded = await ClipServer.start('--api-key-file', file);
   t.after(() => guarded.stop());
   const withKey = (key: object): ClipClient => new ClipClient({ baseUrl: guarded.url, ...key });
-  await assert.rejects(withKey({}).embedImage(picture(1)), UnauthorizedError);
-  await assert.rejects(withKey({ apiKey: 'a-wrong-key-of-this-test' }).embedImage(picture(1)), UnauthorizedError);
-  const vector = await withKey({ apiKey: 'the-second-key-of-this-test' }).embedImage(picture(1));
-  assert.ok(distance(vector, await client.embedImage(picture(1))) < 1e-6);
+  await assert.rejects(withKey({}).embedImage(image(1)), UnauthorizedError);
+  await assert.rejects(withKey({ apiKey: 'a-wrong-key-of-this-test' }).embedImage(image(1)), UnauthorizedError);
+  const vector = await withKey({ apiKey: 'the-second-key-of-this-test' }).embedImage(image(1));
+  assert.ok(distance(vector, await client.embedImage(image(1))) < 1e-6);
 });

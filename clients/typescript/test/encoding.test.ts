@@ -18,7 +18,7 @@ test('a multipart body is what another parser reads back, byte for byte', async 
   for (const [i, part] of parts.entries()) assert.deepEqual(Buffer.from(await part.arrayBuffer()), images[i]);
 });
 
-test('pictures are taken as Buffer, ArrayBuffer and Blob', async () => {
+test('images are taken as Buffer, ArrayBuffer and Blob', async () => {
   const expected = new Uint8Array([1, 2, 3]);
   for (const image of [Buffer.from(expected), expected.buffer, new Blob([expected])]) {
     assert.deepEqual(new Uint8Array(await toBytes(image)), expected);

@@ -11,7 +11,7 @@ import {
 } from './support/scripted-server.ts';
 
 const retry = { baseDelayMs: 1, maxDelayMs: 5 };
-const picture = Buffer.from('picture');
+const image = Buffer.from('image');
 
 async function against(
   t: TestContext,
@@ -28,27 +28,27 @@ async function against(
 test('a request refused with 429 or 503 or reset is sent again until it is answered', async (t) => {
   const steps: [Step, ...Step[]] = [failure(429, 'overloaded'), reset, failure(503, 'starting'), embed];
   const { client, server, notices } = await against(t, steps);
-  assert.deepEqual([...(await client.embedImage(picture))], [0, 0.5]);
+  assert.deepEqual([...(await client.embedImage(image))], [0, 0.5]);
   assert.equal(server.received.length, 4);
   assert.deepEqual(notices.map(({ error }) => error.constructor), [OverloadedError, ClipConnectionError, UnavailableError]);
 });
 
 test('no request is sent again before its Retry-After is over', async (t) => {
   const { client, server } = await against(t, [failure(429, 'overloaded', { 'Retry-After': '1' }), embed]);
-  await client.embedImage(picture);
+  await client.embedImage(image);
   const [first, second] = server.received;
   assert.ok((second?.at ?? 0) - (first?.at ?? 0) >= 995, 'sent before the second was over');
 });
 
 test('a Retry-After beyond the time allowed is not waited for', async (t) => {
   const { client, server } = await against(t, [failure(503, 'shutting_down', { 'Retry-After': '3600' })]);
-  await assert.rejects(client.embedImage(picture), { code: 'shutting_down', retryAfterMs: 3_600_000 });
+  await assert.rejects(client.embedImage(image), { code: 'shutting_down', retryAfterMs: 3_600_000 });
   assert.equal(server.received.length, 1);
 });
 
 test('after the last attempt the last error is thrown', async (t) => {
   const { client, server } = await against(t, [failure(429, 'overloaded')], { retry: { ...retry, maxAttempts: 3 } });
-  await assert.rejects(client.embedImage(picture), OverloadedError);
+  await assert.rejects(client.embedImage(image), OverloadedError);
   assert.equal(server.received.length, 3);
 });
 
@@ -62,7 +62,7 @@ test('every error of the request itself is thrown as its own class and never sen
   ] as const;
   for (const [status, code, Class] of cases) {
     const { client, server } = await against(t, [failure(status, code)]);
-    await assert.rejects(client.embedImage(picture), (error: unknown) => {
+    await assert.rejects(client.embedImage(image), (error: unknown) => {
       assert.ok(error instanceof Class, `${status} became ${String(error)}`);
       assert.deepEqual(
         [error.code, error.status, error.requestId, error.details, error.message, error.name],
@@ -77,7 +77,7 @@ test('every error of the request itself is thrown as its own class and never sen
 test('an error page of a proxy still becomes an error with its status', async (t) => {
   const page: Step = (_request, response) => response.writeHead(502, { 'Content-Type': 'text/html' }).end('<h1>Bad Gateway</h1>');
   const { client, server } = await against(t, [page], { retry: { ...retry, maxAttempts: 2 } });
-  await assert.rejects(client.embedImage(picture), { code: 'http_502', status: 502, message: '502 <h1>Bad Gateway</h1>' });
+  await assert.rejects(client.embedImage(image), { code: 'http_502', status: 502, message: '502 <h1>Bad Gateway</h1>' });
   assert.equal(server.received.length, 2);
 });
 
@@ -90,18 +90,18 @@ test('an answer that is not clipsrv\'s is refused, not returned', async (t) => {
   ];
   for (const answer of answers) {
     const { client } = await against(t, [answer]);
-    await assert.rejects(client.embedImage(picture), ClipProtocolError);
+    await assert.rejects(client.embedImage(image), ClipProtocolError);
   }
   const { client } = await against(t, [json(200, { embeddings: [base64([1, 2])], dimensions: 2 })]);
-  await assert.rejects(client.embedImages([picture, picture]), ClipProtocolError);
+  await assert.rejects(client.embedImages([image, image]), ClipProtocolError);
 });
 
 test('a server that falls silent costs the time limit, and an attempt', async (t) => {
   const { client, server } = await against(t, [silence, embed], { timeoutMs: 100 });
-  await client.embedImage(picture);
+  await client.embedImage(image);
   assert.equal(server.received.length, 2);
   const patient = await against(t, [silence], { timeoutMs: 50, retry: { ...retry, maxAttempts: 1 } });
-  await assert.rejects(patient.client.embedImage(picture), ClipTimeoutError);
+  await assert.rejects(patient.client.embedImage(image), ClipTimeoutError);
 });
 
 test('an answer cut off in the middle is asked for again', async (t) => {
@@ -110,7 +110,7 @@ test('an answer cut off in the middle is asked for again', async (t) => {
     response.write('{"embedding":', () => response.socket?.resetAndDestroy());
   };
   const { client, server } = await against(t, [cut, embed]);
-  await client.embedImage(picture);
+  await client.embedImage(image);
   assert.equal(server.received.length, 2);
 });
 
@@ -120,7 +120,7 @@ test('a server that is not there is waited for while the policy allows', async (
   const { port } = placeholder.address() as { port: number };
   await new Promise((resolve) => placeholder.close(resolve));
   const client = new ClipClient({ baseUrl: `http://127.0.0.1:${port}`, retry: { ...retry, maxAttempts: 4 } });
-  await assert.rejects(client.embedImage(picture), { name: 'ClipConnectionError', code: 'ECONNREFUSED' });
+  await assert.rejects(client.embedImage(image), { name: 'ClipConnectionError', code: 'ECONNREFUSED' });
   await assert.rejects(client.waitUntilReady(300), ClipConnectionError);
 });
 
@@ -129,18 +129,18 @@ test('abort ends a request, a wait for another attempt, and a stream', async (t)
   for (const step of [silence, failure(429, 'overloaded', { 'Retry-After': '60' })]) {
     const { client } = await against(t, [step]);
     const signal = AbortSignal.timeout(50);
-    await assert.rejects(client.embedImage(picture, { signal }), { name: 'TimeoutError' });
-    await assert.rejects(client.embedImages([picture], { signal: AbortSignal.abort(reason) }), reason);
+    await assert.rejects(client.embedImage(image, { signal }), { name: 'TimeoutError' });
+    await assert.rejects(client.embedImages([image], { signal: AbortSignal.abort(reason) }), reason);
   }
   const { client } = await against(t, [silence], { maxImagesPerRequest: 1 });
   const controller = new AbortController();
   setTimeout(() => controller.abort(reason), 20);
-  await assert.rejects(client.embedImages([picture, picture, picture], { signal: controller.signal }), reason);
+  await assert.rejects(client.embedImages([image, image, image], { signal: controller.signal }), reason);
 });
 
 test('no more requests are under way than the client allows', async (t) => {
   const { client, server } = await against(t, [after(10, embed)], { concurrency: 3, maxImagesPerRequest: 1 });
-  await Promise.all(Array.from({ length: 20 }, () => client.embedImages([picture, picture])));
+  await Promise.all(Array.from({ length: 20 }, () => client.embedImages([image, image])));
   assert.equal(server.received.length, 40);
   assert.equal(server.peak(), 3);
 });
@@ -158,7 +158,7 @@ test('a request the server finds too large or too slow is halved until it fits',
   for (const refusal of [failure(413, 'too_many_images'), failure(504, 'deadline_exceeded')]) {
     const step: Step = (request, response) => (request.images > 3 ? refusal : embed)(request, response);
     const { client, server } = await against(t, [step]);
-    assert.equal((await client.embedImages(Array.from({ length: 10 }, () => picture))).length, 10);
+    assert.equal((await client.embedImages(Array.from({ length: 10 }, () => image))).length, 10);
     assert.deepEqual(server.received.map((request) => request.images), [10, 5, 3, 2, 5, 3, 2]);
   }
 });
@@ -167,11 +167,11 @@ test('a single image too large for the server is that image\'s own failure', asy
   const step: Step = (request, response) =>
     (request.body.length > 5000 ? failure(413, 'body_too_large') : embed)(request, response);
   const { client } = await against(t, [step]);
-  const results = await client.embedImagesSettled([picture, Buffer.alloc(9000), picture]);
+  const results = await client.embedImagesSettled([image, Buffer.alloc(9000), image]);
   assert.deepEqual(results.map((result) => result.ok), [true, false, true]);
 });
 
-test('bad pictures are reported at their own places, or all together', async (t) => {
+test('bad images are reported at their own places, or all together', async (t) => {
   const step: Step = (request, response) => {
     const bad = [1, 3].filter((index) => index < request.images);
     const embeddings = Array.from({ length: request.images }, (_, i) => (bad.includes(i) ? null : base64([i, 0.5])));
@@ -179,7 +179,7 @@ test('bad pictures are reported at their own places, or all together', async (t)
     json(200, { embeddings, count: embeddings.length, dimensions: 2, model: 'scripted', errors })(request, response);
   };
   const { client, server } = await against(t, [step], { maxImagesPerRequest: 4 });
-  const images = Array.from({ length: 6 }, () => picture);
+  const images = Array.from({ length: 6 }, () => image);
   const results = await client.embedImagesSettled(images);
   assert.deepEqual(results.map((result) => result.ok), [true, false, true, false, true, false]);
   assert.ok(server.received.every((request) => request.url.includes('on_error=null')));
@@ -202,7 +202,7 @@ test('a stream reads no further ahead than it may, and an unreadable item is its
   }
   const load = (item: number): Buffer => {
     if (item % 50 === 7) throw new Error(`cannot read ${item}`);
-    return picture;
+    return image;
   };
   const failed: number[] = [];
   for await (const result of client.embedStream(items(), load)) {
@@ -217,10 +217,10 @@ test('a stream reads no further ahead than it may, and an unreadable item is its
 
 test('the API key is sent as a bearer token, and only if there is one', async (t) => {
   const { client, server } = await against(t, [embed], { apiKey: 'k-123' });
-  await client.embedImage(picture);
+  await client.embedImage(image);
   assert.equal(server.received[0]?.headers.authorization, 'Bearer k-123');
   const without = await against(t, [embed]);
-  await without.client.embedImage(picture);
+  await without.client.embedImage(image);
   assert.equal(without.server.received[0]?.headers.authorization, undefined);
 });
 

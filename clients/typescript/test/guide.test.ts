@@ -6,7 +6,7 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { ClipClient, toNumbers } from 'clipsrv-client';
-import { picture } from './support/pictures.ts';
+import { image } from './support/images.ts';
 import { ClipServer, REPOSITORY } from './support/server.ts';
 
 const run = promisify(execFile);
@@ -25,7 +25,7 @@ const COMBINATIONS = {
 type Combination = keyof typeof COMBINATIONS;
 
 let server: ClipServer;
-const pictures = Array.from({ length: 40 }, (_, i) => picture(i));
+const images = Array.from({ length: 40 }, (_, i) => image(i));
 
 before(async () => {
   server = await ClipServer.start();
@@ -58,7 +58,7 @@ ${snippet('single')}
 console.log(JSON.stringify({ embedding, single, batched }));
 `,
   );
-  writeFileSync(path.join(folder, 'images.json'), JSON.stringify(pictures.map((bytes) => bytes.toString('base64'))));
+  writeFileSync(path.join(folder, 'images.json'), JSON.stringify(images.map((bytes) => bytes.toString('base64'))));
   return folder;
 }
 
@@ -84,11 +84,11 @@ const distance = (a: readonly number[], b: readonly number[]): number =>
 
 async function assertRightVectors(folder: string): Promise<void> {
   const { embedding, single, batched } = await execute(folder);
-  const expected = (await new ClipClient({ baseUrl: server.url }).embedImages(pictures)).map(toNumbers);
-  assert.equal(single.length, pictures.length);
-  assert.equal(batched.length, pictures.length);
+  const expected = (await new ClipClient({ baseUrl: server.url }).embedImages(images)).map(toNumbers);
+  assert.equal(single.length, images.length);
+  assert.equal(batched.length, images.length);
   for (const [i, vector] of expected.entries()) {
-    assert.ok(distance(vector, single[i] ?? []) < 1e-5 && distance(vector, batched[i] ?? []) < 1e-5, `picture ${i}`);
+    assert.ok(distance(vector, single[i] ?? []) < 1e-5 && distance(vector, batched[i] ?? []) < 1e-5, `image ${i}`);
   }
   assert.ok(distance(expected[0] ?? [], embedding) < 1e-5);
 }
@@ -140,7 +140,7 @@ test('the helpers of clipsrv-client give exactly the numbers of the guide\'s', a
   const code = `import { generateEmbeddingLocal, generateEmbeddingsBatch } from 'clipsrv-client';
     const image = Buffer.from(process.argv[1] ?? '', 'base64');
     console.log(JSON.stringify([await generateEmbeddingLocal(image), await generateEmbeddingsBatch([image])]));`;
-  const { stdout } = await run(process.execPath, ['--input-type=module', '-e', code, pictures[0]?.toString('base64') ?? ''], {
+  const { stdout } = await run(process.execPath, ['--input-type=module', '-e', code, images[0]?.toString('base64') ?? ''], {
     cwd: path.join(here, '..'),
     env: { ...process.env, CLIP_SERVER_URL: server.url },
   });
@@ -156,7 +156,7 @@ const imageBuffer = readFileSync(process.argv[2] ?? '');
 ${snippet('resize')}
 console.log(JSON.stringify(embedding));`;
   writeFileSync(path.join(folder, 'main.ts'), code);
-  const original = picture(5, 640, 360);
+  const original = image(5, 640, 360);
   writeFileSync(path.join(folder, 'original.png'), original);
   const { stdout } = await run(process.execPath, ['--import', 'tsx', path.join(folder, 'main.ts'), path.join(folder, 'original.png')], {
     cwd: REPOSITORY,

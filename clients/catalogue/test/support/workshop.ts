@@ -1,9 +1,9 @@
-/** What the tests of the job share: a database, a server, folders of pictures, and the command run against them. */
+/** What the tests of the job share: a database, a server, folders of images, and the command run against them. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { picture } from '../../../typescript/test/support/pictures.ts';
+import { image } from '../../../typescript/test/support/images.ts';
 import { ClipServer } from '../../../typescript/test/support/server.ts';
 import { launch, type Outcome, type Running } from './cli.ts';
 import { Postgres } from './postgres.ts';
@@ -33,12 +33,12 @@ export class Workshop {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** A new folder of `count` different pictures, `seed` apart from those of other folders. */
-  pictures(name: string, count: number, seed = 0, width?: number, height?: number): string {
+  /** A new folder of `count` different images, `seed` apart from those of other folders. */
+  images(name: string, count: number, seed = 0, width?: number, height?: number): string {
     const folder = path.join(this.folder, name);
     mkdirSync(folder, { recursive: true });
     for (let i = 0; i < count; i++) {
-      writeFileSync(path.join(folder, `${String(i).padStart(5, '0')}.png`), picture(seed + i, width, height));
+      writeFileSync(path.join(folder, `${String(i).padStart(5, '0')}.png`), image(seed + i, width, height));
     }
     return folder;
   }

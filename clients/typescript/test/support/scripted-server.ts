@@ -74,7 +74,7 @@ export const silence: Step = () => undefined;
 
 export const base64 = (values: readonly number[]): string => Buffer.from(new Float32Array(values).buffer).toString('base64');
 
-/** Every picture gets the vector (its place in the request, 0.5). */
+/** Every image gets the vector (its place in the request, 0.5). */
 export const embed: Step = (request, response) => {
   const vectors = Array.from({ length: request.images }, (_, i) => base64([i, 0.5]));
   const one = request.url.startsWith('/embed?');

@@ -1,0 +1,1 @@
+"""A model folder made ready to run. Inside an installed clipsrv the bundled model lies here too."""

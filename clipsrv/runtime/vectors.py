@@ -1,0 +1,41 @@
+"""Vectors after the model: of unit length, and the encodings they leave in. Pure functions of numpy."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsrv.errors import InferenceFailedError
+
+#: (n, dimensions) of unit length, or one row of it.
+Vectors = NDArray[np.float32]
+
+
+def unit(features: NDArray[np.float32]) -> Vectors:
+    """Rows of `features` (n, dimensions) divided by their Euclidean norm.
+
+    Raises InferenceFailedError for a row that has no direction: values that are not finite, zeros, or values too large
+    for their squares to be float32.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(features, axis=-1, keepdims=True)
+    if not np.isfinite(norms).all():
+        raise InferenceFailedError("The model gave values that are not finite.")
+    if not norms.all():
+        raise InferenceFailedError("The model gave a vector of zeros.")
+    return np.asarray(features / norms, np.float32)
+
+
+def to_base64(vector: Vectors) -> str:
+    """Little-endian float32 bytes of one vector in base64."""
+    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+
+
+def to_npy(vectors: Vectors) -> bytes:
+    """A NumPy file (format 1.0) of shape (n, dimensions), float32."""
+    file = BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(vectors, "<f4"), version=(1, 0), allow_pickle=False)
+    return file.getvalue()

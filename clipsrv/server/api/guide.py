@@ -1,0 +1,72 @@
+"""The guide's endpoints, /embed, /embed/batch and /embed/text: read, embed, answer; all else is in what they call."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aiohttp import web
+
+from clipsrv.server.api.state import BODIES, EMBEDDER
+from clipsrv.server.http.middleware import CALLER, REPORT
+from clipsrv.server.wire.envelope import NotAcceptableError
+from clipsrv.server.wire.errors import describe
+from clipsrv.server.wire.replies import BASE64, JSON, NPY, negotiate, read_options, vectors_response
+from clipsrv.serving.embedder import Outcome
+
+_ENCODINGS = {"encoding": (JSON, BASE64)}
+_BATCH_OPTIONS = {**_ENCODINGS, "on_error": ("fail", "null")}
+
+
+async def embed(request: web.Request) -> web.Response:
+    return await _embed_images(request, many=False)
+
+
+async def embed_batch(request: web.Request) -> web.Response:
+    return await _embed_images(request, many=True)
+
+
+async def embed_text(request: web.Request) -> web.Response:
+    options = read_options(request, _ENCODINGS)
+    form = negotiate(request, options["encoding"])
+    embedder, bodies, caller = request.app[EMBEDDER], request.app[BODIES], request[CALLER]
+    embedder.check_open(caller)
+    with bodies.hold(request, caller) as lease:
+        started = time.monotonic()
+        texts, many = await bodies.read_texts(request, lease)
+        read = time.monotonic() - started
+        outcome = await embedder.embed_texts(texts, caller=caller)
+    truncated = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
+    return _answer(request, outcome, form, read, many=many, extra=truncated)
+
+
+async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
+    options = read_options(request, _BATCH_OPTIONS if many else _ENCODINGS)
+    form = negotiate(request, options["encoding"])
+    null_on_error = options.get("on_error") == "null"
+    if null_on_error and form == NPY:
+        raise NotAcceptableError("on_error=null needs a JSON answer: a NumPy file cannot say which images failed.")
+    embedder, bodies, caller = request.app[EMBEDDER], request.app[BODIES], request[CALLER]
+    embedder.check_open(caller)
+    with bodies.hold(request, caller) as lease:
+        started = time.monotonic()
+        blobs = await bodies.read_images(request, lease, many=many)
+        read = time.monotonic() - started
+        outcome = await embedder.embed_images(blobs, caller=caller, null_on_error=null_on_error)
+    extra = {"errors": describe(outcome.bad)} if null_on_error else {}
+    return _answer(request, outcome, form, read, many=many, extra=extra)
+
+
+def _answer(
+    request: web.Request, outcome: Outcome, form: str, read: float, *, many: bool, extra: dict[str, Any]
+) -> web.Response:
+    model = request.app[EMBEDDER].model
+    assert model is not None
+    request[REPORT].images, request[REPORT].timings = len(outcome.vectors), outcome.timings
+    facts = {"dimensions": model.manifest.dimensions, "model": model.manifest.name, **extra}
+    response = vectors_response(outcome.vectors, form, many=many, extra=facts)
+    timings = outcome.timings
+    stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
+    response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())
+    response.headers["X-Embedding-Id"] = model.embedding_id
+    return response

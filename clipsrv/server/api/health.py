@@ -1,0 +1,49 @@
+"""What the server says of itself: /health, /health/live, /models, /metrics, /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from clipsrv.server.api.state import CATALOG, EMBEDDER, OPENAPI
+from clipsrv.server.http.middleware import METRICS
+from clipsrv.server.wire.replies import read_options
+from clipsrv.serving.embedder import HEALTHY, STARTING, UNHEALTHY
+
+
+async def health(request: web.Request) -> web.Response:
+    read_options(request, {})
+    embedder, catalog = request.app[EMBEDDER], request.app[CATALOG]
+    body: dict[str, Any] = {"status": embedder.status, "model": catalog.current}
+    if embedder.model is not None:
+        body |= catalog.running(embedder.model)
+    if body["status"] == UNHEALTHY:
+        body["fault"] = embedder.fault
+    response = _json(body, 200 if body["status"] == HEALTHY else 503)
+    if body["status"] == STARTING:
+        response.headers["Retry-After"] = "2"
+    return response
+
+
+async def live(request: web.Request) -> web.Response:
+    return _json({"status": "live"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    text = request.app[METRICS].render()
+    return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def models(request: web.Request) -> web.Response:
+    read_options(request, {})
+    return _json(request.app[CATALOG].describe(request.app[EMBEDDER].model))
+
+
+async def openapi(request: web.Request) -> web.Response:
+    return _json(request.app[OPENAPI])
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")

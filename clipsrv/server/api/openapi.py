@@ -1,0 +1,197 @@
+"""/openapi.json: the HTTP contract in OpenAPI 3.1. Tests hold it against the routes, the error table and real answers.
+
+Written as data, with short functions for what repeats. Knows the limits of the configuration, nothing of how they work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clipsrv import __version__
+from clipsrv.config import Config
+from clipsrv.server.wire.errors import COMMON_HEADERS
+
+Schema = dict[str, Any]
+
+_JSON = "application/json"
+_STRING: Schema = {"type": "string"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_FLOATS: Schema = {"type": "array", "items": {"type": "number"}}
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}
+_VECTOR: Schema = {"oneOf": [_FLOATS, _BASE64]}
+_BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
+_ENCODED: Schema = {"type": "string", "description": "base64, standard or URL-safe, or a base64 data URI"}
+_NPY: Schema = {"schema": {"type": "string", "contentMediaType": "application/x-npy"}}
+
+#: What each status means to a caller, and whether waiting helps.
+_ERRORS: dict[int, tuple[str, bool]] = {
+    400: ("The request is not put together as documented", False),
+    401: ("No valid API key", False),
+    403: ("A Host, or the web page of an origin, that is not allowed", False),
+    404: ("Not found; for /embed/text: the model has no text tower", False),
+    405: ("Another method; see Allow", False),
+    406: ("Accept allows no form this endpoint has", False),
+    408: ("The request did not arrive in time", False),
+    413: ("Too many bytes, parts, images or texts", False),
+    415: ("A Content-Type or Content-Encoding that is not accepted", False),
+    417: ("An Expect other than 100-continue", False),
+    422: ("The envelope is fine, the image is not", False),
+    429: ("Full: try again after Retry-After seconds", True),
+    431: ("The request line or the headers are too long", False),
+    500: ("A bug in the server", False),
+    503: ("Starting, stopping, or inference does not work", True),
+    504: ("Not finished before the deadline", False),
+}
+_ALWAYS = (400, 401, 403, 405, 408, 417, 429, 431, 500, 503)
+_EMBED = (*_ALWAYS, 404, 406, 413, 415, 422, 504)
+
+
+def describe(config: Config) -> Schema:
+    """The document for a server of this configuration."""
+    many = {"maxItems": config.max_images, "minItems": 1}
+    images = _object({"images": {"type": "array", "items": _ENCODED, **many}})
+    texts = {"type": "array", "items": _STRING, **many}
+    one: Schema = {"embedding": _VECTOR, "dimensions": _COUNT, "model": _STRING}
+    several: Schema = {
+        "embeddings": {"type": "array", "items": {"anyOf": [_VECTOR, {"type": "null"}]}},
+        "count": _COUNT,
+        "dimensions": _COUNT,
+        "model": _STRING,
+    }
+    failed = {"errors": {"type": "array", "items": {"$ref": "#/components/schemas/BadImage"}}}
+    truncated = {"type": "array", "items": _COUNT, "description": "indices of texts cut to the model's length"}
+    single = {**one, "truncated": {"type": "boolean", "description": "the text was cut to the model's length"}}
+    by_text = {"oneOf": [_object(single), _object({**several, "truncated": truncated})]}
+    encoding = _option("encoding", "json", "base64")
+    paths = {
+        "/embed": _post(
+            "embedImage",
+            "The vector of one image",
+            {
+                "multipart/form-data": _object({"image": _BYTES}),
+                "image/*": _BYTES,
+                "application/octet-stream": _BYTES,
+                _JSON: _object({"image": _ENCODED}),
+            },
+            _object(one),
+            [encoding],
+        ),
+        "/embed/batch": _post(
+            "embedImages",
+            "The vectors of several images, in the order sent",
+            {"multipart/form-data": _object({"images": {"type": "array", "items": _BYTES, **many}}), _JSON: images},
+            _object({**several, **failed}, optional=("errors",)),
+            [encoding, _option("on_error", "fail", "null")],
+        ),
+        "/embed/text": _post(
+            "embedText",
+            "The vector of a text, or of several, in the space of the images",
+            {_JSON: {"oneOf": [_object({"text": _STRING}), _object({"texts": texts})]}},
+            by_text,
+            [encoding],
+        ),
+        "/health": _get("health", "Whether requests are being served", _HEALTH, also=(503,), open_to_all=True),
+        "/health/live": _get("live", "Answers while the process can", _object({"status": _STRING}), open_to_all=True),
+        "/models": _get("models", "The models there are, and the one served", _MODELS),
+        "/metrics": _get("metrics", "Prometheus text", None),
+        "/openapi.json": _get("openapi", "This document", {"type": "object"}),
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "clipsrv", "version": __version__, "summary": "CLIP embeddings of images and texts"},
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": _ERROR, "BadImage": _BAD_IMAGE},
+            "responses": {str(status): _error(status) for status in _ERRORS},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+        # Without API keys configured the server asks for none.
+        "security": [{}, {"bearer": []}, {"header": []}],
+    }
+
+
+def _object(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+_BAD_IMAGE = {
+    **_object({"index": _COUNT, "code": _STRING, "message": _STRING}),
+    "additionalProperties": True,
+    "description": "index counts from 0 in the order sent; a limit or a format stands beside it where there is one",
+}
+_ERROR = _object(
+    {"error": _object({"code": _STRING, "message": _STRING, "details": {"type": "object"}}), "request_id": _STRING}
+)
+_HEALTH = {
+    **_object({"status": {"enum": ["healthy", "starting", "draining", "unhealthy"]}, "model": _STRING}),
+    "additionalProperties": True,
+}
+_MODELS = _object(
+    {
+        "models": {"type": "array", "items": _STRING},
+        "current": _STRING,
+        "details": {"type": "object", "additionalProperties": {"type": "object"}},
+    }
+)
+
+
+def _error(status: int) -> Schema:
+    text, waiting_helps = _ERRORS[status]
+    headers = {"Retry-After": {"schema": _COUNT, "description": "seconds"}} if waiting_helps else {}
+    return {
+        "description": text,
+        "headers": {**_headers(), **headers},
+        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+
+
+def _headers(*more: str) -> Schema:
+    return {name: {"schema": _STRING} for name in (*COMMON_HEADERS, "X-Request-Id", *more)}
+
+
+def _option(name: str, *values: str) -> Schema:
+    return {"name": name, "in": "query", "schema": {"type": "string", "enum": list(values), "default": values[0]}}
+
+
+def _responses(statuses: tuple[int, ...]) -> Schema:
+    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+
+
+def _post(name: str, summary: str, bodies: dict[str, Schema], answer: Schema, options: list[Schema]) -> Schema:
+    ok = {
+        "description": summary,
+        "headers": _headers("X-Embedding-Id", "Server-Timing"),
+        "content": {_JSON: {"schema": answer}, "application/x-npy": _NPY},
+    }
+    content = {kind: {"schema": schema} for kind, schema in bodies.items()}
+    return {
+        "post": {
+            "operationId": name,
+            "summary": summary,
+            "parameters": options,
+            "requestBody": {"required": True, "content": content},
+            "responses": {"200": ok, **_responses(_EMBED)},
+        }
+    }
+
+
+def _get(
+    name: str, summary: str, answer: Schema | None, *, also: tuple[int, ...] = (), open_to_all: bool = False
+) -> Schema:
+    content = {"text/plain": {"schema": _STRING}} if answer is None else {_JSON: {"schema": answer}}
+    ok = {"description": summary, "headers": _headers(), "content": content}
+    responses = {"200": ok, **_responses(_ALWAYS)}
+    for status in also:
+        responses[str(status)] = {**ok, "description": _ERRORS[status][0]}
+    return {
+        "get": {
+            "operationId": name,
+            "summary": summary,
+            **({"security": [{}]} if open_to_all else {}),
+            "responses": responses,
+        }
+    }

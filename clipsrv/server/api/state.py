@@ -1,0 +1,16 @@
+"""What handlers find in the application that serves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from clipsrv.server.api.catalog import Catalog
+from clipsrv.server.wire.bodies import BodyReader
+from clipsrv.serving.embedder import Embedder
+
+EMBEDDER = web.AppKey("embedder", Embedder)
+BODIES = web.AppKey("bodies", BodyReader)
+CATALOG = web.AppKey("catalog", Catalog)
+OPENAPI = web.AppKey("openapi", dict[str, Any])

@@ -1,0 +1,144 @@
+"""Around every request: an id, one log line, errors in the one shape, strangers kept out. Knows no endpoint."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import hdrs, web
+
+from clipsrv.errors import ClipsrvError
+from clipsrv.server.http.security import Guard
+from clipsrv.server.logs import fields
+from clipsrv.server.metrics import Metrics
+from clipsrv.server.wire.errors import COMMON_HEADERS, error_response, new_request_id, response_of, response_of_http
+from clipsrv.serving.admission import Admission
+from clipsrv.serving.embedder import Timings
+
+logger = logging.getLogger("clipsrv.access")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUESTS = web.AppKey("requests", Admission)
+METRICS = web.AppKey("metrics", Metrics)
+GUARD = web.AppKey("guard", Guard)
+REQUEST_ID = web.RequestKey("request_id", str)
+CALLER = web.RequestKey("caller", str)
+_SANE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: The caller had gone before it was answered; never sent.
+_GONE = 499
+
+
+@dataclass
+class Report:
+    """What is known of a request once it is answered, for its line in the log."""
+
+    code: str | None = None
+    images: int | None = None
+    timings: Timings = field(default_factory=Timings)
+
+
+REPORT = web.RequestKey("report", Report)
+
+
+@web.middleware
+async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Counts the request as in work, and logs it in one line when it is done."""
+    started, status = time.monotonic(), _GONE
+    request[REPORT] = Report()
+    with request.app[REQUESTS].take(1):
+        try:
+            response = await handler(request)
+            status = response.status
+        except ConnectionError:
+            response = web.Response(status=_GONE)
+        finally:
+            _record(request, status, time.monotonic() - started)
+    if not request.content.is_eof():  # the connection cannot carry another request
+        response.force_close()
+    return response
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns every failure into the error body; what nobody foresaw becomes 500 with its traceback in the log only."""
+    code = "internal"
+    try:
+        return await handler(request)
+    except ClipsrvError as error:
+        response, code = response_of(error, request_id(request))
+    except web.HTTPException as http_error:
+        response, code = response_of_http(http_error, request_id(request))
+    except ConnectionError:
+        raise
+    except Exception:
+        logger.exception("request failed", extra=fields(request_id=request_id(request)))
+        message = "Something went wrong inside the server; its log has the details under this request id."
+        response = error_response(500, code, message, request_id=request_id(request))
+    request[REPORT].code = code
+    request.app[METRICS].refused(code)
+    return response
+
+
+@web.middleware
+async def keep_out(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses strangers and what cannot be answered, before anything of the body is read."""
+    expected = request.headers.get(hdrs.EXPECT, "100-continue")
+    if request.version < (1, 0) or (request.version >= (1, 1) and hdrs.HOST not in request.headers):
+        raise web.HTTPBadRequest
+    request[CALLER] = request.app[GUARD].admit(request)
+    if request.method == hdrs.METH_OPTIONS and request.app[GUARD].cors_headers(request):
+        return web.Response(status=204)
+    if expected.lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    return await handler(request)
+
+
+async def expect_nothing_yet(request: web.Request) -> None:
+    """Leaves Expect: 100-continue to whoever reads the body: what refuses the request refuses it before the upload."""
+
+
+async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Headers of every response."""
+    response.headers.update(COMMON_HEADERS)
+    response.headers["X-Request-Id"] = request_id(request)
+    response.headers.update(request.app[GUARD].cors_headers(request))
+
+
+def request_id(request: web.Request) -> str:
+    """The client's own X-Request-Id if it is sane, else one made for this request."""
+    if REQUEST_ID not in request:
+        sent = request.headers.get("X-Request-Id", "")
+        request[REQUEST_ID] = sent if _SANE_ID.fullmatch(sent) else new_request_id()
+    return request[REQUEST_ID]
+
+
+def _record(request: web.Request, status: int, seconds: float) -> None:
+    resource, report, metrics = request.match_info.route.resource, request[REPORT], request.app[METRICS]
+    route = resource.canonical if resource else "unmatched"
+    metrics.answered(route, status, seconds)
+    if status == _GONE and not request.content.is_eof():
+        metrics.abandoned("upload")
+    facts = {
+        "request_id": request_id(request),
+        "method": request.method[:20],
+        "route": route,
+        "status": status,
+        "code": report.code,
+        "client": request.remote,
+        "bytes_in": request.content_length,
+        "images": report.images,
+        "decode_ms": _milliseconds(report.timings.decode),
+        "queue_ms": _milliseconds(report.timings.queue),
+        "infer_ms": _milliseconds(report.timings.inference),
+        "total_ms": _milliseconds(seconds),
+    }
+    known = {name: value for name, value in facts.items() if value is not None}
+    logger.info("request", extra=fields(**known))
+
+
+def _milliseconds(seconds: float) -> float | None:
+    return round(1000 * seconds, 1) if seconds else None

@@ -1,0 +1,205 @@
+"""Who may ask: API keys, the Host the caller meant, and the web page it comes from. Judged from headers alone.
+
+A page anywhere can make a browser post a form to localhost, or point its own name at 127.0.0.1; both are refused here.
+Knows nothing of endpoints beyond which of them are open.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+
+from clipsrv.errors import ConfigError
+from clipsrv.server.wire.envelope import (
+    HostForbiddenError,
+    OriginForbiddenError,
+    TooManyFailuresError,
+    UnauthorizedError,
+)
+
+#: Answered without a key, so that a supervisor needs none.
+OPEN_PATHS = frozenset({"/health", "/health/live"})
+#: A key shorter than this can be guessed.
+SHORT_KEY = 16
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_TABLE = 4096
+
+
+class Key(NamedTuple):
+    """What is kept of an API key: enough to know it again."""
+
+    digest: bytes
+    length: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`hosts` None allows every Host; `origins` are those whose pages may ask; no `keys` means no key is needed.
+
+    One address may present `failures` wrong keys a second, 0 for any number.
+    """
+
+    hosts: frozenset[str] | None
+    origins: frozenset[str]
+    keys: tuple[Key, ...]
+    failures: int
+
+
+def read_keys(listed: str, file: str) -> tuple[str, ...]:
+    """The API keys of a comma-separated list and of a file with one a line (# begins a comment), in that order.
+
+    Raises ConfigError if the file cannot be read, or holds no key: "protected, but by nothing" is a mistake.
+    """
+    keys = [key.strip() for key in listed.split(",")] if listed else []
+    if file:
+        try:
+            lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise ConfigError(f"CLIPSRV_API_KEY_FILE (--api-key-file) {file!r} cannot be read: {reason}.") from None
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise ConfigError(f"CLIPSRV_API_KEY_FILE (--api-key-file) {file!r} holds no key; write one a line.")
+        keys += found
+    if not all(keys):
+        raise ConfigError("CLIPSRV_API_KEYS holds an empty key; separate keys by single commas.")
+    return tuple(keys)
+
+
+def make_rules(host: str, allowed_hosts: str, allowed_origins: str, keys: Iterable[str], failures: int) -> Rules:
+    """Rules for a server that listens on `host`. On loopback only loopback's names and `allowed_hosts` pass as Host."""
+    listed = {name.lower().strip("[]") for name in _split(allowed_hosts)}
+    hosts = frozenset(listed | set(_LOOPBACK) | {host.strip("[]").lower()}) if listed or is_loopback(host) else None
+    return Rules(
+        hosts=None if "*" in listed else hosts,
+        origins=frozenset(origin.lower().rstrip("/") for origin in _split(allowed_origins)),
+        keys=tuple(Key(sha256(key.encode()).digest(), len(key)) for key in keys),
+        failures=failures,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    return host.strip("[]").lower() in _LOOPBACK or host.startswith("127.")
+
+
+class Guard:
+    """Applies the rules to a request's headers, before its body is read."""
+
+    def __init__(self, rules: Rules, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rules, self._clock = rules, clock
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    @property
+    def key_lengths(self) -> list[int]:
+        return [key.length for key in self._rules.keys]
+
+    def admit(self, request: web.Request) -> str:
+        """The caller's name for fair sharing: its key's number, or its address.
+
+        Raises HostForbiddenError, OriginForbiddenError, UnauthorizedError or TooManyFailuresError.
+        """
+        self._check_host(request)
+        self._check_origin(request)
+        address = request.remote or ""
+        if not self._rules.keys or request.path in OPEN_PATHS or _is_preflight(request):
+            return address
+        self._check_failures(address)
+        number = self._match(_presented(request))
+        if number is None:
+            self._count_failure(address)
+            raise UnauthorizedError("Send a valid API key: Authorization: Bearer KEY, or X-API-Key: KEY.")
+        return f"key {number}"
+
+    def cors_headers(self, request: web.Request) -> dict[str, str]:
+        """What a browser must be told so that a page of an allowed origin may read the answer; else nothing."""
+        if not self._rules.origins:
+            return {}
+        headers = {"Vary": "Origin"}
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        if self._listed(origin):
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            if _is_preflight(request):
+                headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST"
+                headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "Content-Type, Authorization, X-API-Key, X-Request-Id"
+                headers[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
+            else:
+                headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = "X-Request-Id, X-Embedding-Id, Retry-After, Server-Timing"
+        return headers
+
+    def _check_host(self, request: web.Request) -> None:
+        # Not request.host: for want of the header it looks up this machine's own name, which may take seconds.
+        host = request.headers.get(hdrs.HOST)
+        if self._rules.hosts is not None and host is not None and _name_of(host) not in self._rules.hosts:
+            raise HostForbiddenError("This Host is not served here; allow it with --allowed-hosts.")
+
+    def _check_origin(self, request: web.Request) -> None:
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None:
+            if _authority(origin) != request.headers.get(hdrs.HOST, "").lower() and not self._listed(origin):
+                raise OriginForbiddenError("Pages of this origin may not ask here; allow it with --allowed-origins.")
+        elif request.method == hdrs.METH_POST and request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+            raise OriginForbiddenError("Pages of other sites may not ask here; allow them with --allowed-origins.")
+
+    def _listed(self, origin: str) -> bool:
+        return bool(origin) and (origin.lower() in self._rules.origins or "*" in self._rules.origins)
+
+    def _match(self, key: bytes) -> int | None:
+        digest, number = sha256(key).digest(), None
+        for index, known in enumerate(self._rules.keys, 1):  # all of them: time must not tell which one fits
+            if hmac.compare_digest(digest, known.digest):
+                number = index
+        return number
+
+    def _check_failures(self, address: str) -> None:
+        count, since = self._failures.get(address, (0, 0.0))
+        if self._rules.failures and count >= self._rules.failures and self._clock() - since < 1:
+            raise TooManyFailuresError("Too many wrong API keys from this address; wait a second.", retry_after=1)
+
+    def _count_failure(self, address: str) -> None:
+        now = self._clock()
+        count, since = self._failures.pop(address, (0, now))
+        self._failures[address] = (count + 1, since) if now - since < 1 else (1, now)
+        if len(self._failures) > _TABLE:
+            self._failures.popitem(last=False)
+
+
+def _presented(request: web.Request) -> bytes:
+    """The key sent, b"" for none or for several. As bytes: a comparison of str fails on what is not ASCII."""
+    sent = request.headers.getall(hdrs.AUTHORIZATION, []) + [
+        f"Bearer {key}" for key in request.headers.getall("X-API-Key", [])
+    ]
+    scheme, _, key = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    return key.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
+
+
+def _is_preflight(request: web.Request) -> bool:
+    return request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+
+
+def _name_of(host: str) -> str:
+    """The name of a Host header, without port and brackets."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
+
+
+def _split(listed: str) -> list[str]:
+    return [name for name in (part.strip() for part in listed.split(",")) if name]

@@ -1,0 +1,32 @@
+"""How much memory the settings allow at most, so that a limit can be set with reason. Explained in docs/limits.md."""
+
+from __future__ import annotations
+
+from clipsrv.config import Config
+from clipsrv.images.decode import BLOCK_BYTES, BLOCKS_PER_THREAD
+from clipsrv.machine import usable_cores
+
+#: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
+DECODE_BYTES_PER_PIXEL = 16
+#: Freed bytes that are kept for each decoding thread: by the C library at most 2 * DEFAULT_MMAP_THRESHOLD_MAX of
+#: glibc's malloc.c, and blocks of pixels for the next image.
+KEPT_BYTES_PER_THREAD = 64 * 2**20 + BLOCKS_PER_THREAD * BLOCK_BYTES
+#: Bytes aiohttp and asyncio may hold of a connection before anything is asked of it.
+CONNECTION_BYTES = 128 * 1024
+#: Copies of a body there may be at once: the form and its parts, or JSON text and what it encodes.
+BODY_COPIES = 2
+
+
+def memory_bound(config: Config, crop_size: int) -> int:
+    """Bytes beyond those of the idle server that requests can take together, whatever is sent.
+
+    `crop_size` is the model's image side in pixels.
+    """
+    pixel_values = 3 * 4 * crop_size**2
+    return (
+        BODY_COPIES * config.max_bytes_in_flight
+        + DECODE_BYTES_PER_PIXEL * config.max_pixels_in_flight
+        + KEPT_BYTES_PER_THREAD * (config.decode_threads or usable_cores())
+        + pixel_values * (config.max_queue + 2 * config.max_batch_size)
+        + CONNECTION_BYTES * config.max_connections
+    )

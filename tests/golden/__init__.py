@@ -1,0 +1,1 @@
+"""What the references make of images and texts, and the scripts that ask them."""

@@ -1,0 +1,154 @@
+"""One tower: a batch in, unit vectors out; what the runtime raises becomes one of two errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsrv.errors import InferenceFailedError, OutOfMemoryError
+from clipsrv.manifest import TowerSpec
+from clipsrv.models.model import Model, load_model
+from clipsrv.runtime.encoder import SessionEncoder
+from tests.support.model import DIMENSIONS, SIZE, write_model
+
+TOWER = TowerSpec("x", "y", {"fp32": "a.onnx"})
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name, self.type = name, "tensor(float)"
+
+
+class Session:
+    """Gives or raises what it is told."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def get_inputs(self) -> list[Named]:
+        return [Named("x")]
+
+    def get_outputs(self) -> list[Named]:
+        return [Named("y")]
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+        if isinstance(self._result, BaseException):
+            raise self._result
+        return [self._result]
+
+
+def embed(result: Any) -> np.ndarray:
+    return SessionEncoder(Session(result), TOWER, 4).embed(np.zeros((2, 3), np.float32))  # type: ignore[arg-type]
+
+
+def test_vectors_of_a_batch_are_those_of_its_items(model: Model) -> None:
+    pixels = np.random.default_rng(0).standard_normal((5, 3, SIZE, SIZE), np.float32)
+    vectors = model.image_encoder.embed(pixels)
+    assert (vectors.shape, vectors.dtype) == ((5, DIMENSIONS), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    for index in range(5):
+        np.testing.assert_allclose(model.image_encoder.embed(pixels[index : index + 1])[0], vectors[index], atol=1e-5)
+
+
+def test_a_text_vector_does_not_depend_on_padding(model: Model) -> None:
+    assert model.tokenizer is not None
+    assert model.text_encoder is not None
+    tokens = model.tokenizer.encode("a red dress")
+    whole, cut = tokens.ids[None], tokens.ids[None, : tokens.length]
+    np.testing.assert_allclose(model.text_encoder.embed(whole), model.text_encoder.embed(cut), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("Failed to allocate memory for requested buffer of size 12"),
+        RuntimeError("CUDA out of memory"),
+    ],
+)
+def test_memory_that_is_not_there_is_told_apart(error: Exception) -> None:
+    with pytest.raises(OutOfMemoryError, match="Not enough memory"):
+        embed(error)
+
+
+def test_other_failures_say_nothing_of_the_inside() -> None:
+    with pytest.raises(InferenceFailedError) as caught:
+        embed(RuntimeError("/secret/path.cc:12 broke"))
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("features", [np.zeros((2, 3)), np.zeros((1, 4)), np.zeros((2, 4, 1)), np.zeros(4)])
+def test_a_wrong_shape_is_a_failure(features: np.ndarray) -> None:
+    with pytest.raises(InferenceFailedError, match=r"gave shape \("):
+        embed(features)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_a_failure(tmp_path: Path, value: float) -> None:
+    broken = load_model(write_model(tmp_path / "broken", text=False, weight=value), device="cpu", threads=1)
+    with pytest.raises(InferenceFailedError, match="not finite"):
+        broken.warm_up([1])
+
+
+class Doubling(Session):
+    """Gives the first four values of each item, doubled, and remembers how many items came at once."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+        self.seen.append(len(inputs["x"]))
+        return [2 * inputs["x"][:, :4]]
+
+
+@pytest.mark.parametrize(("size", "parts"), [(2, [1, 1]), (3, [1, 1, 1]), (8, [2, 3, 3])])
+def test_a_batch_in_parts_comes_back_whole_and_in_order(size: int, parts: list[int]) -> None:
+    shared, single = Doubling(), Doubling()
+    batch = np.arange(1, 5 * size + 1, dtype=np.float32).reshape(size, 5)
+    features = SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(batch)  # type: ignore[arg-type]
+    np.testing.assert_allclose(features, batch[:, :4] / np.linalg.norm(batch[:, :4], axis=1, keepdims=True), atol=1e-6)
+    assert (sorted(single.seen), shared.seen) == (parts, [])
+
+
+def test_one_item_has_all_threads_for_itself() -> None:
+    shared, single = Doubling(), Doubling()
+    SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(np.ones((1, 5), np.float32))  # type: ignore[arg-type]
+    assert (single.seen, shared.seen) == ([], [1])
+
+
+@pytest.mark.parametrize(("error", "expected"), [(MemoryError(), OutOfMemoryError), (OSError(), InferenceFailedError)])
+def test_a_part_that_fails_fails_the_batch(error: Exception, expected: type[Exception]) -> None:
+    encoder = SessionEncoder(Doubling(), TOWER, 4, single=Session(error), threads=2)  # type: ignore[arg-type]
+    with pytest.raises(expected):
+        encoder.embed(np.zeros((4, 5), np.float32))
+
+
+def test_warming_up_runs_every_batch_size_of_both_towers(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    real = SessionEncoder.embed
+
+    def record(self: SessionEncoder, batch: np.ndarray) -> np.ndarray:
+        seen.append(batch.shape)
+        return real(self, batch)
+
+    monkeypatch.setattr(SessionEncoder, "embed", record)
+    model.warm_up([1, 16])
+    assert seen == [(1, 3, SIZE, SIZE), (16, 3, SIZE, SIZE), (1, 77)]
+
+
+def test_a_closed_encoder_says_so_and_may_be_closed_again() -> None:
+    encoder = SessionEncoder(Doubling(), TOWER, 4)  # type: ignore[arg-type]
+    encoder.close()
+    encoder.close()
+    with pytest.raises(InferenceFailedError, match="closed"):
+        encoder.embed(np.ones((1, 5), np.float32))
+
+
+@pytest.mark.parametrize(("value", "reason"), [(0.0, "zeros"), (np.nan, "not finite"), (np.inf, "not finite")])
+def test_a_row_without_a_direction_fails_the_batch(value: float, reason: str) -> None:
+    with pytest.raises(InferenceFailedError, match=reason):
+        embed(np.array([[1, 2, 3, 4], [value] * 4], np.float32))

@@ -1,0 +1,264 @@
+"""Bodies that are not as documented: 400s with a code that says what is wrong, never a vector of half a part."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from tests.support.serving import BOUNDARY, assert_as_before, drawn, form, part, request, serving, truth
+
+GOOD = drawn(1)
+MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
+JPEG = drawn(1, form="JPEG")
+
+
+def named(head: str | bytes) -> bytes:
+    return form(part(GOOD, head=head))
+
+
+CODED = "\r\nContent-Transfer-Encoding: "
+DISPOSITION = 'Content-Disposition: form-data; name="image"; filename='
+NESTED = form(part(form(part(GOOD)), head=f'Content-Disposition: form-data; name="image"\r\nContent-Type: {MULTIPART}'))
+REFUSED_FORMS = {
+    "empty body": (MULTIPART, b"", 400, "empty_body"),
+    "only the closing boundary": (MULTIPART, form(), 400, "missing_image"),
+    "another field": (MULTIPART, form(part(GOOD, "caption")), 400, "unexpected_field"),
+    "the field of the other endpoint": (MULTIPART, form(part(GOOD, "images")), 400, "unexpected_field"),
+    "the field twice": (MULTIPART, form(part(GOOD), part(GOOD)), 400, "duplicate_field"),
+    "an extra field": (MULTIPART, form(part(GOOD), part(b"x", "extra")), 400, "unexpected_field"),
+    "no boundary": ("multipart/form-data", form(part(GOOD)), 400, "malformed_multipart"),
+    "an empty boundary": ('multipart/form-data; boundary=""', form(part(GOOD)), 400, "malformed_multipart"),
+    "a boundary too long": (f"multipart/form-data; boundary={'b' * 71}", form(part(GOOD)), 400, "malformed_multipart"),
+    "another boundary": ("multipart/form-data; boundary=other", form(part(GOOD)), 400, "malformed_multipart"),
+    "no closing boundary": (MULTIPART, form(part(GOOD), end=b""), 400, "malformed_multipart"),
+    "half a part": (MULTIPART, form(part(GOOD))[:-60], 400, "malformed_multipart"),
+    "a long preamble": (MULTIPART, b"x" * 100_000 + form(part(GOOD)), 400, "malformed_multipart"),
+    "a long epilogue": (MULTIPART, form(part(GOOD)) + b"x" * 2_000_000, 413, "body_too_large"),
+    "10,000 parts": (MULTIPART, form(*[part(b"x" * 10, "other")] * 10_000), 413, "too_many_parts"),
+    "200 headers of a part": (MULTIPART, named(DISPOSITION + "a" + "\r\nX: y" * 200), 400, "malformed_multipart"),
+    "a header of 9 kB": (MULTIPART, named(DISPOSITION + "a" * 9000), 400, "malformed_multipart"),
+    "a part in base64": (MULTIPART, named(DISPOSITION + "a" + CODED + "base64"), 400, "unsupported_part_encoding"),
+    "a part in an unknown encoding": (
+        MULTIPART,
+        named(DISPOSITION + "a" + CODED + "rot13"),
+        400,
+        "unsupported_part_encoding",
+    ),
+    "a part in gzip": (MULTIPART, named(DISPOSITION + "a\r\nContent-Encoding: gzip"), 400, "unsupported_part_encoding"),
+    "a part of negative length": (
+        MULTIPART,
+        named(DISPOSITION + "a\r\nContent-Length: -1"),
+        400,
+        "malformed_multipart",
+    ),
+    "a part of another length": (
+        MULTIPART,
+        named(DISPOSITION + "a\r\nContent-Length: 99999"),
+        400,
+        "malformed_multipart",
+    ),
+    "a part without name": (MULTIPART, named("Content-Disposition: form-data"), 400, "malformed_multipart"),
+    "a part without disposition": (MULTIPART, named("Content-Type: image/png"), 400, "malformed_multipart"),
+    "a newline in the file name": (MULTIPART, named(DISPOSITION + '"a\nb"'), 400, "malformed_multipart"),
+    "a NUL in the file name": (MULTIPART, named(DISPOSITION + '"a\x00b"'), 400, "malformed_multipart"),
+    "an escape in the file name": (MULTIPART, named(DISPOSITION + '"a\x1bb"'), 400, "malformed_multipart"),
+    "the _charset_ field": (MULTIPART, form(part(b"bogus", "_charset_"), part(GOOD)), 400, "unexpected_field"),
+    "a name that is not UTF-8": (
+        MULTIPART,
+        named(b'Content-Disposition: form-data; name="im\xff"'),
+        400,
+        "malformed_multipart",
+    ),
+    "nested forms": (MULTIPART, NESTED, 422, "not_an_image"),
+    "text": ("text/plain", b"hello", 415, "unsupported_media_type"),
+    "a form of another kind": ("application/x-www-form-urlencoded", b"image=x", 415, "unsupported_media_type"),
+    "a zero-byte part": (MULTIPART, form(part(b"")), 422, "empty_image"),
+    "a zero-byte body": ("image/png", b"", 422, "empty_image"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_FORMS)
+async def test_a_body_that_is_no_form_of_one_image_is_refused_by_name(name: str) -> None:
+    kind, body, status, code = REFUSED_FORMS[name]
+    async with serving() as served:
+        reply = await served.post("/embed", body, kind)
+        assert (reply.status, reply.code) == (status, code), reply
+        await assert_as_before(served)
+
+
+FILE_NAMES = {
+    "path up": '"../../etc/passwd"',
+    "absolute path": '"/etc/passwd"',
+    "Windows path": '"..\\..\\x"',
+    "encoded line break": "x; filename*=utf-8''a%0d%0aINJ%2f..%2f..%2fetc",
+    "other scripts": '"猫😀\u202e.png"',
+    "long": '"' + "a" * 300 + '"',
+    "none": None,
+    "empty": '""',
+}
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+async def test_a_file_name_changes_nothing_and_is_not_repeated(name: str) -> None:
+    value = FILE_NAMES[name]
+    head = 'Content-Disposition: form-data; name="image"' + (f"; filename={value}" if value is not None else "")
+    async with serving() as served:
+        reply = await served.post("/embed", named(head), MULTIPART)
+    assert reply.status == 200
+    np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-6)
+    assert b"passwd" not in reply.body
+    assert b"INJ" not in reply.body
+
+
+@pytest.mark.parametrize("declared", ["image/png", "text/html", "application/octet-stream"])
+async def test_the_format_is_taken_from_the_bytes_whatever_a_part_declares(declared: str) -> None:
+    async with serving() as served:
+        body = form(part(JPEG, head=DISPOSITION + f'"a"\r\nContent-Type: {declared}'))
+        reply = await served.post("/embed", body, MULTIPART)
+    assert reply.status == 200
+    np.testing.assert_allclose(reply.json["embedding"], truth(JPEG), atol=1e-6)
+
+
+@pytest.mark.parametrize("pause", [b"", b"\r\n", b"\r\nshort epilogue"])
+async def test_what_little_follows_the_form_is_ignored_however_it_is_cut_into_packets(pause: bytes) -> None:
+    whole = request("POST", "/embed", form(part(GOOD)) + pause, f"Content-Type: {MULTIPART}")
+    async with serving() as served:
+        for cut in (len(whole) - len(pause), len(whole) - 1, 300):
+            assert (await served.send(whole[:cut], whole[cut:])).status == 200
+
+
+async def test_the_form_read_byte_by_byte_gives_the_same_vector() -> None:
+    whole = request("POST", "/embed", form(part(GOOD)), f"Content-Type: {MULTIPART}")
+    async with serving() as served:
+        reply = await served.send(*[whole[at : at + 1] for at in range(len(whole))])
+    np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-6)
+
+
+async def test_a_missing_content_type_is_415_and_says_what_is_accepted() -> None:
+    async with serving() as served:
+        reply = await served.send(request("POST", "/embed", GOOD))
+        assert (reply.status, reply.code) == (415, "unsupported_media_type")
+        assert "multipart/form-data" in reply.headers["accept-post"]
+
+
+async def test_more_images_than_allowed_are_refused_before_any_is_computed() -> None:
+    async with serving(max_images=3) as served:
+        reply = await served.form(*[part(GOOD, "images")] * 4, path="/embed/batch")
+        assert (reply.status, reply.code, reply.json["error"]["details"]) == (413, "too_many_images", {"limit": 3})
+        document = json.dumps({"images": [base64.b64encode(GOOD).decode()] * 4}).encode()
+        assert (await served.post("/embed/batch", document, "application/json")).code == "too_many_images"
+        await assert_as_before(served)
+
+
+async def test_a_batch_of_none_is_refused() -> None:
+    async with serving() as served:
+        assert (await served.form(path="/embed/batch")).code == "missing_image"
+        assert (await served.post("/embed/batch", b'{"images": []}', "application/json")).code == "empty_batch"
+
+
+async def test_one_bad_image_of_32_fails_its_request_by_index_or_leaves_null_and_hurts_nobody_else() -> None:
+    parts = [part(drawn(seed), "images") for seed in range(32)]
+    parts[13] = part(b"not an image", "images")
+    async with serving() as served:
+        failed = await served.form(*parts, path="/embed/batch")
+        holed = await served.form(*parts, path="/embed/batch?on_error=null")
+        await assert_as_before(served)
+    assert failed.status == 422
+    assert [one["index"] for one in failed.json["error"]["details"]["images"]] == [13]
+    assert holed.status == 200
+    assert [row is None for row in holed.json["embeddings"]] == [index == 13 for index in range(32)]
+    np.testing.assert_allclose(holed.json["embeddings"][31], truth(drawn(31)), atol=1e-6)
+
+
+@pytest.mark.parametrize("query", ["normalise=1", "encoding=hex", "encoding=json&x=%0d%0a", "on_error=null"])
+async def test_an_unknown_option_is_refused_so_that_a_typo_cannot_change_a_vector(query: str) -> None:
+    async with serving() as served:
+        reply = await served.post(f"/embed?{query}", GOOD)
+        assert (reply.status, reply.code) == (400, "unknown_option")
+
+
+BAD_JSON = {
+    "empty": (b"", "empty_body"),
+    "open": (b"{", "invalid_json"),
+    "UTF-16": ('{"image": ""}'.encode("utf-16"), "invalid_json"),
+    "bad UTF-8": (b'{"image": "\xff"}', "invalid_json"),
+    "a huge number": (b'{"image": ' + b"9" * 5000 + b"}", "invalid_json"),
+    "100,000 deep": (b"[" * 100_000, "invalid_json"),
+    "NaN": (b'{"image": NaN}', "invalid_json"),
+    "a list": (b"[]", "invalid_json"),
+    "a number": (b'{"image": 5}', "invalid_field"),
+    "null": (b'{"image": null}', "invalid_field"),
+    "a list of images": (b'{"image": ["", ""]}', "invalid_field"),
+    "another key": (b'{"img": ""}', "missing_image"),
+    "an extra key": (b'{"image": "", "path": "/etc/passwd"}', "unexpected_field"),
+    "a URL field": (b'{"url": "http://127.0.0.1/"}', "missing_image"),
+    "a URL as image": (b'{"image": "http://127.0.0.1/"}', "invalid_base64"),
+    "a file URL": (b'{"image": "file:///etc/passwd"}', "invalid_base64"),
+    "punctuation": (b'{"image": "!!!!"}', "invalid_base64"),
+    "blanks": (b'{"image": "aaaa aaaa"}', "invalid_base64"),
+    "a line break": (b'{"image": "aaaa\\naaaa"}', "invalid_base64"),
+    "padding alone": (b'{"image": "===="}', "invalid_base64"),
+    "a data URI without base64": (b'{"image": "data:image/png,abc"}', "invalid_base64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+async def test_json_that_is_not_as_documented_is_400(name: str) -> None:
+    body, code = BAD_JSON[name]
+    async with serving() as served:
+        reply = await served.post("/embed", body, "application/json; charset=zlib")
+        assert (reply.status, reply.code) == (400, code)
+        await assert_as_before(served)
+
+
+async def test_a_million_strings_are_refused_quickly() -> None:
+    body = b'{"images": [' + b",".join([b'"a"'] * 1_000_000) + b"]}"
+    async with serving() as served:
+        assert (await served.post("/embed/batch", body, "application/json")).code == "too_many_images"
+        await assert_as_before(served)
+
+
+@pytest.mark.parametrize("form_of", ["standard", "unpadded", "URL-safe", "data URI"])
+async def test_base64_is_accepted_in_every_usual_spelling(form_of: str) -> None:
+    standard = base64.b64encode(GOOD).decode()
+    text = {
+        "standard": standard,
+        "unpadded": standard.rstrip("="),
+        "URL-safe": base64.urlsafe_b64encode(GOOD).decode(),
+        "data URI": "data:image/png;base64," + standard,
+    }[form_of]
+    async with serving() as served:
+        reply = await served.post("/embed", json.dumps({"image": text}).encode(), "application/json")
+    np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-6)
+
+
+async def test_the_image_itself_may_be_the_body() -> None:
+    async with serving() as served:
+        for kind in ("image/png", "image/jpeg", "application/octet-stream"):
+            reply = await served.post("/embed", GOOD, kind)
+            np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"])
+async def test_another_method_is_405_with_allow(method: str) -> None:
+    async with serving() as served:
+        reader, writer = await served.connect()
+        writer.write(request(method, "/embed", None, "Connection: close"))
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nAllow: POST\r\n" in answer
+    assert method == "HEAD" or b'"method_not_allowed"' in answer
+
+
+@pytest.mark.parametrize("path", ["/embed/", "//embed", "/EMBED", "/%2e%2e/embed", "/embed%00", "/a" * 2000])
+async def test_another_path_is_404_in_json_and_one_series(path: str) -> None:
+    async with serving() as served:
+        reply = await served.get(path)
+        assert (reply.status, reply.code) == (404, "not_found")
+        assert (
+            'clipsrv_requests_total{route="unmatched",status="404"} 1.0' in (await served.get("/metrics")).body.decode()
+        )

@@ -1,0 +1,161 @@
+"""Slots are taken all at once or not at all, and all come back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from clipsrv.errors import OverloadedError
+from clipsrv.serving.admission import Admission, Lease
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_request_that_does_not_fit_takes_nothing() -> None:
+    admission = Admission(10, "slots")
+    first = admission.take(7)
+    with pytest.raises(OverloadedError, match=r"full \(7 of 10 slots in use\)"):
+        admission.take(4)
+    assert admission.in_use == 7
+    with admission.take(3):
+        assert admission.in_use == 10
+    first.release()
+    assert admission.in_use == 0
+
+
+def test_one_holder_leaves_room_for_others() -> None:
+    admission = Admission(10, "slots", per_holder=6)
+    greedy = admission.take(6, "a")
+    with pytest.raises(OverloadedError, match=r"This caller uses 6 slots, of 6 for each"):
+        admission.take(1, "a")
+    with pytest.raises(OverloadedError, match="server is full"):
+        admission.take(5, "b")
+    with admission.take(4, "b"):
+        assert admission.in_use == 10
+    greedy.release()
+    admission.check(6, "a")
+    with pytest.raises(OverloadedError):
+        admission.check(7, "a")
+
+
+def test_a_lease_that_cannot_grow_keeps_what_it_had() -> None:
+    admission = Admission(10, "slots")
+    lease = admission.take(6)
+    lease.extend(2)
+    with pytest.raises(OverloadedError):
+        lease.extend(3)
+    assert (lease.count, admission.in_use) == (8, 8)
+    lease.release()
+    lease.release()
+    assert admission.in_use == 0
+
+
+def test_nothing_can_always_be_taken() -> None:
+    admission = Admission(1, "slots")
+    with admission.take(1), admission.take(0) as nothing:
+        assert nothing.count == 0
+
+
+def test_an_error_inside_gives_the_slots_back() -> None:
+    admission = Admission(3, "slots")
+    with pytest.raises(ZeroDivisionError), admission.take(3):
+        raise ZeroDivisionError
+    assert admission.in_use == 0
+
+
+def test_retry_after_is_the_work_ahead_by_the_throughput_of_late() -> None:
+    clock = Clock()
+    admission = Admission(1000, "slots", clock=clock)
+    for _ in range(600):  # 10 slots a second for a minute
+        clock.now += 0.1
+        with admission.take(1):
+            pass
+    admission.take(100)
+    assert admission.retry_after() == pytest.approx(10, abs=1)
+    clock.now += 10  # nothing done for a half-life: half as fast
+    assert admission.retry_after() == pytest.approx(20, abs=2)
+
+
+def test_retry_after_stays_within_its_bounds() -> None:
+    clock = Clock()
+    admission = Admission(10**6, "slots", retry_bounds=(2, 30), clock=clock)
+    assert admission.retry_after() == 2
+    with admission.take(1):
+        pass
+    admission.take(10**6)
+    assert admission.retry_after() == 30
+    with pytest.raises(OverloadedError) as caught:
+        admission.take(1)
+    assert caught.value.retry_after == 30
+
+
+async def test_idle_is_when_the_last_slot_comes_back() -> None:
+    admission = Admission(5, "slots")
+    await admission.wait_idle()
+    leases = [admission.take(2), admission.take(1)]
+    waiting = asyncio.create_task(admission.wait_idle())
+    leases[0].release()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    leases[1].release()
+    await asyncio.wait_for(waiting, 1)
+
+
+@given(st.integers(1, 50), st.lists(st.integers(0, 60)))
+def test_what_is_refused_never_fitted_and_what_is_taken_did(capacity: int, counts: list[int]) -> None:
+    admission, held = Admission(capacity, "slots"), 0
+    for count in counts:
+        try:
+            admission.take(count)
+        except OverloadedError:
+            assert held + count > capacity
+        else:
+            held += count
+        assert admission.in_use == held <= capacity
+
+
+class Leases(RuleBasedStateMachine):
+    """Any order of taking, growing and releasing (also twice) keeps the count of slots true."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admission = Admission(20, "slots")
+        self.leases: list[Lease] = []
+
+    @rule(count=st.integers(0, 25))
+    def take(self, count: int) -> None:
+        try:
+            self.leases.append(self.admission.take(count))
+        except OverloadedError:
+            assert self.admission.in_use + count > 20
+
+    @rule(which=st.integers(0, 99), count=st.integers(0, 25))
+    def extend(self, which: int, count: int) -> None:
+        if self.leases:
+            lease = self.leases[which % len(self.leases)]
+            try:
+                lease.extend(count)
+            except OverloadedError:
+                assert self.admission.in_use + count > 20
+
+    @rule(which=st.integers(0, 99))
+    def release(self, which: int) -> None:
+        if self.leases:
+            self.leases[which % len(self.leases)].release()
+
+    @invariant()
+    def the_count_is_the_sum_of_the_leases(self) -> None:
+        assert self.admission.in_use == sum(lease.count for lease in self.leases) <= 20
+
+
+TestLeases = Leases.TestCase
+TestLeases.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

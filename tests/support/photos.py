@@ -1,0 +1,62 @@
+"""Real photographs, as the wheels of scikit-learn and scikit-image carry them, and images cut from them."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+#: Landscape, portrait and square; JPEG and PNG. (name, width, height)
+NAMES = (
+    *("china.jpg", "flower.jpg"),
+    *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "ihc.png"),
+    *("motorcycle_left.png", "retina.jpg", "rocket.jpg"),
+)
+
+
+@cache
+def photo(name: str) -> bytes:
+    """The file's bytes. The packages are only located, not imported: that would take seconds."""
+    return photo_path(name).read_bytes()
+
+
+def photo_path(name: str) -> Path:
+    for package, folder in (("sklearn", "datasets/images"), ("skimage", "data")):
+        spec = find_spec(package)
+        assert spec is not None, f"{package} is missing: pip install '.[test]'"
+        for root in spec.submodule_search_locations or ():
+            if (path := Path(root, folder, name)).is_file():
+                return path
+    raise FileNotFoundError(name)
+
+
+def opened(name: str = "china.jpg") -> Image.Image:
+    """A photograph, decoded to RGB."""
+    with Image.open(BytesIO(photo(name))) as image:
+        return image.convert("RGB")
+
+
+def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+@cache
+def cuttings(count: int, size: tuple[int, int] = (80, 60)) -> tuple[bytes, ...]:
+    """`count` JPEG files of different content, cut from the photographs one beside the other."""
+    found: list[bytes] = []
+    width, height = size
+    for name in NAMES:
+        whole = opened(name)
+        for top in range(0, whole.height - height, 2 * height):
+            for left in range(0, whole.width - width, 2 * width):
+                cut = whole.crop((left, top, left + width, top + height))
+                if min(high - low for low, high in cut.getextrema()) > 60:  # the sky looks the same everywhere
+                    found.append(encode(cut, "JPEG", quality=90))
+                if len(found) == count:
+                    return tuple(found)
+    raise ValueError(f"the photographs give {len(found)} cuttings, not {count}")
