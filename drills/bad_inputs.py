@@ -19,7 +19,7 @@ import numpy as np
 
 from drills.inputs import IMAGE, GoodImages, bad_images, bad_requests
 from drills.process import Target
-from tests.support.serving import request
+from tests.support.wire import request
 
 _AT_ONCE = 8
 

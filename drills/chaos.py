@@ -19,7 +19,7 @@ import numpy as np
 
 from drills.inputs import IMAGE, GoodImages, bad_images, bad_requests
 from drills.process import Target
-from tests.support.serving import BOUNDARY, Reply, form, part, request
+from tests.support.wire import BOUNDARY, Reply, form, part, request
 
 #: What a good request may be told beside 200, and a bad one beside its own 4xx.
 _BUSY = {429, 503, 504}

@@ -17,7 +17,7 @@ from collections import Counter
 
 from drills.inputs import IMAGE, GoodImages
 from drills.process import Target
-from tests.support.serving import request
+from tests.support.wire import request
 
 
 async def normal_caller(target: Target, good: GoodImages, seconds: float) -> list[float]:

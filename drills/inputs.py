@@ -9,7 +9,9 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.serving import BOUNDARY, drawn, form, part, request, truth
+from tests.support.model import truth
+from tests.support.photos import drawn
+from tests.support.wire import BOUNDARY, form, part, request
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 JSON = "Content-Type: application/json"

@@ -19,7 +19,9 @@ from clipsrv.serving.memory import memory_bound
 from drills.inputs import IMAGE
 from drills.process import Target
 from drills.server import SMALL
-from tests.support.serving import BOUNDARY, SIDE, drawn, form, part, request
+from tests.support.model import SIZE
+from tests.support.photos import drawn
+from tests.support.wire import BOUNDARY, form, part, request
 
 _SECONDS = 20
 _GONE = (OSError, TimeoutError, asyncio.IncompleteReadError)
@@ -88,7 +90,7 @@ async def run() -> int:
         await asyncio.sleep(0.02)
     healthy = await target.healthy()
     await target.stop(signal.SIGTERM)
-    bound = memory_bound(SMALL, SIDE)
+    bound = memory_bound(SMALL, SIZE)
     facts = {
         "idle MiB": idle >> 20,
         "peak beyond idle MiB": (peak - idle) >> 20,

@@ -1,4 +1,4 @@
-"""A server of the plain test model whose encoder fails now and then, or leaks: what chaos and soak run against.
+"""A server of the small test model whose encoder fails now and then, or leaks: what chaos and soak run against.
 
 python -m drills.server PORT [--trouble 0.05] [--leak BYTES]
 """
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.config import Config
-from clipsrv.errors import OutOfMemoryError
 from clipsrv.server.lifecycle import serve
 from clipsrv.server.logs import set_up
-from tests.support.serving import PoolingEncoder, make_model
+from tests.support.faulty import FaultyEncoder
+from tests.support.model import NAME, make_model
 
 USUAL = Config(
-    model="plain",
+    model=NAME,
     models_dir="nowhere",
     header_timeout=2.0,
     body_timeout=5.0,
@@ -42,11 +42,12 @@ SMALL = replace(
 )
 
 
-class TroubledEncoder(PoolingEncoder):
+class TroubledEncoder(FaultyEncoder):
     """Raises, gives nonsense, runs out of memory or is slow, each in `trouble` of all batches; keeps `leak` bytes
     of every image for ever."""
 
     def __init__(self, trouble: float, leak: int) -> None:
+        super().__init__()
         self._trouble, self._leak, self._random = trouble, leak, random.Random(11)
         self._kept: list[bytes] = []
 
@@ -58,7 +59,7 @@ class TroubledEncoder(PoolingEncoder):
         if fate == 0:
             raise RuntimeError("planted failure")
         if fate == 1:
-            raise OutOfMemoryError("planted want of memory")
+            raise MemoryError("planted want of memory")
         if fate == 2:
             features[self._random.randrange(len(features))] = np.nan
         if fate == 3:

@@ -18,7 +18,7 @@ from random import Random
 
 from drills.inputs import IMAGE, GoodImages, bad_images
 from drills.process import Target
-from tests.support.serving import BOUNDARY, form, part, read_reply, request
+from tests.support.wire import BOUNDARY, form, part, read_reply, request
 
 #: Bytes an image that are still taken for noise, and the part of the run that warms up.
 _ALLOWED, _WARM_UP = 100, 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest_asyncio
 
 from clipsrv.config import Config
 from clipsrv.models.model import Model, load_model
+from clipsrv.server.app import model_loader
 from tests.support.model import NAME, write_model
-from tests.support.server import Client, ServerProcess
+from tests.support.server import ServerProcess
+from tests.support.serving import Client, serving
 
 # A verdict on a change must not depend on luck; by hand every run looks at other examples.
 hypothesis.settings.register_profile("ci", derandomize=True)
@@ -54,16 +57,15 @@ def config(models_dir: Path) -> Callable[..., Config]:
 
 @pytest_asyncio.fixture
 async def serve_here(config: Callable[..., Config]) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
-    """serve_here(load=None, wait=True, **changes of the Config): a client of the application in this process."""
-    clients: list[Client] = []
+    """serve_here(load=None, wait=True, **settings): a client of the small model's server in this process."""
+    async with AsyncExitStack() as running:
 
-    async def start(load: Callable[[], Model] | None = None, *, wait: bool = True, **changes: Any) -> Client:
-        clients.append(await Client.start(config(**changes), load, wait=wait))
-        return clients[-1]
+        async def start(load: Callable[[], Model] | None = None, *, wait: bool = True, **settings: Any) -> Client:
+            chosen = config(**settings)
+            here = serving(load or (model_loader(chosen) if settings else None), wait=wait, **vars(chosen))
+            return (await running.enter_async_context(here)).client
 
-    yield start
-    for client in clients:
-        await client.close()
+        yield start
 
 
 @pytest_asyncio.fixture

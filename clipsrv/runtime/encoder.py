@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from clipsrv.errors import InferenceFailedError, ModelCorruptError, OutOfMemoryError
@@ -38,16 +37,26 @@ class Encoder(Protocol):
         """Gives memory and threads back; embedding is then an InferenceFailedError. Closing twice is closing once."""
 
 
+class Session(Protocol):
+    """What an encoder needs of onnxruntime's InferenceSession."""
+
+    def get_inputs(self) -> Sequence[Any]: ...
+
+    def get_outputs(self) -> Sequence[Any]: ...
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], /) -> Sequence[Any]: ...
+
+
 class SessionEncoder:
     """An Encoder over sessions of onnxruntime."""
 
     def __init__(
         self,
-        session: ort.InferenceSession,
+        session: Session,
         tower: TowerSpec,
         dimensions: int,
         *,
-        single: ort.InferenceSession | None = None,
+        single: Session | None = None,
         threads: int = 1,
     ) -> None:
         """`single`, a session of one thread, computes batches in parts, on `threads` threads at once; without one, the
@@ -61,7 +70,7 @@ class SessionEncoder:
                 f"The graph takes {inputs} and gives {outputs}; its manifest says [{tower.input!r}] and "
                 f"[{tower.output!r}]. Convert the model again."
             )
-        self._session: ort.InferenceSession | None = session
+        self._session: Session | None = session
         self._single, self._threads = single, threads
         self._tower, self._dimensions = tower, dimensions
         self._dtype = np.int64 if "int" in session.get_inputs()[0].type else np.float32
@@ -99,7 +108,7 @@ class SessionEncoder:
         parts = np.array_split(batch, min(self._threads, len(batch)))
         return np.concatenate(list(self._pool.map(partial(self._compute, self._single), parts)))
 
-    def _compute(self, session: ort.InferenceSession, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def _compute(self, session: Session, batch: NDArray[Any]) -> NDArray[np.float32]:
         features: NDArray[np.float32]
         (features,) = session.run([self._tower.output], {self._tower.input: batch})
         return features

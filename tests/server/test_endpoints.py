@@ -17,7 +17,7 @@ from clipsrv.images.decode import ImageLimits
 from clipsrv.models.model import KNOWN_MODELS, Model, load_model
 from tests.support.model import DIMENSIONS, SIZE, write_model
 from tests.support.photos import cuttings, photo
-from tests.support.server import Answer, Client, form
+from tests.support.serving import Client, form_data
 
 IMAGES = cuttings(5)
 Serve = Callable[..., Awaitable[Client]]
@@ -38,7 +38,7 @@ def b64(blob: bytes) -> str:
 @pytest.mark.parametrize(
     "send",
     [
-        lambda blob: {"data": form("image", [blob])},
+        lambda blob: {"data": form_data("image", [blob])},
         lambda blob: {"data": blob, "headers": {"Content-Type": "image/jpeg"}},
         lambda blob: {"data": blob, "headers": {"Content-Type": "application/octet-stream"}},
         lambda blob: {"json": {"image": b64(blob)}},
@@ -59,12 +59,12 @@ async def test_an_image_may_be_sent_in_every_documented_form(
 
 async def test_every_form_of_answer_carries_the_same_float32(client: Client) -> None:
     blob = IMAGES[0]
-    plain = await client.post("/embed", data=form("image", [blob]))
+    plain = await client.post("/embed", data=form_data("image", [blob]))
     vector = np.array(plain.json["embedding"], np.float32)
     assert np.linalg.norm(vector.astype(np.float64)) == pytest.approx(1, abs=1e-6)
-    packed = await client.post("/embed?encoding=base64", data=form("image", [blob]))
+    packed = await client.post("/embed?encoding=base64", data=form_data("image", [blob]))
     assert np.array_equal(np.frombuffer(base64.b64decode(packed.json["embedding"]), "<f4"), vector)
-    file = await client.post("/embed", data=form("image", [blob]), headers={"Accept": "application/x-npy"})
+    file = await client.post("/embed", data=form_data("image", [blob]), headers={"Accept": "application/x-npy"})
     assert file.headers["Content-Type"] == "application/x-npy"
     rows = np.load(BytesIO(file.body), allow_pickle=False)
     assert (rows.shape, rows.dtype) == ((1, DIMENSIONS), np.float32)
@@ -72,7 +72,7 @@ async def test_every_form_of_answer_carries_the_same_float32(client: Client) -> 
 
 
 async def test_floats_in_json_have_no_more_digits_than_they_need(client: Client) -> None:
-    answer = await client.post("/embed", data=form("image", [IMAGES[0]]))
+    answer = await client.post("/embed", data=form_data("image", [IMAGES[0]]))
     written = json.loads(answer.body, parse_float=str)["embedding"]
     for text in written:
         assert len(text.lstrip("-0.").replace(".", "").split("e")[0]) <= 9
@@ -80,7 +80,7 @@ async def test_floats_in_json_have_no_more_digits_than_they_need(client: Client)
 
 
 async def test_answers_say_what_they_are_and_where_the_time_went(client: Client, model: Model) -> None:
-    answer = await client.post("/embed", data=form("image", [IMAGES[0]]), headers={"X-Request-Id": "mine-1"})
+    answer = await client.post("/embed", data=form_data("image", [IMAGES[0]]), headers={"X-Request-Id": "mine-1"})
     assert answer.headers["X-Request-Id"] == "mine-1"
     assert answer.headers["X-Embedding-Id"] == model.embedding_id
     stages = dict(part.split(";dur=") for part in answer.headers["Server-Timing"].split(", "))
@@ -91,7 +91,7 @@ async def test_answers_say_what_they_are_and_where_the_time_went(client: Client,
 
 
 async def test_an_answer_the_client_cannot_take_is_refused(client: Client) -> None:
-    answer = await client.post("/embed", data=form("image", [IMAGES[0]]), headers={"Accept": "text/html"})
+    answer = await client.post("/embed", data=form_data("image", [IMAGES[0]]), headers={"Accept": "text/html"})
     assert (answer.status, answer.json["error"]["code"]) == (406, "not_acceptable")
 
 
@@ -99,7 +99,7 @@ async def test_an_answer_the_client_cannot_take_is_refused(client: Client) -> No
 
 
 async def test_a_batch_is_answered_in_the_order_sent(client: Client, model: Model) -> None:
-    answer = await client.post("/embed/batch", data=form("images", IMAGES))
+    answer = await client.post("/embed/batch", data=form_data("images", IMAGES))
     assert answer.status == 200
     assert {**answer.json, "embeddings": 0} == {"embeddings": 0, "count": 5, "dimensions": DIMENSIONS, "model": "tiny"}
     for vector, blob in zip(answer.json["embeddings"], IMAGES, strict=True):
@@ -107,24 +107,24 @@ async def test_a_batch_is_answered_in_the_order_sent(client: Client, model: Mode
 
 
 async def test_a_batch_in_json_and_packed(client: Client) -> None:
-    plain = await client.post("/embed/batch", data=form("images", IMAGES))
+    plain = await client.post("/embed/batch", data=form_data("images", IMAGES))
     packed = await client.post("/embed/batch?encoding=base64", json={"images": [b64(blob) for blob in IMAGES]})
     rows = [np.frombuffer(base64.b64decode(text), "<f4") for text in packed.json["embeddings"]]
     np.testing.assert_allclose(rows, np.float32(plain.json["embeddings"]), atol=1e-6)
     file = await client.post(
-        "/embed/batch", data=form("images", IMAGES), headers={"Accept": "application/x-npy;q=1, */*;q=0.1"}
+        "/embed/batch", data=form_data("images", IMAGES), headers={"Accept": "application/x-npy;q=1, */*;q=0.1"}
     )
     np.testing.assert_allclose(np.load(BytesIO(file.body)), rows, atol=1e-6)
 
 
 async def test_a_batch_of_one_is_a_batch(client: Client) -> None:
-    answer = await client.post("/embed/batch", data=form("images", IMAGES[:1]))
+    answer = await client.post("/embed/batch", data=form_data("images", IMAGES[:1]))
     assert (answer.json["count"], len(answer.json["embeddings"])) == (1, 1)
 
 
 async def test_bad_images_are_all_named_and_nothing_computed_is_returned(client: Client) -> None:
     blobs = [IMAGES[0], b"", IMAGES[1], b"%PDF-1.7 and more", IMAGES[2][:500]]
-    answer = await client.post("/embed/batch", data=form("images", blobs))
+    answer = await client.post("/embed/batch", data=form_data("images", blobs))
     assert answer.status == 422
     assert "embeddings" not in answer.json
     named = {one["index"]: one["code"] for one in answer.json["error"]["details"]["images"]}
@@ -133,7 +133,7 @@ async def test_bad_images_are_all_named_and_nothing_computed_is_returned(client:
 
 async def test_null_stands_for_a_bad_image_if_asked_for(client: Client, model: Model) -> None:
     blobs = [IMAGES[0], b"nothing", IMAGES[1]]
-    answer = await client.post("/embed/batch?on_error=null", data=form("images", blobs))
+    answer = await client.post("/embed/batch?on_error=null", data=form_data("images", blobs))
     assert (answer.status, answer.json["count"]) == (200, 3)
     first, hole, last = answer.json["embeddings"]
     assert hole is None
@@ -141,13 +141,13 @@ async def test_null_stands_for_a_bad_image_if_asked_for(client: Client, model: M
         np.float32([first, last]), [expected(model, blobs[0]), expected(model, blobs[2])], atol=1e-6
     )
     assert [(one["index"], one["code"]) for one in answer.json["errors"]] == [(1, "not_an_image")]
-    none = await client.post("/embed/batch?on_error=null", data=form("images", IMAGES[:2]))
+    none = await client.post("/embed/batch?on_error=null", data=form_data("images", IMAGES[:2]))
     assert none.json["errors"] == []
 
 
 async def test_a_numpy_file_cannot_say_which_images_failed(client: Client) -> None:
     answer = await client.post(
-        "/embed/batch?on_error=null", data=form("images", IMAGES), headers={"Accept": "application/x-npy"}
+        "/embed/batch?on_error=null", data=form_data("images", IMAGES), headers={"Accept": "application/x-npy"}
     )
     assert answer.status == 406
 
@@ -227,7 +227,7 @@ async def test_health_says_what_runs(client: Client, model: Model) -> None:
 
 async def test_health_says_starting_until_the_model_is_warm(serve_here: Serve) -> None:
     client = await serve_here(wait=False)
-    for ask in (client.get("/health"), client.post("/embed", data=form("image", [IMAGES[0]]))):
+    for ask in (client.get("/health"), client.post("/embed", data=form_data("image", [IMAGES[0]]))):
         answer = await ask
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0
@@ -242,7 +242,7 @@ async def test_health_says_draining_and_new_work_is_refused(client: Client) -> N
     client.embedder.drain()
     health = await client.get("/health")
     assert (health.status, health.json["status"]) == (503, "draining")
-    refused = await client.post("/embed", data=form("image", [IMAGES[0]]))
+    refused = await client.post("/embed", data=form_data("image", [IMAGES[0]]))
     assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
 
 
@@ -277,7 +277,7 @@ async def test_models_tells_the_ids_of_the_options_in_use(serve_here: Serve, mod
 async def test_other_paths_and_methods_have_the_same_error_body(
     client: Client, method: str, path: str, status: int
 ) -> None:
-    answer: Answer = await client.ask(method, path)
+    answer = await client.ask(method, path)
     assert answer.status == status
     assert set(answer.json) == {"error", "request_id"}
 
@@ -289,7 +289,7 @@ async def test_what_nobody_foresaw_is_500_and_says_nothing(serve_here: Serve, mo
         raise LookupError("secret")
 
     client.embedder.embed_images = broken  # type: ignore[method-assign, assignment]
-    answer = await client.post("/embed", data=form("image", [IMAGES[0]]))
+    answer = await client.post("/embed", data=form_data("image", [IMAGES[0]]))
     assert (answer.status, answer.json["error"]["code"]) == (500, "internal")
     assert b"secret" not in answer.body
 

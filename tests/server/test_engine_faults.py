@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from io import BytesIO
 from typing import Any
 
@@ -13,7 +14,6 @@ from PIL import Image
 from clipsrv.serving.pool import DecodePool
 from tests.support.faulty import BrokenEncoder, HangingEncoder, PoisonedEncoder, SmallMemoryEncoder
 from tests.support.serving import (
-    PoolingEncoder,
     Served,
     assert_as_before,
     drawn,
@@ -47,10 +47,10 @@ async def test_a_poisoned_image_fails_alone_in_its_batch(how: str) -> None:
     async with serving(make_model(encoder)) as served:
         encoder.go_on.clear()
         first = asyncio.create_task(served.post("/embed", GOOD))
-        await eventually(lambda: encoder.entered)
+        await eventually(encoder.entered.is_set)
         others = [asyncio.create_task(served.post("/embed", drawn(seed))) for seed in range(7)]
         poison = asyncio.create_task(served.post("/embed", black()))
-        await eventually(lambda: served.embedder.engine.images.queued == 8)  # type: ignore[union-attr]
+        await eventually(lambda: served.engine.images.queued == 8)
         encoder.go_on.set()
         bad = await poison
         assert (bad.status, bad.code) == (503, "inference_failed")
@@ -68,12 +68,11 @@ class HangingPoisoned(PoisonedEncoder):
 
     def __init__(self, how: str) -> None:
         super().__init__(how)
-        gate = HangingEncoder()
-        self.go_on, self.entered = gate.go_on, False
+        self.go_on = threading.Event()
+        self.go_on.set()
 
     def features(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        self.entered = True
-        self.go_on.wait(30)
+        self.go_on.wait(60)
         return super().features(batch)
 
 
@@ -110,14 +109,10 @@ async def test_out_of_memory_for_a_single_image_is_503_and_the_next_one_goes_thr
 
 
 async def test_memory_that_runs_out_while_decoding_is_503() -> None:
-    class Poor(PoolingEncoder):
-        def features(self, batch: Any) -> Any:
-            raise AssertionError("never reached")
-
     def no_memory(*_: Any) -> Any:
         raise MemoryError
 
-    model = make_model(Poor())
+    model = make_model()
     object.__setattr__(model, "read_image", no_memory)
     async with serving(model) as served:
         reply = await served.post("/embed", GOOD)
@@ -194,7 +189,7 @@ async def test_a_caller_gone_in_the_middle_of_a_batch_leaves_it_to_the_others() 
         encoder.go_on.clear()
         _, writer = await served.connect()
         writer.write(request("POST", "/embed", GOOD, "Content-Type: image/png"))
-        await eventually(lambda: served.embedder.engine.images.busy_for > 0)  # type: ignore[union-attr]
+        await eventually(lambda: served.engine.images.busy_for > 0)
         writer.transport.abort()
         other = asyncio.create_task(served.post("/embed", drawn(3)))
         await asyncio.sleep(0.1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
-import json
 import os
 import signal
 import socket
@@ -15,43 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from clipsrv.images.decode import ImageLimits
 from clipsrv.models.model import Model
-from tests.support.server import ROOT, ServerProcess
-from tests.support.serving import drawn, request
+from tests.support.model import truth
+from tests.support.photos import drawn
+from tests.support.server import ROOT, ServerProcess, ask
+from tests.support.wire import request
 
 GOOD = drawn(1)
 OK = request("POST", "/embed", GOOD, "Content-Type: image/png")
-
-
-def truth_of(model: Model, blob: bytes) -> Any:
-    pixels = model.read_image(blob, ImageLimits())
-    return model.image_encoder.embed(pixels[None])[0]
-
-
-def ask(address: tuple[str, int], data: bytes = OK, seconds: float = 20) -> tuple[int, bytes]:
-    """Status and body of one request. Raises ConnectionRefusedError if nobody listens, OSError if it was lost."""
-    with socket.create_connection(address, timeout=seconds) as sock:
-        sock.sendall(data)
-        response = http.client.HTTPResponse(sock)
-        try:
-            response.begin()
-        except http.client.HTTPException as error:
-            raise ConnectionResetError(str(error)) from None
-        return response.status, response.read()
-
-
-def address_of(server: ServerProcess) -> tuple[str, int]:
-    parts = urlsplit(server.url)
-    assert parts.hostname
-    assert parts.port
-    return parts.hostname, parts.port
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -66,25 +39,25 @@ def test_sigterm_under_load_loses_no_accepted_request_and_exits_0(
     run_server: Callable[..., ServerProcess], model: Model
 ) -> None:
     server = run_server("--max-batch-size", 2, "--grace", 15).ready()
-    address, expected = address_of(server), truth_of(model, GOOD)
+    address, expected = server.address, truth(GOOD)
     counts: Counter[str] = Counter()
     stopped = threading.Event()
 
     def caller() -> None:
         while not stopped.is_set():
             try:
-                status, body = ask(address)
+                reply = ask(address, OK)
             except ConnectionRefusedError:
                 return
             except OSError:
                 # The kernel accepts for a listener that is about to close: such a connection never reached us.
                 counts["lost before the end" if server.process.poll() is None else "at the end"] += 1
                 return
-            if status == 200:
-                right = np.allclose(json.loads(body)["embedding"], expected, atol=1e-5)
+            if reply.status == 200:
+                right = np.allclose(reply.json["embedding"], expected, atol=1e-5)
                 counts["right" if right else "wrong"] += 1
             else:
-                counts[json.loads(body)["error"]["code"]] += 1
+                counts[reply.code] += 1
 
     callers = [threading.Thread(target=caller) for _ in range(8)]
     for thread in callers:
@@ -108,7 +81,7 @@ def test_a_request_in_work_at_sigterm_is_answered_and_a_stalled_upload_is_cut_at
     run_server: Callable[..., ServerProcess],
 ) -> None:
     server = run_server("--grace", 15).ready()
-    address = address_of(server)
+    address = server.address
     with socket.create_connection(address, 20) as stalled, socket.create_connection(address, 20) as slow:
         stalled.sendall(OK[:-20])
         slow.sendall(OK[:-20])
@@ -125,7 +98,7 @@ def test_a_request_in_work_at_sigterm_is_answered_and_a_stalled_upload_is_cut_at
 
 def test_a_second_signal_leaves_at_once(run_server: Callable[..., ServerProcess]) -> None:
     server = run_server("--grace", 60).ready()
-    with socket.create_connection(address_of(server), 20) as stalled:
+    with socket.create_connection(server.address, 20) as stalled:
         stalled.sendall(OK[:-20])
         time.sleep(0.3)
         server.signal(signal.SIGTERM)
@@ -139,23 +112,23 @@ def test_a_second_signal_leaves_at_once(run_server: Callable[..., ServerProcess]
 def test_kill_9_under_load_damages_nothing_and_the_next_process_serves_on_the_same_port(
     run_server: Callable[..., ServerProcess], tiny_model: Path, model: Model
 ) -> None:
-    before, expected = snapshot(tiny_model), truth_of(model, GOOD)
+    before, expected = snapshot(tiny_model), truth(GOOD)
     server = run_server().ready()
-    address = address_of(server)
+    address = server.address
     for _ in range(2):
         with socket.create_connection(address, 20) as busy:
             busy.sendall(OK)
             server.signal(signal.SIGKILL)
             assert server.wait() == -signal.SIGKILL
         server = run_server("--port", address[1]).ready()
-        status, body = ask(address)
-        assert status == 200
-        np.testing.assert_allclose(json.loads(body)["embedding"], expected, atol=1e-5)
+        reply = server.ask(OK)
+        assert reply.status == 200
+        np.testing.assert_allclose(reply.json["embedding"], expected, atol=1e-5)
     assert snapshot(tiny_model) == before
 
 
 def test_a_process_stopped_and_continued_goes_on(server: ServerProcess, model: Model) -> None:
-    address = address_of(server)
+    address = server.address
     server.signal(signal.SIGSTOP)
     try:
         with socket.create_connection(address, 20) as waiting:
@@ -165,9 +138,9 @@ def test_a_process_stopped_and_continued_goes_on(server: ServerProcess, model: M
             assert waiting.recv(64).startswith(b"HTTP/1.1 200")
     finally:
         server.signal(signal.SIGCONT)
-    status, body = ask(address)
-    assert status == 200
-    np.testing.assert_allclose(json.loads(body)["embedding"], truth_of(model, GOOD), atol=1e-5)
+    reply = server.ask(OK)
+    assert reply.status == 200
+    np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-5)
 
 
 def test_a_model_file_deleted_or_cut_while_serving_changes_nothing(
@@ -179,13 +152,13 @@ def test_a_model_file_deleted_or_cut_while_serving_changes_nothing(
     shutil.copytree(models_dir, folder)
     server = ServerProcess("--model", "tiny", "--models-dir", folder, "--device", "cpu", "--port", 0)
     try:
-        address = address_of(server.ready())
+        server.ready()
         for path in (folder / "tiny").iterdir():
             path.write_bytes(b"")
         (folder / "tiny" / "vision.fp32.onnx").unlink()
-        status, body = ask(address)
-        assert status == 200
-        np.testing.assert_allclose(json.loads(body)["embedding"], truth_of(model, GOOD), atol=1e-5)
+        reply = server.ask(OK)
+        assert reply.status == 200
+        np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-5)
     finally:
         server.close()
 
@@ -234,12 +207,12 @@ def test_the_server_connects_to_nothing_starts_nothing_and_writes_nothing(models
             b'{"url": "http://127.0.0.1:1/"}',
             b'{"image": {"url": "http://127.0.0.1:1/"}}',
         ):
-            status, _ = ask(address, request("POST", "/embed", body, "Content-Type: application/json"))
-            assert status == 400
-        assert ask(address, request("POST", "/embed", b"http://127.0.0.1:1/", "Content-Type: image/png"))[0] == 422
-        assert ask(address, request("POST", "/embed", b"%!PS-Adobe", "Content-Type: image/png"))[0] == 422
-        assert ask(address)[0] == 200
-        assert ask(address, request("GET", "/metrics", None))[0] == 200
+            reply = ask(address, request("POST", "/embed", body, "Content-Type: application/json"))
+            assert reply.status == 400
+        assert ask(address, request("POST", "/embed", b"http://127.0.0.1:1/", "Content-Type: image/png")).status == 422
+        assert ask(address, request("POST", "/embed", b"%!PS-Adobe", "Content-Type: image/png")).status == 422
+        assert ask(address, OK).status == 200
+        assert ask(address, request("GET", "/metrics", None)).status == 200
     finally:
         process.send_signal(signal.SIGTERM)
         lines += process.stderr.readlines()
@@ -261,7 +234,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(models_dir: Path) -> N
         address = ("127.0.0.1", port)
         for _ in range(300):  # until it is ready; each answer is also a line that fills the pipe
             try:
-                if ask(address, request("GET", "/health", None))[0] == 200:
+                if ask(address, request("GET", "/health", None)).status == 200:
                     break
             except OSError:
                 pass
@@ -273,7 +246,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(models_dir: Path) -> N
                 received = b""
                 while received.count(b"HTTP/1.1 200") < 20:
                     received += sock.recv(65536)
-        assert ask(address)[0] == 200
+        assert ask(address, OK).status == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:

@@ -1,6 +1,6 @@
 """What the vectors of the bundled model mean, asked through the real server: words find images, likeness is nearness.
 
-The images are drawn by tests/parts/drawings.py; the model has seen none of them.
+The images are drawn by tests/support/drawings.py; the model has seen none of them.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import pytest
 from numpy.typing import NDArray
 
 from clipsrv.config import Config
+from clipsrv.server.app import model_loader
 from tests.support.drawings import disturbed, drawings
 from tests.support.photos import encode
-from tests.support.server import Client, form
+from tests.support.serving import Client, form_data, serving
 
 NAMES = list(drawings())
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    client = await Client.start(Config(model="demo", device="cpu"))
-    yield client
-    await client.close()
+    config = Config(model="demo", device="cpu")
+    async with serving(model_loader(config), **vars(config)) as served:
+        yield served.client
 
 
 async def images(client: Client, blobs: list[bytes]) -> NDArray[np.float32]:
-    answer = await client.post("/embed/batch", data=form("images", blobs))
+    answer = await client.post("/embed/batch", data=form_data("images", blobs))
     assert answer.status == 200, answer.body
     return np.array(answer.json["embeddings"], np.float32)
 

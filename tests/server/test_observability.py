@@ -55,7 +55,7 @@ async def test_the_gauges_show_what_waits_and_return_to_nothing() -> None:
     async with serving(make_model(encoder), max_batch_size=1) as served:
         encoder.go_on.clear()
         waiting = [asyncio.create_task(served.post("/embed", GOOD)) for _ in range(5)]
-        await eventually(lambda: served.embedder.engine.images.queued == 4)  # type: ignore[union-attr]
+        await eventually(lambda: served.engine.images.queued == 4)
         found = await values(served)
         assert found["clipsrv_queue_images{}"] == 4
         assert found["clipsrv_slots_in_use{}"] == 5

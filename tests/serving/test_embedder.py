@@ -26,9 +26,10 @@ from clipsrv.images.decode import ImageLimits
 from clipsrv.models.model import Model
 from clipsrv.serving.embedder import DRAINING, HEALTHY, STARTING, Embedder, EmbedderSettings
 from clipsrv.serving.engine import Pixels
-from tests.support.gates import gated
+from tests.support.faulty import HangingEncoder
+from tests.support.model import make_model
 from tests.support.photos import cuttings
-from tests.support.server import until
+from tests.support.serving import eventually
 
 IMAGES = cuttings(8)
 SETTINGS = EmbedderSettings(max_batch_size=4, max_queue=16, max_queue_per_caller=16)
@@ -123,14 +124,14 @@ async def test_a_request_takes_all_its_slots_or_none(load: Callable[[], Model]) 
 
 
 async def test_past_the_deadline_all_of_a_request_is_given_up(model: Model) -> None:
-    gate, load = gated(model)
-    async with started(load, replace(SETTINGS, deadline=0.2)) as embedder:
+    gate = HangingEncoder()
+    async with started(lambda: make_model(gate), replace(SETTINGS, deadline=0.2)) as embedder:
         gate.shut()
         with pytest.raises(DeadlineExceededError, match=r"within 0\.2 s"):
             await embedder.embed_images(IMAGES)
         assert embedder.admission.in_use == 0
-        gate.gate.set()
-        await until(lambda: embedder.engine is not None and embedder.engine.images.queued == 0)
+        gate.go_on.set()
+        await eventually(lambda: embedder.engine is not None and embedder.engine.images.queued == 0)
         assert sum(gate.sizes) < len(IMAGES)
 
 
@@ -146,28 +147,28 @@ async def test_memory_that_is_not_there_for_decoding_is_out_of_memory(model: Mod
 
 
 async def test_cancelling_a_request_gives_everything_back(model: Model) -> None:
-    gate, load = gated(model)
-    async with started(load) as embedder:
+    gate = HangingEncoder()
+    async with started(lambda: make_model(gate)) as embedder:
         gate.shut()
         task = asyncio.create_task(embedder.embed_images(IMAGES))
         await asyncio.to_thread(gate.entered.wait, 30)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert embedder.admission.in_use == 0
-        gate.gate.set()
+        gate.go_on.set()
         assert len((await embedder.embed_images(IMAGES)).vectors) == 8
 
 
 async def test_stopping_fails_what_is_in_work(model: Model) -> None:
-    gate, load = gated(model)
-    async with started(load) as embedder:
+    gate = HangingEncoder()
+    async with started(lambda: make_model(gate)) as embedder:
         gate.shut()
         task = asyncio.create_task(embedder.embed_images(IMAGES))
         await asyncio.to_thread(gate.entered.wait, 30)
         await embedder.stop()
         with pytest.raises(ShuttingDownError):
             await task
-        gate.gate.set()
+        gate.go_on.set()
 
 
 async def test_texts_are_embedded_and_the_cut_ones_named(load: Callable[[], Model]) -> None:

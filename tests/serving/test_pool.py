@@ -9,7 +9,7 @@ import pytest
 
 from clipsrv.errors import ShuttingDownError
 from clipsrv.serving.pool import DecodePool
-from tests.support.server import until
+from tests.support.serving import eventually
 
 
 async def test_results_and_errors_are_the_works_own() -> None:
@@ -60,7 +60,7 @@ async def test_what_is_given_up_in_the_queue_never_runs() -> None:
 async def test_threads_at_one_work_for_too_long_are_lost() -> None:
     pool, gate = DecodePool(2), threading.Event()
     task = asyncio.create_task(pool.run(lambda: gate.wait(10)))
-    await until(lambda: pool.lost(0.05) > 0)
+    await eventually(lambda: pool.lost(0.05) > 0)
     assert pool.lost(0.05) == 1
     assert pool.lost(60) == 0
     gate.set()

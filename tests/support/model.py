@@ -1,4 +1,4 @@
-"""A real model folder that runs in well under a millisecond, made with onnx.helper.
+"""The small model of all tests: a real model folder that runs in well under a millisecond, made with onnx.helper.
 
 Vectors tell inputs apart: the vision tower is a fixed random projection of average-pooled pixels, the text tower one
 of the running sum of token vectors, read at the first end of text. So a swapped answer shows, and as in CLIP itself
@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from clipsrv.images.decode import ImageLimits
 from clipsrv.manifest import FileSpec, ModelManifest, PreprocessSpec, TowerSpec
+from clipsrv.models.model import Model, load_model
+from clipsrv.runtime.encoder import Encoder, SessionEncoder
+from clipsrv.runtime.vectors import Vectors
 
 NAME, DIMENSIONS, SIZE = "tiny", 64, 32
 SPEC = PreprocessSpec(
@@ -25,19 +34,50 @@ SPEC = PreprocessSpec(
     image_mean=(0.48145466, 0.4578275, 0.40821073),
     image_std=(0.26862954, 0.26130258, 0.27577711),
 )
+VISION_TOWER = TowerSpec("pixel_values", "image_embeds", {"fp32": "vision.fp32.onnx"})
+TEXT_TOWER = TowerSpec("input_ids", "text_embeds", {"fp32": "text.fp32.onnx"}, 77, "tokenizer.json")
 _OPSET, _GRID, _VOCABULARY = 17, 8, 49408
 _TOKENIZER = Path(__file__).parents[1] / "golden" / "tokenizer_openai.json.xz"
+
+
+def make_model(encoder: Encoder | None = None) -> Model:
+    """The small model, open; with `encoder` in the place of its vision tower. Closing it closes it for nobody else."""
+    return replace(
+        _opened(),
+        image_encoder=encoder or SessionEncoder(session(vision_graph), VISION_TOWER, DIMENSIONS),
+        text_encoder=SessionEncoder(session(text_graph), TEXT_TOWER, DIMENSIONS),
+    )
+
+
+def truth(blob: bytes) -> Vectors:
+    """The vector that a server of the small model must give for `blob`: what the model itself gives for it alone."""
+    model = make_model()
+    return model.image_encoder.embed(model.read_image(blob, ImageLimits())[None])[0]
+
+
+@cache
+def session(graph: Callable[[], onnx.ModelProto]) -> ort.InferenceSession:
+    """A session of one thread of vision_graph or text_graph: one for all, since it has no state."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(graph().SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def _opened() -> Model:
+    with TemporaryDirectory() as folder:
+        return load_model(write_model(Path(folder) / NAME), device="cpu", threads=1)
 
 
 def write_model(folder: Path, *, text: bool = True, weight: float = 1.0) -> Path:
     """Writes the model folder; `weight` scales the vision tower's projection (0 gives zeros, nan gives nan)."""
     folder.mkdir(parents=True)
     onnx.save(vision_graph(weight), folder / "vision.fp32.onnx")
-    towers = {"vision": TowerSpec("pixel_values", "image_embeds", {"fp32": "vision.fp32.onnx"})}
+    towers = {"vision": VISION_TOWER}
     if text:
         onnx.save(text_graph(), folder / "text.fp32.onnx")
         (folder / "tokenizer.json").write_bytes(lzma.decompress(_TOKENIZER.read_bytes()))
-        towers["text"] = TowerSpec("input_ids", "text_embeds", {"fp32": "text.fp32.onnx"}, 77, "tokenizer.json")
+        towers["text"] = TEXT_TOWER
     write_manifest(folder, towers)
     return folder
 

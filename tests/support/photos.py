@@ -1,4 +1,4 @@
-"""Real photographs, as the wheels of scikit-learn and scikit-image carry them, and images cut from them."""
+"""Images to send: real photographs, as two wheels carry them, cuttings of them, and drawings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 #: Landscape, portrait and square; JPEG and PNG. (name, width, height)
@@ -60,3 +61,9 @@ def cuttings(count: int, size: tuple[int, int] = (80, 60)) -> tuple[bytes, ...]:
                 if len(found) == count:
                     return tuple(found)
     raise ValueError(f"the photographs give {len(found)} cuttings, not {count}")
+
+
+def drawn(seed: int = 0, size: tuple[int, int] = (40, 30), form: str = "PNG", mode: str = "RGB") -> bytes:
+    """An encoded image of four random colours, the same for the same seed."""
+    corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
+    return encode(Image.fromarray(corners).resize(size, Image.Resampling.NEAREST).convert(mode), form)

@@ -1,30 +1,22 @@
-"""The real server: as a process of its own on a free port, and in this process for speed."""
+"""The real server as a process of its own on a free port: its log, its signals, its end, and raw bytes to it."""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
-import numpy as np
-from aiohttp import ClientSession, FormData, web
-from numpy.typing import NDArray
+from multidict import CIMultiDict
 
-from clipsrv.config import Config
-from clipsrv.models.model import Model
-from clipsrv.server.api.state import EMBEDDER
-from clipsrv.server.app import build_app, make_runner, model_loader
-from clipsrv.serving.embedder import Embedder
+from tests.support.wire import Reply
 
 ROOT = Path(__file__).parents[2]
 _LISTENS = re.compile(r"listens on (http://\S+?);")
@@ -70,6 +62,17 @@ class ServerProcess:
         assert match
         return match[1]
 
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        assert parts.hostname
+        assert parts.port
+        return parts.hostname, parts.port
+
+    def ask(self, data: bytes, seconds: float = 20) -> Reply:
+        """The reply to raw bytes: `ask` below."""
+        return ask(self.address, data, seconds)
+
     def ready(self) -> ServerProcess:
         self.wait_for("ready:")
         return self
@@ -106,73 +109,16 @@ class ServerProcess:
             self._news.notify_all()
 
 
-class Client:
-    """Asks the application served in this process, over a real socket with the server's own protocol."""
+def ask(address: tuple[str, int], data: bytes, seconds: float = 20) -> Reply:
+    """The reply to raw bytes on a new connection.
 
-    def __init__(self, app: web.Application, runner: web.AppRunner, url: str) -> None:
-        self.app, self._runner, self.url = app, runner, url
-        self.session = ClientSession(url)
-
-    @classmethod
-    async def start(cls, config: Config, load: Callable[[], Model] | None = None, *, wait: bool = True) -> Client:
-        """`wait`: only once the model is warm."""
-        app = build_app(config, load or model_loader(config))
-        runner = make_runner(app, config)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        if wait:
-            await app[EMBEDDER].start()
-        return cls(app, runner, f"http://127.0.0.1:{runner.addresses[0][1]}")
-
-    @property
-    def embedder(self) -> Embedder:
-        return self.app[EMBEDDER]
-
-    async def get(self, path: str, **options: Any) -> Answer:
-        return await self.ask("GET", path, **options)
-
-    async def post(self, path: str, **options: Any) -> Answer:
-        return await self.ask("POST", path, **options)
-
-    async def ask(self, method: str, path: str, **options: Any) -> Answer:
-        async with self.session.request(method, path, **options) as response:
-            return Answer(response.status, response.headers, await response.read())
-
-    async def embed(self, blob: bytes) -> NDArray[np.float32]:
-        """The vector of one image, sent as the guide does."""
-        answer = await self.post("/embed", data=form("image", [blob]))
-        assert answer.status == 200, answer.body
-        return np.array(answer.json["embedding"], np.float32)
-
-    async def close(self) -> None:
-        await self.session.close()
-        self.embedder.drain()
-        await self._runner.cleanup()
-        await self.embedder.stop()
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def form(field: str, blobs: Sequence[bytes]) -> FormData:
-    """multipart/form-data with one part for each blob, as curl -F and the guide's client send it."""
-    data = FormData()
-    for number, blob in enumerate(blobs):
-        data.add_field(field, blob, filename=f"image{number}.jpg", content_type="image/jpeg")
-    return data
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Returns once `condition` holds; the loop's other tasks run meanwhile."""
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not come to pass in time"
-        await asyncio.sleep(0.005)
+    Raises ConnectionRefusedError if nobody listens, OSError if the request was lost.
+    """
+    with socket.create_connection(address, timeout=seconds) as sock:
+        sock.sendall(data)
+        response = http.client.HTTPResponse(sock)
+        try:
+            response.begin()
+        except http.client.HTTPException as error:
+            raise ConnectionResetError(str(error)) from None
+        return Reply(response.status, CIMultiDict(response.getheaders()), response.read())
