@@ -1,9 +1,6 @@
-"""Vectors after the model: of unit length, and the encodings they leave in. Pure functions of numpy."""
+"""Vectors after the model: of unit length. Pure functions of numpy."""
 
 from __future__ import annotations
-
-import base64
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +24,3 @@ def unit(features: NDArray[np.float32]) -> Vectors:
     if not norms.all():
         raise InferenceFailedError("The model gave a vector of zeros.")
     return np.asarray(features / norms, np.float32)
-
-
-def to_base64(vector: Vectors) -> str:
-    """Little-endian float32 bytes of one vector in base64."""
-    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
-
-
-def to_npy(vectors: Vectors) -> bytes:
-    """A NumPy file (format 1.0) of shape (n, dimensions), float32."""
-    file = BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(vectors, "<f4"), version=(1, 0), allow_pickle=False)
-    return file.getvalue()

@@ -16,21 +16,23 @@ from clipsrv.machine import usable_cores
 from clipsrv.models.model import Model, find_model, load_model
 from clipsrv.server.api import guide, health, openapi
 from clipsrv.server.api.catalog import Catalog
-from clipsrv.server.api.state import BODIES, CATALOG, EMBEDDER, OPENAPI
+from clipsrv.server.api.state import BODIES, CATALOG, EMBEDDER, INPUTS, OPENAPI
 from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
     GUARD,
     METRICS,
     REQUESTS,
     answer_errors,
-    expect_nothing_yet,
     keep_out,
     set_headers,
     track,
 )
+from clipsrv.server.http.routes import add_routes
 from clipsrv.server.http.security import Guard, make_rules, read_keys
 from clipsrv.server.metrics import Metrics
-from clipsrv.server.wire.bodies import BodyReader, PayloadLimits
+from clipsrv.server.wire.bodies import BodyLimits, BodyReader
+from clipsrv.server.wire.documents import DocumentReader
+from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import HEALTHY, Embedder, EmbedderSettings
 
@@ -47,26 +49,14 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app = web.Application(middlewares=[track, answer_errors, keep_out])
     app[EMBEDDER] = embedder
     app[CATALOG] = Catalog(Path(config.models_dir), config.model)
-    app[BODIES] = BodyReader(_payload_limits(config), bodies)
+    app[BODIES] = BodyReader(_body_limits(config), bodies)
+    app[INPUTS] = Inputs(app[BODIES], DocumentReader(app[BODIES]), config.max_images)
     app[OPENAPI] = openapi.describe(config)
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
     _watch(metrics, app, bodies, config.model)
     app.on_response_prepare.append(set_headers)
     app.cleanup_ctx.append(_measure_lag)
-    for path, handler in (
-        ("/embed", guide.embed),
-        ("/embed/batch", guide.embed_batch),
-        ("/embed/text", guide.embed_text),
-    ):
-        app.router.add_post(path, handler, expect_handler=expect_nothing_yet)
-    for path, handler in (
-        ("/health", health.health),
-        ("/health/live", health.live),
-        ("/models", health.models),
-        ("/metrics", health.metrics),
-        ("/openapi.json", health.openapi),
-    ):
-        app.router.add_get(path, handler, expect_handler=expect_nothing_yet)
+    add_routes(app, (*guide.ROUTES, *health.ROUTES))
     return app
 
 
@@ -113,10 +103,9 @@ def model_loader(config: Config) -> Callable[[], Model]:
     )
 
 
-def _payload_limits(config: Config) -> PayloadLimits:
-    return PayloadLimits(
+def _body_limits(config: Config) -> BodyLimits:
+    return BodyLimits(
         max_body_bytes=config.max_body_bytes,
-        max_images=config.max_images,
         body_timeout=config.body_timeout,
         pause=config.header_timeout,
         min_rate=config.min_upload_rate,

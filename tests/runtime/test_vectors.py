@@ -1,9 +1,6 @@
-"""Vectors after the model: unit length, and the forms they leave in."""
+"""Vectors after the model: unit length, or an error that says why not."""
 
 from __future__ import annotations
-
-import base64
-from io import BytesIO
 
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from clipsrv.errors import InferenceFailedError
-from clipsrv.runtime.vectors import to_base64, to_npy, unit
+from clipsrv.runtime.vectors import unit
 
 rows = arrays.arrays(
     np.float32,
@@ -36,17 +33,3 @@ def test_a_row_without_a_length_has_no_direction(value: float, reason: str) -> N
     """Zeros, and values whose squares are beyond float32: dividing would give zeros, or no number at all."""
     with pytest.raises(InferenceFailedError, match=reason):
         unit(np.array([[1, 2], [value, value]], np.float32))
-
-
-@given(rows)
-def test_base64_is_little_endian_float32(features: np.ndarray) -> None:
-    assert np.array_equal(np.frombuffer(base64.b64decode(to_base64(features[0])), "<f4"), features[0])
-    swapped = features[0].astype(">f4")
-    assert to_base64(swapped) == to_base64(features[0])
-
-
-@given(rows)
-def test_a_numpy_file_reads_back(features: np.ndarray) -> None:
-    read = np.load(BytesIO(to_npy(features)), allow_pickle=False)
-    assert read.dtype == np.dtype("<f4")
-    assert np.array_equal(read, features)

@@ -7,11 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from clipsrv.server.api.state import BODIES, EMBEDDER
+from clipsrv.server.api.state import BODIES, EMBEDDER, INPUTS
 from clipsrv.server.http.middleware import CALLER, REPORT
+from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
-from clipsrv.server.wire.replies import BASE64, JSON, NPY, negotiate, read_options, vectors_response
+from clipsrv.server.wire.options import negotiate, read_options
+from clipsrv.server.wire.replies import BASE64, JSON, NPY, vectors_response
 from clipsrv.serving.embedder import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
@@ -33,7 +35,7 @@ async def embed_text(request: web.Request) -> web.Response:
     embedder.check_open(caller)
     with bodies.hold(request, caller) as lease:
         started = time.monotonic()
-        texts, many = await bodies.read_texts(request, lease)
+        texts, many = await request.app[INPUTS].texts(request, lease)
         read = time.monotonic() - started
         outcome = await embedder.embed_texts(texts, caller=caller)
     truncated = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
@@ -50,7 +52,7 @@ async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
     embedder.check_open(caller)
     with bodies.hold(request, caller) as lease:
         started = time.monotonic()
-        blobs = await bodies.read_images(request, lease, many=many)
+        blobs = await request.app[INPUTS].images(request, lease, many=many)
         read = time.monotonic() - started
         outcome = await embedder.embed_images(blobs, caller=caller, null_on_error=null_on_error)
     extra = {"errors": describe(outcome.bad)} if null_on_error else {}
@@ -70,3 +72,10 @@ def _answer(
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())
     response.headers["X-Embedding-Id"] = model.embedding_id
     return response
+
+
+ROUTES = (
+    Route("POST", "/embed", embed),
+    Route("POST", "/embed/batch", embed_batch),
+    Route("POST", "/embed/text", embed_text),
+)

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from clipsrv.server.api.state import CATALOG, EMBEDDER, OPENAPI
 from clipsrv.server.http.middleware import METRICS
-from clipsrv.server.wire.replies import read_options
+from clipsrv.server.http.routes import Route
+from clipsrv.server.wire.options import read_options
 from clipsrv.serving.embedder import HEALTHY, STARTING, UNHEALTHY
 
 
@@ -47,3 +48,12 @@ async def openapi(request: web.Request) -> web.Response:
 
 def _json(body: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+
+
+ROUTES = (
+    Route("GET", "/health", health),
+    Route("GET", "/health/live", live),
+    Route("GET", "/models", models),
+    Route("GET", "/metrics", metrics),
+    Route("GET", "/openapi.json", openapi),
+)

@@ -8,9 +8,11 @@ from aiohttp import web
 
 from clipsrv.server.api.catalog import Catalog
 from clipsrv.server.wire.bodies import BodyReader
+from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.embedder import Embedder
 
 EMBEDDER = web.AppKey("embedder", Embedder)
 BODIES = web.AppKey("bodies", BodyReader)
+INPUTS = web.AppKey("inputs", Inputs)
 CATALOG = web.AppKey("catalog", Catalog)
 OPENAPI = web.AppKey("openapi", dict[str, Any])

@@ -13,12 +13,21 @@ from typing import Any
 
 from aiohttp import http_exceptions, web
 
-from clipsrv.server.wire.errors import COMMON_HEADERS, error_response, new_request_id, raw_response, response_of_http
+from clipsrv.server.wire.errors import (
+    COMMON_HEADERS,
+    Failure,
+    error_response,
+    failure_of_http,
+    new_request_id,
+    raw_response,
+)
 
 logger = logging.getLogger("clipsrv.access")
 
 #: Seconds that a caller told to go away has to take its answer.
 _GOODBYE = 1.0
+_TOO_MANY = Failure(503, "too_many_connections", "The server has too many connections. Try again in a moment.")
+_TOO_SLOW = Failure(408, "request_timeout", "The head of the request did not arrive in time.")
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Connection(web.RequestHandler):
         # No buffer: writing waits until the caller has taken the answer, and what it does not take is noticed.
         transport.set_write_buffer_limits(high=0)
         if len(self._server.connections) > self._limits.connections:
-            self._turn_away(503, "too_many_connections", "The server has too many connections. Try again in a moment.")
+            self._turn_away(_TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
         count = self._request_count
@@ -77,46 +86,44 @@ class Connection(web.RequestHandler):
         """The answer to what the parser refused. It never repeats what was sent."""
         if status == 500:
             logger.error("connection failed", exc_info=exc)
-            return self._answer(500, "internal", "Something went wrong inside the server.")
+            return self._answer(Failure(500, "internal", "Something went wrong inside the server."))
         if isinstance(exc, http_exceptions.LineTooLong):
-            return self._answer(431, "headers_too_large", "The request line or a header is too long.")
+            return self._answer(Failure(431, "headers_too_large", "The request line or a header is too long."))
         if "Too many headers" in str(exc):
-            return self._answer(431, "headers_too_large", "The request has too many headers.")
+            return self._answer(Failure(431, "headers_too_large", "The request has too many headers."))
         logger.debug("not HTTP: %s", type(exc).__name__)
-        return self._answer(400, "invalid_request", "This is not a well-formed HTTP/1.1 request.")
+        return self._answer(Failure(400, "invalid_request", "This is not a well-formed HTTP/1.1 request."))
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         self._begun = False
         if isinstance(resp, web.HTTPException):  # raised outside of the middlewares
-            resp, code = response_of_http(resp, new_request_id())
-            self._refused(resp.status, code)
-            resp.force_close()
+            resp = self._answer(failure_of_http(resp))
         return await super().finish_response(request, resp, start_time)
 
     def _process_keepalive(self) -> None:
         if self._begun and self._waiter and self._loop.time() >= self._next_keepalive_close_time:
-            self._turn_away(408, "request_timeout", "The head of the request did not arrive in time.")
+            self._turn_away(_TOO_SLOW)
         else:
             super()._process_keepalive()
 
-    def _answer(self, status: int, code: str, message: str) -> web.Response:
-        self._refused(status, code)
+    def _answer(self, failure: Failure) -> web.Response:
+        self._refused(failure.status, failure.code)
         request_id = new_request_id()
-        response = error_response(status, code, message, request_id=request_id)
+        response = error_response(failure, request_id)
         response.headers.update({**COMMON_HEADERS, "X-Request-Id": request_id})
         response.force_close()
         return response
 
-    def _turn_away(self, status: int, code: str, message: str) -> None:
+    def _turn_away(self, failure: Failure) -> None:
         """Answers outside of any request and hangs up, giving the caller a moment to read why."""
-        self._refused(status, code)
+        self._refused(failure.status, failure.code)
         transport = self.transport
         if transport is None or transport.is_closing():
             return
         self.close()
-        transport.write(raw_response(status, code, message))
+        transport.write(raw_response(failure))
         if transport.can_write_eof():
             transport.write_eof()
         self._loop.call_later(_GOODBYE, transport.abort)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aiohttp import hdrs, web
 
 from clipsrv.errors import ClipsrvError
+from clipsrv.server.http.routes import Handler, shape_of
 from clipsrv.server.http.security import Guard
 from clipsrv.server.logs import fields
 from clipsrv.server.metrics import Metrics
-from clipsrv.server.wire.errors import COMMON_HEADERS, error_response, new_request_id, response_of, response_of_http
+from clipsrv.server.wire.errors import (
+    COMMON_HEADERS,
+    Failure,
+    error_response,
+    failure_of,
+    failure_of_http,
+    new_request_id,
+)
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import Timings
 
 logger = logging.getLogger("clipsrv.access")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUESTS = web.AppKey("requests", Admission)
 METRICS = web.AppKey("metrics", Metrics)
@@ -64,23 +69,22 @@ async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns every failure into the error body; what nobody foresaw becomes 500 with its traceback in the log only."""
-    code = "internal"
+    """Tells every failure in its route's shape; what nobody foresaw becomes 500 with its traceback in the log only."""
     try:
         return await handler(request)
     except ClipsrvError as error:
-        response, code = response_of(error, request_id(request))
+        failure = failure_of(error)
     except web.HTTPException as http_error:
-        response, code = response_of_http(http_error, request_id(request))
+        failure = failure_of_http(http_error)
     except ConnectionError:
         raise
     except Exception:
         logger.exception("request failed", extra=fields(request_id=request_id(request)))
         message = "Something went wrong inside the server; its log has the details under this request id."
-        response = error_response(500, code, message, request_id=request_id(request))
-    request[REPORT].code = code
-    request.app[METRICS].refused(code)
-    return response
+        failure = Failure(500, "internal", message)
+    request[REPORT].code = failure.code
+    request.app[METRICS].refused(failure.code)
+    return error_response(failure, request_id(request), shape_of(request))
 
 
 @web.middleware
@@ -95,10 +99,6 @@ async def keep_out(request: web.Request, handler: Handler) -> web.StreamResponse
     if expected.lower() != "100-continue":
         raise web.HTTPExpectationFailed
     return await handler(request)
-
-
-async def expect_nothing_yet(request: web.Request) -> None:
-    """Leaves Expect: 100-continue to whoever reads the body: what refuses the request refuses it before the upload."""
 
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:

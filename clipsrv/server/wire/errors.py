@@ -1,9 +1,10 @@
-"""Which status each failure has, and the one body shape all errors share. The only place that writes error bodies."""
+"""Which status each failure has, and how it is told: a Failure in the shape its route speaks."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -46,6 +47,19 @@ _HTTP_ERRORS = {
     417: ("expectation_failed", "Only Expect: 100-continue is supported."),
 }
 
+#: What an error tells in a header of its own.
+_RETRY = {"Retry-After": "2"}
+_HEADERS: Mapping[type[BaseException], Mapping[str, str]] = {
+    errors.StartingError: _RETRY,
+    errors.ShuttingDownError: _RETRY,
+    errors.EngineError: _RETRY,
+    envelope.UnauthorizedError: {"WWW-Authenticate": "Bearer"},
+    envelope.UnsupportedMediaTypeError: {
+        "Accept-Post": "multipart/form-data, application/json, image/*, application/octet-stream"
+    },
+    envelope.UnsupportedContentEncodingError: {"Accept-Encoding": "identity"},
+}
+
 #: Headers of every answer: vectors are nobody else's to keep, and JSON is never to be guessed to be HTML.
 COMMON_HEADERS = {"Server": "clipsrv", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
@@ -54,64 +68,74 @@ def new_request_id() -> str:
     return uuid.uuid4().hex
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What an error answer says, whatever its shape: status, code (stable), one sentence, details, its own headers."""
+
+    status: int
+    code: str
+    message: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+#: A failure and the request's id to the status and the JSON body of the answer. Each route names its own.
+Shape = Callable[[Failure, str], tuple[int, Mapping[str, Any]]]
+
+
+def guide_shape(failure: Failure, request_id: str) -> tuple[int, Mapping[str, Any]]:
+    """The shape of everything that names no other."""
+    error = {"code": failure.code, "message": failure.message, "details": failure.details}
+    return failure.status, {"error": error, "request_id": request_id}
+
+
+def error_response(failure: Failure, request_id: str, shape: Shape = guide_shape) -> web.Response:
+    status, body = shape(failure, request_id)
+    response = web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+    response.headers.update(failure.headers)
+    return response
+
+
+def raw_response(failure: Failure) -> bytes:
+    """The bytes of an error response for a connection that has no request."""
+    request_id = new_request_id()
+    response = error_response(failure, request_id)
+    assert isinstance(response.body, bytes)
+    headers = {
+        **COMMON_HEADERS,
+        **response.headers,
+        "X-Request-Id": request_id,
+        "Content-Length": str(len(response.body)),
+        "Retry-After": "2",
+        "Connection": "close",
+    }
+    lines = [f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join((*lines, "", "")).encode("ascii") + response.body
+
+
 def status_of(error: errors.ClipsrvError) -> int:
     """The status of the nearest class in STATUS."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def error_response(
-    status: int, code: str, message: str, *, request_id: str, details: Mapping[str, Any] | None = None
-) -> web.Response:
-    """The error body: code (stable), message (one sentence), details (possibly empty) and the request's id."""
-    body = {"error": {"code": code, "message": message, "details": details or {}}, "request_id": request_id}
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
-
-
-def raw_response(status: int, code: str, message: str) -> bytes:
-    """The bytes of an error response for a connection that has no request."""
-    request_id = new_request_id()
-    body = error_response(status, code, message, request_id=request_id).body
-    assert isinstance(body, bytes)
-    headers = {
-        **COMMON_HEADERS,
-        "X-Request-Id": request_id,
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Retry-After": "2",
-        "Connection": "close",
-    }
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join((*lines, "", "")).encode("ascii") + body
-
-
-def response_of(error: errors.ClipsrvError, request_id: str) -> tuple[web.Response, str]:
-    """The response to a domain failure and its code, with Retry-After where waiting helps."""
+def failure_of(error: errors.ClipsrvError) -> Failure:
+    """A domain failure, with Retry-After where waiting helps."""
     code, details = error.code, dict(error.details)
     if isinstance(error, errors.BadImagesError):
         details = {"images": describe(error.bad)}
         codes = {one.error.code for one in error.bad}
         code = codes.pop() if len(codes) == 1 else error.code
-    response = error_response(status_of(error), code, error.message, request_id=request_id, details=details)
+    headers = next((_HEADERS[kind] for kind in type(error).__mro__ if kind in _HEADERS), {})
     if isinstance(error, errors.OverloadedError):
-        response.headers["Retry-After"] = f"{error.retry_after:.0f}"
-    elif isinstance(error, errors.StartingError | errors.ShuttingDownError | errors.EngineError):
-        response.headers["Retry-After"] = "2"
-    if isinstance(error, envelope.UnauthorizedError):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, envelope.UnsupportedMediaTypeError):
-        response.headers["Accept-Post"] = "multipart/form-data, application/json, image/*, application/octet-stream"
-    if isinstance(error, envelope.UnsupportedContentEncodingError):
-        response.headers["Accept-Encoding"] = "identity"
-    return response, code
+        headers = {"Retry-After": f"{error.retry_after:.0f}"}
+    return Failure(status_of(error), code, error.message, details, headers)
 
 
-def response_of_http(error: web.HTTPException, request_id: str) -> tuple[web.Response, str]:
-    """aiohttp's own refusals (404, 405, ...) in our body shape, and the code."""
+def failure_of_http(error: web.HTTPException) -> Failure:
+    """aiohttp's own refusals: 404, 405, ..."""
     code, message = _HTTP_ERRORS.get(error.status, ("invalid_request", f"{error.reason}."))
-    response = error_response(error.status, code, message, request_id=request_id)
-    if "Allow" in error.headers:
-        response.headers["Allow"] = error.headers["Allow"]
-    return response, code
+    return Failure(error.status, code, message, headers={n: error.headers[n] for n in ("Allow",) if n in error.headers})
 
 
 def describe(bad: Sequence[errors.BadImage]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from aiohttp import web
 from clipsrv import errors
 from clipsrv.errors import BadImage, BadImagesError, ClipsrvError, OverloadedError, StartError
 from clipsrv.server.wire import envelope
-from clipsrv.server.wire.errors import STATUS, response_of, response_of_http, status_of
+from clipsrv.server.wire.errors import STATUS, Failure, error_response, failure_of, failure_of_http, status_of
 from tests.test_errors import family
 
 KINDS = tuple(family(modules=(errors.__name__, envelope.__name__)))
@@ -51,26 +51,25 @@ def test_the_table_names_no_class_twice_and_none_that_is_gone() -> None:
     assert set(STATUS_OF_NAME) == {kind.__name__ for kind in KINDS if not issubclass(kind, StartError)}
 
 
-def body(answer: tuple[web.Response, str]) -> dict[str, object]:
-    response, code = answer
+def body(failure: Failure) -> dict[str, object]:
+    response = error_response(failure, "id-1")
     assert isinstance(response.body, bytes)
-    assert response.content_type == "application/json"
+    assert (response.status, response.content_type) == (failure.status, "application/json")
     document = json.loads(response.body)
     assert set(document) == {"error", "request_id"}
     assert document["request_id"] == "id-1"
     assert set(document["error"]) == {"code", "message", "details"}
-    assert document["error"]["code"] == code
     return document["error"]
 
 
 def test_details_reach_the_client() -> None:
-    error = body(response_of(envelope.BodyTooLargeError("Too large.", limit=5), "id-1"))
+    error = body(failure_of(envelope.BodyTooLargeError("Too large.", limit=5)))
     assert error == {"code": "body_too_large", "message": "Too large.", "details": {"limit": 5}}
 
 
 def test_bad_images_are_listed_with_their_places() -> None:
     bad = [BadImage(1, errors.EmptyImageError("Empty.")), BadImage(4, errors.ImageTooLargeError("Large.", limit=9))]
-    error = body(response_of(BadImagesError(bad), "id-1"))
+    error = body(failure_of(BadImagesError(bad)))
     assert (error["code"], error["message"]) == ("invalid_image", "2 images cannot be used.")
     assert error["details"] == {
         "images": [
@@ -78,23 +77,32 @@ def test_bad_images_are_listed_with_their_places() -> None:
             {"index": 4, "code": "image_too_large", "message": "Large.", "limit": 9},
         ]
     }
-    assert body(response_of(BadImagesError(bad[:1]), "id-1"))["code"] == "empty_image"
+    assert body(failure_of(BadImagesError(bad[:1])))["code"] == "empty_image"
 
 
 def test_waiting_is_advised_where_it_helps() -> None:
-    overloaded, _ = response_of(OverloadedError("Full.", retry_after=7.0), "id-1")
+    overloaded = error_response(failure_of(OverloadedError("Full.", retry_after=7.0)), "id-1")
     assert (overloaded.status, overloaded.headers["Retry-After"]) == (429, "7")
     for kind in (errors.StartingError, errors.ShuttingDownError, errors.OutOfMemoryError):
-        assert int(response_of(kind("Later."), "id-1")[0].headers["Retry-After"]) > 0
-    assert "Retry-After" not in response_of(envelope.EmptyBodyError("No."), "id-1")[0].headers
+        assert int(error_response(failure_of(kind("Later.")), "id-1").headers["Retry-After"]) > 0
+    assert "Retry-After" not in failure_of(envelope.EmptyBodyError("No.")).headers
 
 
 def test_a_wrong_media_type_is_told_the_right_ones() -> None:
-    response, _ = response_of(envelope.UnsupportedMediaTypeError("No."), "id-1")
-    assert "multipart/form-data" in response.headers["Accept-Post"]
+    assert "multipart/form-data" in failure_of(envelope.UnsupportedMediaTypeError("No.")).headers["Accept-Post"]
 
 
 def test_aiohttps_own_refusals_have_the_same_body() -> None:
-    assert body(response_of_http(web.HTTPNotFound(), "id-1"))["code"] == "not_found"
-    refused = response_of_http(web.HTTPMethodNotAllowed("PUT", ["POST"]), "id-1")
-    assert (refused[0].headers["Allow"], body(refused)["code"]) == ("POST", "method_not_allowed")
+    assert body(failure_of_http(web.HTTPNotFound()))["code"] == "not_found"
+    refused = failure_of_http(web.HTTPMethodNotAllowed("PUT", ["POST"]))
+    assert (refused.headers["Allow"], body(refused)["code"]) == ("POST", "method_not_allowed")
+
+
+def test_a_shape_decides_status_and_body_and_the_headers_stay() -> None:
+    def other(failure: Failure, request_id: str) -> tuple[int, dict[str, object]]:
+        return 400, {"detail": failure.message, "id": request_id}
+
+    response = error_response(Failure(422, "c", "Why.", headers={"Retry-After": "3"}), "id-1", other)
+    assert (response.status, response.headers["Retry-After"]) == (400, "3")
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body) == {"detail": "Why.", "id": "id-1"}

@@ -1,0 +1,113 @@
+"""What requests bring, as values every protocol translates into: an image is its encoded bytes, a text a str."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+
+from aiohttp import hdrs, web
+
+from clipsrv.server.wire.bodies import BodyReader
+from clipsrv.server.wire.documents import Document, DocumentReader
+from clipsrv.server.wire.envelope import (
+    EmptyBatchError,
+    InvalidBase64Error,
+    InvalidFieldError,
+    MissingImageError,
+    TooManyTextsError,
+    UnexpectedFieldError,
+    UnsupportedMediaTypeError,
+)
+from clipsrv.server.wire.forms import names, read_form, too_many
+from clipsrv.serving.admission import Lease
+
+_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+class Inputs:
+    """Reads requests in the guide's forms; at most `max_images` images or texts of one."""
+
+    def __init__(self, bodies: BodyReader, documents: DocumentReader, max_images: int) -> None:
+        self._bodies, self._documents, self._max_images = bodies, documents, max_images
+
+    async def images(self, request: web.Request, lease: Lease, *, many: bool) -> list[bytes]:
+        """The encoded images of a request in the order sent; exactly one unless `many`.
+
+        Raises InvalidRequestError of the kind that fits, OverloadedError if an unannounced body finds no room.
+        """
+        limit = self._max_images if many else 1
+        field = "images" if many else "image"
+        kind = request.content_type
+        if kind == "multipart/form-data":
+            chunks = self._bodies.chunks(request, lease)
+            return await read_form(request.headers[hdrs.CONTENT_TYPE], chunks, field, limit)
+        if kind == "application/json":
+            return await self._documents.read(request, lease, lambda document: images_of(document, field, limit))
+        if not many and hdrs.CONTENT_TYPE in request.headers and _is_image(kind):
+            return [await self._bodies.read(request, lease)]
+        forms = f"multipart/form-data with {field!r} or JSON" + ("" if many else ", or the image itself")
+        shown = names([kind]) if hdrs.CONTENT_TYPE in request.headers else "(none)"
+        raise UnsupportedMediaTypeError(
+            f"Content-Type {shown} is not accepted here: send {forms}.{await self._hint(request, lease)}"
+        )
+
+    async def texts(self, request: web.Request, lease: Lease) -> tuple[list[str], bool]:
+        """The texts of {"text": str} or {"texts": [str]}, and whether it was the latter. Raises as `images`."""
+        if request.content_type != "application/json":
+            raise UnsupportedMediaTypeError('Send JSON: {"text": "..."} or {"texts": ["...", "..."]}.')
+        return await self._documents.read(request, lease, lambda document: texts_of(document, self._max_images))
+
+    async def _hint(self, request: web.Request, lease: Lease) -> str:
+        if not request.content_type.startswith("text/plain") or (request.content_length or 99) > 64:
+            return ""
+        if (await self._bodies.read(request, lease)).strip() == b"[object FormData]":
+            return " The form was sent as a string: use the FormData of the platform, not of the 'form-data' package."
+        return ""
+
+
+def images_of(document: Document, field: str, limit: int) -> list[bytes]:
+    """The images of {"image": base64} or {"images": [base64]}. Raises InvalidRequestError of the kind that fits."""
+    if field not in document:
+        raise MissingImageError(f"Expected the field {field!r}; received {names(document)}.")
+    if len(document) > 1:
+        raise UnexpectedFieldError(f"Expected the field {field!r} alone; received {names(document)}.")
+    many = field == "images"
+    values = document[field] if many else [document[field]]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InvalidFieldError(f"{field!r} must be {'a list of base64 strings' if many else 'a base64 string'}.")
+    if len(values) > limit:
+        raise too_many(field, limit)
+    if not values:
+        raise EmptyBatchError(f"The request has no image; send at least one as {field!r}.")
+    return [image_of(value) for value in values]
+
+
+def texts_of(document: Document, limit: int) -> tuple[list[str], bool]:
+    """As Inputs.texts."""
+    if set(document) not in ({"text"}, {"texts"}):
+        raise UnexpectedFieldError(f"Send exactly one of 'text' and 'texts'; received {names(document)}.")
+    many = "texts" in document
+    texts = document["texts"] if many else [document["text"]]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InvalidFieldError("'text' must be a string, 'texts' a list of strings.")
+    if len(texts) > limit:
+        raise TooManyTextsError(f"The request has {len(texts):,} texts; at most {limit:,} are accepted.", limit=limit)
+    if not texts:
+        raise EmptyBatchError("'texts' is empty; send at least one.")
+    return texts, many
+
+
+def image_of(text: str) -> bytes:
+    """The bytes of base64 (standard or URL-safe, padded or not) or of a base64 data URI. Raises InvalidBase64Error."""
+    match = _DATA_URI.match(text)
+    data = text[match.end() :] if match else text
+    try:
+        return b64decode(data.translate(_URL_SAFE) + "=" * (-len(data) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidBase64Error("An image is not valid base64 (standard or URL-safe) or a base64 data URI.") from None
+
+
+def _is_image(kind: str) -> bool:
+    return kind.startswith("image/") or kind == "application/octet-stream"
