@@ -30,7 +30,7 @@ from clipsrv.bulk.stores.files import FileStore, begin_or_continue
 from clipsrv.bulk.stores.outputs import writer_for
 from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts
 from clipsrv.images.budget import PixelBudget
-from clipsrv.images.decode import ImageLimits
+from clipsrv.images.open import ImageLimits
 from clipsrv.machine import usable_cores
 from clipsrv.models.model import Model, find_model, load_model
 

@@ -20,7 +20,8 @@ import numpy as np
 from benchmarks.loads import EIGHT, PHONES
 from benchmarks.photos import make_images
 from clipsrv.cli import read_config
-from clipsrv.images.decode import ImageLimits, reuse_memory
+from clipsrv.images.decode import reuse_memory
+from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 from clipsrv.server.app import embedder_settings, model_loader
 

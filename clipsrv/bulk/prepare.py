@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clipsrv.bulk.records import BadFile, Entry, Store
 from clipsrv.errors import ImageError, ImageTooLargeError, OutOfMemoryError
 from clipsrv.images.budget import PixelBudget
-from clipsrv.images.decode import ImageLimits
+from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 
 Item = TypeVar("Item")

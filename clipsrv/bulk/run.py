@@ -22,7 +22,8 @@ from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts, reporting
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
 from clipsrv.images.budget import PixelBudget
-from clipsrv.images.decode import Decoding, ImageLimits, reuse_memory
+from clipsrv.images.decode import Decoding, reuse_memory
+from clipsrv.images.open import ImageLimits
 from clipsrv.machine import usable_cores
 from clipsrv.models.model import Model, find_model, load_model
 from clipsrv.runtime.session import candidate_devices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from clipsrv.errors import DeviceError, ModelNotFoundError
 from clipsrv.images.budget import PixelBudget
-from clipsrv.images.decode import DEFAULT_DECODING, Decoding, ImageLimits, decode_image
+from clipsrv.images.decode import DEFAULT_DECODING, Decoding, decode
+from clipsrv.images.open import ImageLimits, open_image
 from clipsrv.images.preprocess import preprocess_image
 from clipsrv.machine import cpu_features
 from clipsrv.manifest import NAME, TEXT, VISION, ModelManifest, TowerSpec, list_models, load_manifest, verify_files
@@ -71,21 +72,11 @@ class Model:
     ) -> NDArray[np.float32]:
         """Encoded bytes to `pixel_values` (3, S, S): the one path for server and bulk job. Raises ImageError."""
         spec = self.manifest.preprocess
-        with ExitStack() as while_large:  # the decoded image counts until it has been made small
-
-            def hold(pixels: int) -> AbstractContextManager[None]:
-                if budget is not None:
-                    while_large.enter_context(budget.hold(pixels))
-                return nullcontext()
-
-            image = decode_image(
-                blob,
-                limits,
-                apply_orientation=self.decoding.exif_orientation,
-                reduce_to=FAST_DECODE_MARGIN * spec.shortest_edge if self.decoding.fast else None,
-                hold=hold,
-            )
-            return preprocess_image(image, spec)
+        opened = open_image(
+            blob, limits, reduce_to=FAST_DECODE_MARGIN * spec.shortest_edge if self.decoding.fast else None
+        )
+        with budget.hold(opened.cost) if budget else nullcontext():  # until the decoded image has been made small
+            return preprocess_image(decode(opened, apply_orientation=self.decoding.exif_orientation), spec)
 
     def close(self) -> None:
         """Gives the memory and threads of both towers back. Closing twice is closing once."""

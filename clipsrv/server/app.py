@@ -11,7 +11,8 @@ from pathlib import Path
 from aiohttp import web
 
 from clipsrv.config import Config
-from clipsrv.images.decode import Decoding, ImageLimits
+from clipsrv.images.decode import Decoding
+from clipsrv.images.open import ImageLimits
 from clipsrv.machine import usable_cores
 from clipsrv.models.model import Model, find_model, load_model
 from clipsrv.server.api import guide, health, openapi

@@ -24,7 +24,8 @@ from clipsrv.errors import (
     TextTowerMissingError,
 )
 from clipsrv.images.budget import PixelBudget
-from clipsrv.images.decode import ImageLimits, reuse_memory
+from clipsrv.images.decode import reuse_memory
+from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.admission import Admission

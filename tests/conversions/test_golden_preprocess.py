@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from clipsrv.images.decode import to_rgb
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
+from clipsrv.images.rgb import to_rgb
 from tests.golden.images import LONGEST, MAX_ASPECT_RATIO, MODES, make_image, write_inputs
 from tests.golden.processor import PROCESSOR, SPEC, compare, describe, main, reference
 from tests.support.photos import photo_path

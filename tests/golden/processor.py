@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from transformers import CLIPImageProcessor
 
-from clipsrv.images.decode import to_rgb
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
+from clipsrv.images.rgb import to_rgb
 from clipsrv.manifest import PreprocessSpec
 from tests.golden.images import random_image, write_inputs
 

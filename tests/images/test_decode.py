@@ -9,8 +9,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
@@ -29,7 +27,10 @@ from clipsrv.errors import (
     TruncatedImageError,
     UnsupportedImageFormatError,
 )
-from clipsrv.images.decode import FORMATS, ImageLimits, decode_image, to_rgb
+from clipsrv.images.decode import decode, decode_image
+from clipsrv.images.formats import FORMATS
+from clipsrv.images.open import ImageLimits, open_image
+from clipsrv.images.rgb import to_rgb
 from tests.support.photos import encode, opened, photo
 
 SMALL = opened("rocket.jpg").resize((60, 44))
@@ -68,7 +69,7 @@ def test_without_its_extra_heic_is_refused_by_name() -> None:
     program = """
 import sys
 sys.modules["pillow_heif"] = None
-from clipsrv.images.decode import decode_image
+from clipsrv.images.decode import decode, decode_image
 decode_image(bytes(4) + b"ftypheic" + bytes(100))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -215,18 +216,8 @@ def test_what_pillow_itself_takes_for_a_bomb_is_too_large() -> None:
 
 
 def test_more_pixels_than_pillow_would_take_can_be_allowed() -> None:
-    """Not decoded: the image would take a gigabyte. It gets as far as the memory it asks for."""
-
-    class Asked(Exception):
-        pass
-
-    @contextmanager
-    def hold(pixels: int) -> Iterator[None]:
-        raise Asked(pixels)
-        yield
-
-    with pytest.raises(Asked, match="192000000"):
-        decode_image(png(16_000, 12_000), ImageLimits(max_pixels=200_000_000), hold=hold)
+    """Not decoded: the image would take a gigabyte."""
+    assert open_image(png(16_000, 12_000), ImageLimits(max_pixels=200_000_000)).cost == 192_000_000
 
 
 @pytest.mark.parametrize("disposal", [0, 1, 2, 3])
@@ -251,24 +242,29 @@ def test_a_heic_that_claims_fewer_pixels_than_it_holds_is_refused() -> None:
         decode_image(honest.replace(size, struct.pack(">II", 16, 16)))
 
 
-def test_decoding_happens_within_the_budget_and_after_the_header_is_judged() -> None:
-    held: list[int] = []
+# --- what decoding costs ---
 
-    @contextmanager
-    def hold(pixels: int) -> Iterator[None]:
-        held.append(pixels)
-        try:
-            yield
-        finally:
-            held.append(-pixels)
 
-    decode_image(encode(SMALL), hold=hold)
-    assert held == [60 * 44, -60 * 44]
-    with pytest.raises(ImageTooLargeError):
-        decode_image(encode(SMALL), ImageLimits(max_pixels=100), hold=hold)
-    with pytest.raises(TruncatedImageError):
-        decode_image(encode(SMALL)[:2000], hold=hold)
-    assert held == [60 * 44, -60 * 44] * 2
+def test_an_image_costs_its_pixels_and_a_deep_one_twice() -> None:
+    assert open_image(encode(SMALL)).cost == 60 * 44
+    assert open_image(encode(Image.fromarray(np.zeros((44, 60), np.uint16)))).cost == 2 * 60 * 44
+
+
+def test_a_jpeg_decoded_smaller_costs_less_unless_it_is_progressive() -> None:
+    photo = opened("retina.jpg")  # 1411x1411
+    assert open_image(encode(photo, "JPEG")).cost == 1411**2
+    assert open_image(encode(photo, "JPEG"), reduce_to=300).cost == 353**2
+    assert open_image(encode(photo, "JPEG", progressive=True), reduce_to=300).cost == 1411**2
+
+
+def test_the_pixels_of_an_image_that_fails_go_at_once_whoever_keeps_its_error() -> None:
+    blob = encode(opened("rocket.jpg"), "JPEG")
+    image = open_image(blob[: len(blob) // 2])
+    with pytest.raises(TruncatedImageError) as caught:
+        decode(image)
+    assert caught.value.__context__ is None
+    with pytest.raises(ValueError, match="closed"):
+        image.file.getpixel((0, 0))
 
 
 # --- damage ---

@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from clipsrv.errors import InferenceFailedError, ModelCorruptError, ModelNotFoundError
-from clipsrv.images.decode import Decoding, ImageLimits
+from clipsrv.images.decode import Decoding
+from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model, find_model, load_model
 from tests.support.model import DIMENSIONS, describe, vision_graph, write_model
 from tests.support.photos import encode, opened, photo

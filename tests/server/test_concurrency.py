@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsrv.config import Config
-from clipsrv.images.decode import ImageLimits
+from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 from tests.support.faulty import HangingEncoder
 from tests.support.model import make_model

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clipsrv.errors import InferenceFailedError
-from clipsrv.images.decode import ImageLimits
+from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import KNOWN_MODELS, Model, load_model
 from tests.support.model import DIMENSIONS, SIZE, write_model
 from tests.support.photos import cuttings, photo

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipsrv.errors import ClipsrvError, ImageError
-from clipsrv.images.decode import ImageLimits, decode_image
+from clipsrv.images.decode import decode_image
+from clipsrv.images.open import ImageLimits
 from clipsrv.server.wire.forms import read_form
 from drills.inputs import flip
 from tests.support.serving import BOUNDARY, assert_as_before, drawn, form, part, request, serving

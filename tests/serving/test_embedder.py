@@ -22,7 +22,7 @@ from clipsrv.errors import (
     StartingError,
     TextTowerMissingError,
 )
-from clipsrv.images.decode import ImageLimits
+from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 from clipsrv.serving.embedder import DRAINING, HEALTHY, STARTING, Embedder, EmbedderSettings
 from clipsrv.serving.engine import Pixels

@@ -21,7 +21,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clipsrv.images.decode import ImageLimits
+from clipsrv.images.open import ImageLimits
 from clipsrv.manifest import FileSpec, ModelManifest, PreprocessSpec, TowerSpec
 from clipsrv.models.model import Model, load_model
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
