@@ -30,9 +30,11 @@ from clipsrv.bulk.stores.files import FileStore, begin_or_continue
 from clipsrv.bulk.stores.outputs import writer_for
 from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts
 from clipsrv.images.budget import PixelBudget
-from clipsrv.images.open import ImageLimits
 from clipsrv.machine import usable_cores
-from clipsrv.models.model import Model, find_model, load_model
+from clipsrv.models.folders import find_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
+from clipsrv.settings import ImageLimits, ModelSettings
 
 BATCH, SHARD = 8, 256
 
@@ -119,7 +121,7 @@ def main() -> None:
     width, height = map(int, args.size.split("x"))
     cores, found = usable_cores(), find_model(args.models_dir, args.model)
     model, single = (
-        load_model(found, device="cpu", precision=args.precision, threads=threads, text=False) for threads in (cores, 1)
+        load_model(found, ModelSettings("cpu", args.precision, threads, text=False)) for threads in (cores, 1)
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "images")

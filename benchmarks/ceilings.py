@@ -21,9 +21,9 @@ from benchmarks.loads import EIGHT, PHONES
 from benchmarks.photos import make_images
 from clipsrv.cli import read_config
 from clipsrv.images.decode import reuse_memory
-from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 from clipsrv.server.app import embedder_settings, model_loader
+from clipsrv.settings import ImageLimits
 
 
 def _engine_alone(model: Model, batch_size: int, seconds: float) -> float:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.photos import PhotoKind, make_images
 from clipsrv.images.decode import decode_image
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
-from clipsrv.machine import usable_cores
-from clipsrv.models.model import Model, load_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
+from clipsrv.settings import ModelSettings
 
 _MARGINS = (1, 2, 4)
 _NEIGHBOURS = 5
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("count", type=int, nargs="?", default=48, help="images (default 48)")
     args = parser.parse_args()
     name, count = args.model, args.count
-    model = load_model(args.models_dir / name, device="cpu", precision="fp32", threads=usable_cores(), text=False)
+    model = load_model(args.models_dir / name, ModelSettings("cpu", "fp32", text=False))
     blobs = make_images(_IMAGES, count, _CACHE)
     exact_levels, exact, exact_cpu = _look(model, blobs, None)
     gaps = np.linalg.norm(exact[:, None] - exact[None], axis=2)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from clipsrv import __version__
-from clipsrv.config import Config, flag, from_environment, parse, unknown_variables, variable
+from clipsrv.config import Config, add_flags, read, service_links, unknown_variables
 from clipsrv.errors import DeviceError, StartError
 
 logger = logging.getLogger("clipsrv")
@@ -42,35 +42,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve_parser() -> argparse.ArgumentParser:
     """The parser of `serve`: one flag for each field of Config."""
     others = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
+    return _parser("[serve] [options]", "Serves CLIP embeddings of images and texts over HTTP.\n\ncommands:\n" + others)
+
+
+def read_config(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) -> Config:
+    """Config of flags over CLIPSRV_* variables over defaults. Raises ConfigError."""
+    return read(vars((parser or serve_parser()).parse_args(argv)))
+
+
+def _parser(usage: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m clipsrv",
-        usage="%(prog)s [serve] [options]",
+        usage=f"%(prog)s {usage}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Serves CLIP embeddings of images and texts over HTTP.\n\ncommands:\n" + others,
+        description=description,
         epilog="Every option can also be set by the variable in brackets; the option wins.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"clipsrv {__version__}")
-    for item in fields(Config):
-        text = f"{item.metadata['help']} (default: {str(item.default).lower()}) [{variable(item.name)}]"
-        if isinstance(item.default, bool):
-            parser.add_argument(flag(item.name), action=argparse.BooleanOptionalAction, default=None, help=text)
-        else:
-            choices = ",".join(item.metadata["choices"])
-            metavar = f"{{{choices}}}" if choices else type(item.default).__name__.upper()
-            parser.add_argument(flag(item.name), default=None, metavar=metavar, help=text.replace("%", "%%"))
+    add_flags(parser, [item.name for item in fields(Config)])
     return parser
-
-
-def read_config(argv: Sequence[str]) -> Config:
-    """Config of flags over CLIPSRV_* variables over defaults. Raises ConfigError."""
-    given = vars(serve_parser().parse_args(argv))
-    values = from_environment()
-    for item in fields(Config):
-        value = given[item.name]
-        if value is not None:
-            values[item.name] = value if isinstance(value, bool) else parse(item, value)
-    return Config(**values)
 
 
 def _serve(argv: Sequence[str]) -> int:
@@ -80,7 +71,9 @@ def _serve(argv: Sequence[str]) -> int:
 
     set_up(config.log_level, config.log_format)
     for name in unknown_variables():
-        logger.warning("%s is set but is no setting of clipsrv: misspelt?", name)
+        logger.warning("%s is set but is no setting of clipsrv: misspelt?", ascii(name)[1:-1])
+    if links := service_links():
+        logger.info("%s: set by Kubernetes for a Service of that name, and no settings", ", ".join(links))
 
     if any(argument.startswith("--api-keys") for argument in argv):
         logger.warning("--api-keys shows the keys to everyone who can list processes: use --api-key-file")
@@ -99,7 +92,8 @@ def _serve(argv: Sequence[str]) -> int:
 
 
 def _doctor(argv: Sequence[str]) -> int:
-    config = read_config(argv)
+    about = "Says what this machine has, what would run on it and how fast, and the one thing to change.\n\n"
+    config = read_config(argv, _parser("doctor [options]", about + "Takes the options of the server it would start."))
 
     from clipsrv import doctor
 
@@ -107,13 +101,9 @@ def _doctor(argv: Sequence[str]) -> int:
 
 
 def _embed(argv: Sequence[str]) -> int:
-    from clipsrv.bulk.command import add_arguments, run
+    from clipsrv.bulk.command import run
 
-    parser = argparse.ArgumentParser(
-        prog="python -m clipsrv embed", description="Embeds image files without a server.", allow_abbrev=False
-    )
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run(argv)
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {

@@ -5,8 +5,10 @@ Knows nothing of what the settings do; an error names the variable to change.
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -110,39 +112,78 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def add_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
+    """Adds the flags of the fields named, with their help, default and variable."""
+    for item in fields(Config):
+        if item.name not in names:
+            continue
+        text = f"{item.metadata['help']} (default: {str(item.default).lower()}) [{variable(item.name)}]"
+        if isinstance(item.default, bool):
+            parser.add_argument(flag(item.name), action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            choices = ",".join(item.metadata["choices"])
+            metavar = f"{{{choices}}}" if choices else type(item.default).__name__.upper()
+            parser.add_argument(flag(item.name), default=None, metavar=metavar, help=text.replace("%", "%%"))
+
+
+def read(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Config:
+    """The Config of a command line: what was `given` to flags wins over CLIPSRV_* variables, and they over defaults.
+
+    A field whose flag was left out is None in `given`. The variable of a flag that was given is not read, nor is that
+    of a field missing from `given`. Raises ConfigError.
+    """
+    values: dict[str, Any] = {}
+    for item in fields(Config):
+        if item.name not in given:
+            continue
+        value, name = given[item.name], variable(item.name)
+        if value is None and name in environment and not _is_service_link(name, environment[name]):
+            value = environment[name]
+        if value is not None:
+            values[item.name] = value if isinstance(value, bool) else parse(item, value)
+    return Config(**values)
+
+
 def parse(item: Field[Any], text: str) -> Any:
     """A field's value from text. Raises ConfigError."""
     kind: type[Any] = type(item.default)
-    if item.metadata["secret"] and not text.strip():
-        raise ConfigError(f"{variable(item.name)} ({flag(item.name)}) is empty; leave it out for none.")
+    named = f"{variable(item.name)} ({flag(item.name)})"
     try:
-        if kind is bool:
-            return {
-                "1": True,
-                "true": True,
-                "yes": True,
-                "on": True,
-                "0": False,
-                "false": False,
-                "no": False,
-                "off": False,
-            }[text.strip().lower()]
-        return kind(text)
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{named} is not valid UTF-8.") from None
+    if item.metadata["secret"] and not text.strip():
+        raise ConfigError(f"{named} is empty; leave it out for none.")
+    try:
+        return _TRUTH[text.strip().lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise ConfigError(f"{variable(item.name)} ({flag(item.name)}) is {text!r}; it must be {wanted}.") from None
-
-
-def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Values of the fields whose variables are set. Raises ConfigError for one that cannot be read."""
-    by_variable = {variable(item.name): item for item in fields(Config)}
-    return {item.name: parse(item, environment[name]) for name, item in by_variable.items() if name in environment}
+        raise ConfigError(f"{named} is {text[:64]!r}; it must be {wanted}.") from None
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """CLIPSRV_* variables that are no setting: most likely misspelt."""
+    """CLIPSRV_* variables that are no setting and no service link: most likely misspelt."""
     known = {variable(item.name) for item in fields(Config)}
-    return sorted(name for name in environment if name.startswith("CLIPSRV_") and name not in known)
+    ours = {name for name in environment if name.startswith("CLIPSRV_")}
+    return sorted(ours - known - set(service_links(environment)))
+
+
+def service_links(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """CLIPSRV_* variables that tell of a Kubernetes Service: every pod beside one named clipsrv, or clipsrv-anything,
+    gets them (kubernetes.io/docs/concepts/services-networking/service, "Environment variables"). No settings."""
+    return sorted(name for name, text in environment.items() if _is_service_link(name, text))
+
+
+_TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_LINK = re.compile(
+    r"CLIPSRV_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
+#: CLIPSRV_PORT itself is both: a link if it holds the Service's address.
+_LINK_OR_SETTING, _ADDRESS = re.compile(r"CLIPSRV_(\w+_)?PORT", re.ASCII), re.compile("(tcp|udp|sctp)://.*")
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    return bool(_LINK.fullmatch(name) or (_LINK_OR_SETTING.fullmatch(name) and _ADDRESS.fullmatch(text)))
 
 
 def _check(item: Field[Any], value: Any) -> None:

@@ -25,8 +25,11 @@ from clipsrv.errors import StartError
 from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
 from clipsrv.machine import cpu_features, cpu_name, memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
-from clipsrv.models.model import KNOWN_MODELS, Model, find_model, load_model
+from clipsrv.models.folders import KNOWN_MODELS, find_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
 from clipsrv.runtime.session import PROVIDERS
+from clipsrv.settings import model_settings
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-silicon")
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
@@ -93,9 +96,7 @@ def _chosen(model: Model, config: Config) -> Iterator[str]:
 
 
 def _load(config: Config) -> Model:
-    folder = find_model(Path(config.models_dir), config.model)
-    threads = config.threads or usable_cores()
-    return load_model(folder, device=config.device, precision=config.precision, threads=threads, text=config.text)
+    return load_model(find_model(Path(config.models_dir), config.model), model_settings(config))
 
 
 def _difference(model: Model, config: Config) -> tuple[float, float]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from clipsrv.images.decode import decode_image
 from clipsrv.images.preprocess import preprocess_image
-from clipsrv.machine import usable_cores
 from clipsrv.manifest import NAME, TEXT, VISION, ModelManifest, list_models, load_manifest, verify_files
-from clipsrv.models.model import load_model
+from clipsrv.models.loading import load_model
+from clipsrv.settings import ModelSettings
 from conversions import hub, verify
 from conversions.checkpoint import Checkpoint
 from conversions.convert import Say, find_checkpoint, reference
@@ -87,7 +87,7 @@ def _original(
 
 def _run(folder: Path, precision: str) -> None:
     """Runs both towers once; the encoder raises if shapes or values are wrong."""
-    model = load_model(folder, device="cpu", precision=precision, threads=usable_cores())
+    model = load_model(folder, ModelSettings("cpu", precision))
     image = decode_image(golden_images()[0].blob)
     model.image_encoder.embed(preprocess_image(image, model.manifest.preprocess)[None])
     if model.text_encoder is not None and model.tokenizer is not None:

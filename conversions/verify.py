@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from clipsrv.images.decode import decode_image
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
-from clipsrv.machine import usable_cores
 from clipsrv.manifest import TEXT, VISION
-from clipsrv.models.model import Model, load_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
+from clipsrv.settings import ModelSettings
 from conversions.errors import ParityError
 from conversions.golden import GoldenImage
 
@@ -79,7 +80,7 @@ def measure(
     """Parity of the model folder by tower and precision. Raises ModelError or EngineError if it does not even run."""
     table: Table = {VISION: {}, TEXT: {}}
     for precision in precisions:
-        model = load_model(folder, device="cpu", precision=precision, threads=usable_cores())
+        model = load_model(folder, ModelSettings("cpu", precision))
         table[VISION][precision] = _measure_images(model, images, originals)
         if model.manifest.towers[TEXT].variants.get(precision) is not None:
             table[TEXT][precision] = _measure_texts(model, texts, originals)

@@ -13,8 +13,10 @@ import pytest
 import pytest_asyncio
 
 from clipsrv.config import Config
-from clipsrv.models.model import Model, load_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
 from clipsrv.server.app import model_loader
+from clipsrv.settings import ModelSettings
 from tests.support.model import NAME, write_model
 from tests.support.server import ServerProcess
 from tests.support.serving import Client, serving
@@ -42,7 +44,7 @@ def tiny_model(models_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def model(tiny_model: Path) -> Model:
     """The small model, open on the CPU with one thread."""
-    return load_model(tiny_model, device="cpu", threads=1)
+    return load_model(tiny_model, ModelSettings(device="cpu", threads=1))
 
 
 @pytest.fixture

@@ -33,6 +33,26 @@ def test_help_lists_every_flag_with_its_default_and_variable() -> None:
         assert command in text
 
 
+@pytest.mark.parametrize(
+    ("command", "usage", "about"),
+    [
+        ("serve", "[serve] [options]", "Serves CLIP embeddings"),
+        ("doctor", "doctor [options]", "Says what this machine has"),
+        ("embed", "embed [-h]", "Embeds image files without a server"),
+    ],
+)
+def test_every_command_has_help_of_its_own(
+    command: str, usage: str, about: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m clipsrv {usage}")
+    assert about in said
+    assert ("commands:" in said) == (command == "serve")
+
+
 def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_config([]) == Config()
     monkeypatch.setenv("CLIPSRV_PORT", "6000")
@@ -65,6 +85,25 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "CLIPSRV_DEADLINE (--deadline) is 'soon'; it must be a number" in capsys.readouterr().err
 
 
+def test_the_embed_command_does_not_mind_variables_that_are_only_the_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIPSRV_PORT", "nonsense")
+    assert main(["embed", "--out", str(tmp_path / "a.npy"), "b.png"]) == 2
+    assert "There is no 'b.png'" in capsys.readouterr().err
+    monkeypatch.setenv("CLIPSRV_MODEL", "\udcff")
+    assert main(["embed", "--out", "a.npy", "b.png"]) == 2
+    assert "CLIPSRV_MODEL (--model) is not valid UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--patience=nan", "--patience=-1", "--shard-size=0"])
+def test_an_option_of_the_embed_command_out_of_range_is_refused(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["embed", "--out", "a.npy", "b.png", option]) == 2
+    assert "--shard-size must be 1 or more, --patience 0 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--prot", "1"], ["--por", "1"], ["unknown"]])
 def test_an_unknown_argument_is_refused_and_never_guessed(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -81,6 +120,13 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- what cannot start, as a person sees it ---
+
+
+def test_a_variable_that_is_not_utf_8_is_one_line_and_no_traceback() -> None:
+    environment = {**os.environb, b"CLIPSRV_HOST": b"\xff", b"CLIPSRV_M\xff": b"1"}
+    command = [sys.executable, "-m", "clipsrv"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
+    assert (done.returncode, done.stderr) == (2, "clipsrv: CLIPSRV_HOST (--host) is not valid UTF-8.\n")
 
 
 def run(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:

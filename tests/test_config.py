@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from clipsrv.config import Config, flag, from_environment, parse, unknown_variables, variable
+from clipsrv.config import Config, flag, parse, read, service_links, unknown_variables, variable
 from clipsrv.errors import ConfigError
 
 FIELDS = fields(Config)
 BY_NAME = {item.name: item for item in FIELDS}
+#: What a command line without any option gives.
+NOTHING: dict[str, Any] = dict.fromkeys(BY_NAME)
 
 
 @pytest.mark.parametrize("item", FIELDS, ids=lambda item: item.name)
@@ -23,15 +25,27 @@ def test_every_setting_has_a_line_of_help_and_a_valid_default(item: Field[Any]) 
 
 
 @pytest.mark.parametrize("item", FIELDS, ids=lambda item: item.name)
-def test_every_setting_can_be_given_as_a_variable(item: Field[Any]) -> None:
+def test_every_setting_can_be_given_as_a_variable_or_an_option(item: Field[Any]) -> None:
     text = "a-long-enough-key" if item.metadata["secret"] else str(item.default)
-    expected = text if item.metadata["secret"] else item.default
-    assert from_environment({variable(item.name): text, "HOME": "x"}) == {item.name: expected}
+    expected = Config(**{item.name: text if item.metadata["secret"] else item.default})
+    assert read(NOTHING, {variable(item.name): text, "HOME": "x"}) == expected
+    assert read(NOTHING | {item.name: text}, {}) == expected
 
 
 def test_variables_come_from_the_process_where_none_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "CLIPSRV_PORT", "1234")
-    assert from_environment()["port"] == 1234
+    assert read(NOTHING).port == 1234
+
+
+@pytest.mark.parametrize("item", FIELDS, ids=lambda item: item.name)
+def test_the_variable_of_an_option_that_was_given_is_not_even_read(item: Field[Any]) -> None:
+    given = "a-long-enough-key" if item.metadata["secret"] else str(item.default)
+    assert read(NOTHING | {item.name: given}, {variable(item.name): "\udcff nonsense"}) == read({item.name: given}, {})
+
+
+def test_a_command_without_a_field_reads_neither_its_option_nor_its_variable() -> None:
+    environment = {"CLIPSRV_PORT": "nonsense", "CLIPSRV_THREADS": "3"}
+    assert read({"threads": None, "paths": ["a"]}, environment) == Config(threads=3)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +92,15 @@ def test_true_and_false_are_read_as_people_write_them(text: str, value: bool) ->
     assert parse(BY_NAME["text"], text) is value
 
 
+@pytest.mark.parametrize("name", ["port", "deadline", "text", "model", "models_dir", "host", "api_keys", "device"])
+def test_bytes_that_are_not_utf_8_are_refused_by_name(name: str) -> None:
+    """As os.environ gives them: b"\\xff" is "\\udcff", which can be neither printed nor sent."""
+    with pytest.raises(ConfigError, match=r"is not valid UTF-8\.$") as caught:
+        read(NOTHING, {variable(name): "a\udcff"})
+    assert caught.value.message.startswith(f"{variable(name)} ({flag(name)})")
+    caught.value.message.encode()
+
+
 def test_a_secret_is_never_empty_and_never_shown() -> None:
     with pytest.raises(ConfigError, match=r"CLIPSRV_API_KEYS .* is empty"):
         parse(BY_NAME["api_keys"], "  ")
@@ -104,5 +127,47 @@ def test_one_callers_share_of_the_queue_is_three_quarters_but_room_for_one_reque
 
 
 def test_misspelt_variables_are_found() -> None:
-    environment = {"CLIPSRV_PROT": "1", "CLIPSRV_PORT": "1", "CLIPSRV_": "1", "PATH": "/"}
-    assert unknown_variables(environment) == ["CLIPSRV_", "CLIPSRV_PROT"]
+    environment = {"CLIPSRV_PROT": "1", "CLIPSRV_PORT": "1", "CLIPSRV_": "1", "CLIPSRV_GPU_PORT": "1", "PATH": "/"}
+    assert unknown_variables(environment) == ["CLIPSRV_", "CLIPSRV_GPU_PORT", "CLIPSRV_PROT"]
+
+
+def links(service: str, address: str, *ports: tuple[str, int, str]) -> dict[str, str]:
+    """What a kubelet sets for a Service (kubernetes/pkg/kubelet/envvars/envvars.go)."""
+    name, found = service.upper().replace("-", "_"), {}
+    host = f"[{address}]" if ":" in address else address
+    found |= {f"{name}_SERVICE_HOST": address, f"{name}_SERVICE_PORT": str(ports[0][1])}
+    found[f"{name}_PORT"] = f"{ports[0][2].lower()}://{host}:{ports[0][1]}"
+    for label, port, protocol in ports:
+        found[f"{name}_SERVICE_PORT_{label.upper().replace('-', '_')}"] = str(port)
+        prefix = f"{name}_PORT_{port}_{protocol}"
+        found |= {prefix: f"{protocol.lower()}://{host}:{port}", f"{prefix}_PROTO": protocol.lower()}
+        found |= {f"{prefix}_PORT": str(port), f"{prefix}_ADDR": address}
+    return found
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        links("clipsrv", "10.96.12.7", ("http", 5000, "TCP")),
+        links("clipsrv", "fd00:10:96::c7", ("http", 5000, "TCP"), ("http-metrics", 9090, "TCP")),
+        links("clipsrv", "10.96.12.7", ("dns", 53, "UDP"), ("sigtran", 2905, "SCTP")),
+        links("clipsrv-gpu", "10.96.12.8", ("http", 80, "TCP")),
+    ],
+)
+def test_the_service_links_of_kubernetes_are_no_settings_and_not_misspelt(environment: dict[str, str]) -> None:
+    assert read(NOTHING, environment) == Config()
+    assert service_links(environment) == sorted(environment)
+    assert unknown_variables(environment) == []
+    assert read(NOTHING | {"port": "6000"}, environment).port == 6000
+
+
+def test_a_port_set_beside_service_links_counts() -> None:
+    environment = links("clipsrv", "10.96.12.7", ("http", 5000, "TCP")) | {"CLIPSRV_PORT": "7000"}
+    assert read(NOTHING, environment).port == 7000
+    assert "CLIPSRV_PORT" not in service_links(environment)
+
+
+@pytest.mark.parametrize("text", ["10.96.12.7:5000", "http://10.96.12.7:5000", "tcp:5000"])
+def test_what_is_no_service_link_is_still_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"CLIPSRV_PORT .* must be a whole number"):
+        read(NOTHING, {"CLIPSRV_PORT": text})

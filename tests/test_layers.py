@@ -79,11 +79,12 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "records": (),
         "sources": ("errors", "records"),
         "stores": ("errors", "records"),
+        "options": ("sources",),
         "prepare": ("records",),
         "job": ("errors", "records", "sources", "prepare"),
         "report": ("errors", "records", "stores", "job"),
-        "run": ("errors", "records", "sources", "stores", "prepare", "job", "report"),
-        "command": ("errors", "sources", "run"),
+        "run": ("errors", "records", "sources", "stores", "options", "prepare", "job", "report"),
+        "command": ("errors", "sources", "options", "run"),
     },
 }
 #: Beside clipsrv: what stands on which of its rooms.
@@ -201,6 +202,7 @@ def test_the_server_runs_without_torch_transformers_and_optimum() -> None:
     assert not loaded & NEVER
 
 
-def test_help_is_instant() -> None:
-    program = "import clipsrv.cli\ntry: clipsrv.cli.main(['--help'])\nexcept SystemExit: pass"
+@pytest.mark.parametrize("command", [[], ["doctor"], ["embed"]], ids=["serve", "doctor", "embed"])
+def test_help_is_instant(command: list[str]) -> None:
+    program = f"import clipsrv.cli\ntry: clipsrv.cli.main([*{command}, '--help'])\nexcept SystemExit: pass"
     assert not loaded_by(program) & {"numpy", "PIL", "onnxruntime", "aiohttp", "tokenizers", "orjson", "multipart"}

@@ -6,15 +6,16 @@ import argparse
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
 from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
+from clipsrv.bulk.options import Options
 from clipsrv.bulk.sources.local import Inputs
-from clipsrv.config import Config, flag, from_environment, parse, variable
-from clipsrv.errors import ConfigError, EngineError, StartError
+from clipsrv.config import Config, add_flags, read
+from clipsrv.errors import EngineError, StartError
 
 #: The server's settings that mean the same here.
 SETTINGS = (
@@ -33,10 +34,15 @@ Whatever the status, run the same command again to go on where it ended.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `run`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXIT_STATUS
+def embed_parser() -> argparse.ArgumentParser:
+    """The parser of `embed`: its own arguments, and a flag for each of SETTINGS."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clipsrv embed",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Embeds image files without a server.",
+        epilog=EXIT_STATUS,
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help='image, folder, "glob" or - for a list on standard input')
     add(
@@ -67,20 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--as-listed", action="store_true", help="go on with the list as first taken, whatever was added since")
     add("--shard-size", type=int, default=256, metavar="N", help="images stored together (default: %(default)s)")
     add("--quiet", action="store_true", help="say nothing but errors")
-    for item in fields(Config):
-        if item.name in SETTINGS:
-            text = f"{item.metadata['help']} (default: {str(item.default).lower()}) [{variable(item.name)}]"
-            if isinstance(item.default, bool):
-                add(flag(item.name), action=argparse.BooleanOptionalAction, default=None, help=text)
-            else:
-                add(flag(item.name), metavar=type(item.default).__name__.upper(), help=text.replace("%", "%%"))
+    add_flags(parser, SETTINGS)
+    return parser
 
 
-def run(args: argparse.Namespace) -> int:
-    """Embeds what `args` names and returns the exit status. Failures are one line on stderr."""
+def run(argv: Sequence[str]) -> int:
+    """Embeds what the arguments name and returns the exit status. Failures are one line on stderr."""
+    given = vars(embed_parser().parse_args(argv))
     try:
+        options, config = _options(given), read({name: given[name] for name in SETTINGS})
         with _stopping_at_a_shard() as received:
-            return _run(args, received)
+            return _run(options, config, received)
     except StartError as error:
         message, status = error.message, error.exit_status
     except EngineError as error:
@@ -91,29 +94,15 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _run(args: argparse.Namespace, received: Callable[[], int | None]) -> int:
-    config, inputs = _config(args), _inputs(args)
-    if args.shard_size < 1 or args.patience < 0:
-        raise ConfigError("--shard-size must be 1 or more, --patience 0 or more.")
+def _options(given: Mapping[str, Any]) -> Options:
+    inputs = Inputs(given["paths"], given["files_from"], given["null"], given["relative_to"])
+    return Options(inputs, **{item.name: given[item.name] for item in fields(Options) if item.name != "inputs"})
 
+
+def _run(options: Options, config: Config, received: Callable[[], int | None]) -> int:
     from clipsrv.bulk.run import run_job
 
-    return run_job(args, config, inputs, received)
-
-
-def _config(args: argparse.Namespace) -> Config:
-    values: dict[str, Any] = from_environment()
-    for item in fields(Config):
-        given = getattr(args, item.name, None) if item.name in SETTINGS else None
-        if given is not None:
-            values[item.name] = given if isinstance(given, bool) else parse(item, given)
-    return Config(**values)
-
-
-def _inputs(args: argparse.Namespace) -> Inputs:
-    if not args.paths and not args.files_from:
-        raise ConfigError("Nothing to embed: name images, folders or globs, or give --files-from or -.")
-    return Inputs(args.paths, args.files_from, args.null, args.relative_to)
+    return run_job(options, config, received)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from clipsrv.bulk.records import BadFile, Entry, Store
 from clipsrv.errors import ImageError, ImageTooLargeError, OutOfMemoryError
 from clipsrv.images.budget import PixelBudget
-from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
+from clipsrv.settings import ImageLimits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from clipsrv.runtime.vectors import Vectors
+if TYPE_CHECKING:  # numpy would keep `embed --help` waiting
+    from clipsrv.runtime.vectors import Vectors
 
 
 @dataclass(frozen=True)

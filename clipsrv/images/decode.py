@@ -5,30 +5,18 @@ Knows nothing of models, batches or HTTP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from PIL import Image
 
 from clipsrv.errors import ImageError
 from clipsrv.images.damage import DECODER_ERRORS, named
-from clipsrv.images.open import DEFAULT_LIMITS, ImageLimits, OpenedImage, open_image
+from clipsrv.images.open import OpenedImage, open_image
 from clipsrv.images.orientation import upright
 from clipsrv.images.rgb import to_rgb
+from clipsrv.settings import DEFAULT_LIMITS, ImageLimits
 
 #: Freed blocks of pixels that are kept for the next image, for each thread that decodes, and what one may measure:
 #: Pillow's own 16 MiB (libImaging/Storage.c). A photo of 12 megapixels takes three.
 BLOCKS_PER_THREAD, BLOCK_BYTES = 4, 16 * 2**20
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """What may change pixels: turning photos as EXIF says, and `fast` decoding of large JPEGs at 1/2, 1/4 or 1/8."""
-
-    exif_orientation: bool = True
-    fast: bool = False
-
-
-DEFAULT_DECODING = Decoding()
 
 
 def reuse_memory(threads: int) -> None:

@@ -14,30 +14,12 @@ from clipsrv.errors import AspectRatioTooLargeError, EmptyImageError, ImageError
 from clipsrv.images.damage import DECODER_ERRORS, named
 from clipsrv.images.formats import FORMATS, HEAD, unidentified
 from clipsrv.images.rgb import DEEP_MODES
+from clipsrv.settings import DEFAULT_LIMITS, ImageLimits
 
 #: Decoders of these allocate the whole canvas at several bytes a pixel, whatever the size of the file.
 _CANVAS_FORMATS = {"GIF", "WEBP", "AVIF"}
 
 _TOO_MANY_PIXELS = "The image has too many pixels; at most {:,} are accepted for its kind."
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """What an image may claim in its header. Pixels are width times height; `max_aspect_ratio` is long by short.
-
-    Canvas formats (GIF, WebP, AVIF) and images deeper than 8 bits have smaller limits, because their decoders
-    need more bytes a pixel: a 186-byte WebP of 7000x7000 costs 770 MB.
-    """
-
-    max_bytes: int = 20 * 2**20
-    max_pixels: int = 50_000_000
-    max_canvas_pixels: int = 16_000_000
-    max_deep_pixels: int = 25_000_000
-    max_side: int = 16_384
-    max_aspect_ratio: int = 200
-
-
-DEFAULT_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,7 @@ def open_image(
             f"The image has {len(blob):,} bytes; at most {limits.max_bytes:,} are accepted.", limit=limits.max_bytes
         )
     # Pillow refuses what is larger than twice this, as it must: it allocates a GIF's first frame while opening it.
-    Image.MAX_IMAGE_PIXELS = max(ImageLimits.max_pixels, limits.max_pixels) // 2
+    Image.MAX_IMAGE_PIXELS = max(DEFAULT_LIMITS.max_pixels, limits.max_pixels) // 2
     problem: ImageError
     try:
         image = Image.open(BytesIO(blob), formats=FORMATS)

@@ -11,10 +11,9 @@ from pathlib import Path
 from aiohttp import web
 
 from clipsrv.config import Config
-from clipsrv.images.decode import Decoding
-from clipsrv.images.open import ImageLimits
-from clipsrv.machine import usable_cores
-from clipsrv.models.model import Model, find_model, load_model
+from clipsrv.models.folders import find_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
 from clipsrv.server.api import guide, health, openapi
 from clipsrv.server.api.catalog import Catalog
 from clipsrv.server.api.state import BODIES, CATALOG, EMBEDDER, INPUTS, OPENAPI
@@ -36,6 +35,7 @@ from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import HEALTHY, Embedder, EmbedderSettings
+from clipsrv.settings import decode_threads, image_limits, model_settings
 
 
 def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
@@ -77,7 +77,7 @@ def embedder_settings(config: Config) -> EmbedderSettings:
         max_batch_size=config.max_batch_size,
         max_queue=config.max_queue,
         max_queue_per_caller=config.queue_per_caller,
-        decode_threads=config.decode_threads or usable_cores(),
+        decode_threads=decode_threads(config),
         max_pixels_in_flight=config.max_pixels_in_flight,
         deadline=config.deadline,
         probe_after=config.probe_after,
@@ -85,23 +85,11 @@ def embedder_settings(config: Config) -> EmbedderSettings:
     )
 
 
-def image_limits(config: Config) -> ImageLimits:
-    return ImageLimits(
-        max_bytes=config.max_image_bytes, max_pixels=config.max_pixels, max_aspect_ratio=config.max_aspect_ratio
-    )
-
-
 def model_loader(config: Config) -> Callable[[], Model]:
     """What opens the configured model. Raises ModelNotFoundError at once if there is no such folder."""
     folder = find_model(Path(config.models_dir), config.model)
-    return lambda: load_model(
-        folder,
-        device=config.device,
-        precision=config.precision,
-        threads=config.threads or usable_cores(),
-        text=config.text,
-        decoding=Decoding(exif_orientation=config.exif_orientation, fast=config.fast_decode),
-    )
+    settings = model_settings(config)
+    return lambda: load_model(folder, settings)
 
 
 def _body_limits(config: Config) -> BodyLimits:

@@ -25,13 +25,13 @@ from clipsrv.errors import (
 )
 from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import reuse_memory
-from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.engine import Engine, Pixels
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.pool import DecodePool
+from clipsrv.settings import ImageLimits
 
 STARTING, HEALTHY, UNHEALTHY, DRAINING = "starting", "healthy", "unhealthy", "draining"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipsrv.config import Config
 from clipsrv.images.decode import BLOCK_BYTES, BLOCKS_PER_THREAD
-from clipsrv.machine import usable_cores
+from clipsrv.settings import decode_threads
 
 #: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
 DECODE_BYTES_PER_PIXEL = 16
@@ -26,7 +26,7 @@ def memory_bound(config: Config, crop_size: int) -> int:
     return (
         BODY_COPIES * config.max_bytes_in_flight
         + DECODE_BYTES_PER_PIXEL * config.max_pixels_in_flight
-        + KEPT_BYTES_PER_THREAD * (config.decode_threads or usable_cores())
+        + KEPT_BYTES_PER_THREAD * decode_threads(config)
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + CONNECTION_BYTES * config.max_connections
     )

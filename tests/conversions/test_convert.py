@@ -15,7 +15,8 @@ import torch
 from transformers import CLIPModel
 
 from clipsrv.manifest import TEXT, VISION, load_manifest, verify_files
-from clipsrv.models.model import load_model
+from clipsrv.models.loading import load_model
+from clipsrv.settings import ModelSettings
 from conversions import convert as convert_module
 from conversions import verify
 from conversions.checkpoint import open_checkpoint
@@ -82,7 +83,7 @@ def test_fp16_graphs_are_fused_and_half_as_large_and_speak_float32(converted_mod
 
 def test_text_needs_no_attention_mask_whatever_the_padding(converted_model: Path, tiny_checkpoint: Path) -> None:
     """Ids alone, padded with any token or not at all, give what the original gives with its mask."""
-    model = load_model(converted_model, device="cpu", precision="fp32", threads=1)
+    model = load_model(converted_model, ModelSettings(device="cpu", precision="fp32", threads=1))
     assert model.text_encoder is not None
     assert model.tokenizer is not None
     original = CLIPModel.from_pretrained(tiny_checkpoint)

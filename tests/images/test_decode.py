@@ -29,8 +29,9 @@ from clipsrv.errors import (
 )
 from clipsrv.images.decode import decode, decode_image
 from clipsrv.images.formats import FORMATS
-from clipsrv.images.open import ImageLimits, open_image
+from clipsrv.images.open import open_image
 from clipsrv.images.rgb import to_rgb
+from clipsrv.settings import ImageLimits
 from tests.support.photos import encode, opened, photo
 
 SMALL = opened("rocket.jpg").resize((60, 44))

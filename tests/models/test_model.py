@@ -11,9 +11,10 @@ import onnx
 import pytest
 
 from clipsrv.errors import InferenceFailedError, ModelCorruptError, ModelNotFoundError
-from clipsrv.images.decode import Decoding
-from clipsrv.images.open import ImageLimits
-from clipsrv.models.model import Model, find_model, load_model
+from clipsrv.models.folders import find_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
+from clipsrv.settings import Decoding, ImageLimits, ModelSettings
 from tests.support.model import DIMENSIONS, describe, vision_graph, write_model
 from tests.support.photos import encode, opened, photo
 
@@ -31,24 +32,24 @@ def test_the_model_says_what_runs(model: Model) -> None:
 
 
 def test_auto_takes_the_cpu_where_there_is_nothing_better(tiny_model: Path) -> None:
-    assert load_model(tiny_model, device="auto", threads=1).device == "cpu"
+    assert load_model(tiny_model, ModelSettings(device="auto", threads=1)).device == "cpu"
 
 
 def test_the_text_tower_can_be_left_out(tiny_model: Path) -> None:
-    model = load_model(tiny_model, device="cpu", threads=1, text=False)
+    model = load_model(tiny_model, ModelSettings(device="cpu", threads=1, text=False))
     assert model.text_encoder is None
     assert model.tokenizer is None
     model.warm_up([1])
 
 
 def test_a_folder_without_text_tower_is_served_for_images(tmp_path: Path) -> None:
-    model = load_model(write_model(tmp_path / "images-only", text=False), device="cpu", threads=1)
+    model = load_model(write_model(tmp_path / "images-only", text=False), ModelSettings(device="cpu", threads=1))
     assert model.text_encoder is None
 
 
 def test_an_unread_tower_is_not_hashed(folder: Path) -> None:
     (folder / "text.fp32.onnx").unlink()
-    load_model(folder, device="cpu", threads=1, text=False)
+    load_model(folder, ModelSettings(device="cpu", threads=1, text=False))
 
 
 @pytest.mark.parametrize("name", ["vision.fp32.onnx", "text.fp32.onnx", "tokenizer.json"])
@@ -57,7 +58,7 @@ def test_one_changed_byte_in_any_file_is_refused(folder: Path, name: str) -> Non
     blob[len(blob) // 2] ^= 1
     (folder / name).write_bytes(blob)
     with pytest.raises(ModelCorruptError, match=f"{name} differs from its manifest"):
-        load_model(folder, device="cpu", threads=1)
+        load_model(folder, ModelSettings(device="cpu", threads=1))
 
 
 def test_external_weights_are_hashed_too(folder: Path) -> None:
@@ -65,18 +66,18 @@ def test_external_weights_are_hashed_too(folder: Path) -> None:
     (folder / "vision.fp32.onnx").unlink()
     onnx.save(graph, folder / "vision.fp32.onnx", save_as_external_data=True, location="vision.fp32.onnx.data")
     rewrite_checksums(folder, "vision.fp32.onnx", "vision.fp32.onnx.data")
-    load_model(folder, device="cpu", threads=1)
+    load_model(folder, ModelSettings(device="cpu", threads=1))
     weights = folder / "vision.fp32.onnx.data"
     weights.write_bytes(bytes(weights.stat().st_size))
     with pytest.raises(ModelCorruptError, match=r"vision\.fp32\.onnx\.data differs"):
-        load_model(folder, device="cpu", threads=1)
+        load_model(folder, ModelSettings(device="cpu", threads=1))
 
 
 def test_a_graph_that_onnxruntime_cannot_read_is_a_corrupt_model(folder: Path) -> None:
     (folder / "vision.fp32.onnx").write_bytes(b"not a graph at all")
     rewrite_checksums(folder, "vision.fp32.onnx")
     with pytest.raises(ModelCorruptError, match="onnxruntime cannot load"):
-        load_model(folder, device="cpu", threads=1)
+        load_model(folder, ModelSettings(device="cpu", threads=1))
 
 
 def test_a_graph_with_other_names_than_the_manifest_says_is_refused(folder: Path) -> None:
@@ -85,13 +86,13 @@ def test_a_graph_with_other_names_than_the_manifest_says_is_refused(folder: Path
     onnx.save(graph, folder / "vision.fp32.onnx")
     rewrite_checksums(folder, "vision.fp32.onnx")
     with pytest.raises(ModelCorruptError, match="'images'"):
-        load_model(folder, device="cpu", threads=1)
+        load_model(folder, ModelSettings(device="cpu", threads=1))
 
 
 def test_a_graph_of_other_dimensions_than_the_manifest_says_fails_the_warm_up(folder: Path) -> None:
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"dimensions": {DIMENSIONS}', '"dimensions": 63'))
-    model = load_model(folder, device="cpu", threads=1)
+    model = load_model(folder, ModelSettings(device="cpu", threads=1))
     with pytest.raises(InferenceFailedError, match=r"shape \(1, 64\)"):
         model.warm_up([1])
 
@@ -116,13 +117,13 @@ def test_decoding_options_change_the_ids_and_defaults_do_not(tiny_model: Path, m
     assert model.preprocessing_id == model.manifest.preprocess.id
     ids = {model.preprocessing_id: model.embedding_id}
     for decoding in (Decoding(fast=True), Decoding(exif_orientation=False), Decoding(False, True)):
-        other = load_model(tiny_model, device="cpu", threads=1, decoding=decoding, text=False)
+        other = load_model(tiny_model, ModelSettings(device="cpu", threads=1, decoding=decoding, text=False))
         ids[other.preprocessing_id] = other.embedding_id
     assert len(ids) == len(set(ids.values())) == 4
 
 
 def test_fast_decoding_changes_large_jpegs_slightly_and_nothing_else(tiny_model: Path, model: Model) -> None:
-    fast = load_model(tiny_model, device="cpu", threads=1, decoding=Decoding(fast=True), text=False)
+    fast = load_model(tiny_model, ModelSettings(device="cpu", threads=1, decoding=Decoding(fast=True), text=False))
     large, png = photo("china.jpg"), encode(opened().resize((320, 213)))
     limits = ImageLimits()
     assert 0 < np.abs(fast.read_image(large, limits) - model.read_image(large, limits)).mean() < 0.1

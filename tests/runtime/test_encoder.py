@@ -10,8 +10,10 @@ import pytest
 
 from clipsrv.errors import InferenceFailedError, OutOfMemoryError
 from clipsrv.manifest import TowerSpec
-from clipsrv.models.model import Model, load_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import SessionEncoder
+from clipsrv.settings import ModelSettings
 from tests.support.model import DIMENSIONS, SIZE, write_model
 
 TOWER = TowerSpec("x", "y", {"fp32": "a.onnx"})
@@ -89,7 +91,9 @@ def test_a_wrong_shape_is_a_failure(features: np.ndarray) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_a_failure(tmp_path: Path, value: float) -> None:
-    broken = load_model(write_model(tmp_path / "broken", text=False, weight=value), device="cpu", threads=1)
+    broken = load_model(
+        write_model(tmp_path / "broken", text=False, weight=value), ModelSettings(device="cpu", threads=1)
+    )
     with pytest.raises(InferenceFailedError, match="not finite"):
         broken.warm_up([1])
 

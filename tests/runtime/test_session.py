@@ -12,7 +12,7 @@ import pytest
 
 from clipsrv.errors import DeviceError, ModelCorruptError
 from clipsrv.manifest import TowerSpec
-from clipsrv.models.model import load_model
+from clipsrv.models.loading import load_model
 from clipsrv.runtime import session as module
 from clipsrv.runtime.session import (
     AUTO_BOUND,
@@ -24,6 +24,7 @@ from clipsrv.runtime.session import (
     in_parts,
     open_session,
 )
+from clipsrv.settings import ModelSettings
 
 TOWER = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "fp16": "a.fp16.onnx", "int8": "a.int8.onnx"})
 FOR_OPENVINO = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "int8-openvino": "a.int8-openvino.onnx"})
@@ -85,7 +86,7 @@ def test_a_device_that_was_asked_for_and_not_obtained_ends_the_start(
     built_with("cuda", "cpu")
     monkeypatch.setattr(ort, "InferenceSession", session)
     with pytest.raises(DeviceError, match="--device cuda was asked for and is not there") as caught:
-        load_model(tiny_model, device="cuda", threads=1)
+        load_model(tiny_model, ModelSettings(device="cuda", threads=1))
     assert "\n" not in caught.value.message
     assert "It needs an NVIDIA GPU" in caught.value.message
 
@@ -95,7 +96,7 @@ def test_only_auto_goes_on_to_the_next_device(
 ) -> None:
     built_with("cuda", "cpu")
     monkeypatch.setattr(ort, "InferenceSession", FallingBack)
-    model = load_model(tiny_model, device="auto", threads=1)
+    model = load_model(tiny_model, ModelSettings(device="auto", threads=1))
     assert model.device == "cpu"
 
 
@@ -105,16 +106,16 @@ def test_auto_that_gets_no_device_says_why_of_each(
     built_with("cuda", "coreml")
     monkeypatch.setattr(ort, "InferenceSession", FallingBack)
     with pytest.raises(DeviceError, match=r"--device cuda .*--device coreml"):
-        load_model(tiny_model, device="auto", threads=1)
+        load_model(tiny_model, ModelSettings(device="auto", threads=1))
     built_with()
     with pytest.raises(DeviceError, match="no device that clipsrv knows"):
-        load_model(tiny_model, device="auto", threads=1)
+        load_model(tiny_model, ModelSettings(device="auto", threads=1))
 
 
 def test_this_onnxruntime_has_no_cuda_and_says_so(tiny_model: Path) -> None:
     """Nothing replaced here: the onnxruntime of the cpu extra."""
     with pytest.raises(DeviceError, match="has no CUDAExecutionProvider"):
-        load_model(tiny_model, device="cuda", threads=1)
+        load_model(tiny_model, ModelSettings(device="cuda", threads=1))
 
 
 # --- precision ---

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from clipsrv.config import Config
-from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
+from clipsrv.settings import ImageLimits
 from tests.support.faulty import HangingEncoder
 from tests.support.model import make_model
 from tests.support.photos import cuttings

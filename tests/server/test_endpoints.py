@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from clipsrv.errors import InferenceFailedError
-from clipsrv.images.open import ImageLimits
-from clipsrv.models.model import KNOWN_MODELS, Model, load_model
+from clipsrv.models.folders import KNOWN_MODELS
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
+from clipsrv.settings import ImageLimits, ModelSettings
 from tests.support.model import DIMENSIONS, SIZE, write_model
 from tests.support.photos import cuttings, photo
 from tests.support.serving import Client, form_data
@@ -295,7 +297,7 @@ async def test_what_nobody_foresaw_is_500_and_says_nothing(serve_here: Serve, mo
 
 
 async def test_a_model_that_gives_zeros_does_not_start(serve_here: Serve, tmp_path: Path) -> None:
-    zeros = load_model(write_model(tmp_path / "zeros", text=False, weight=0.0), device="cpu", threads=1)
+    zeros = load_model(write_model(tmp_path / "zeros", text=False, weight=0.0), ModelSettings(device="cpu", threads=1))
     client = await serve_here(lambda: zeros, wait=False)
     with pytest.raises(InferenceFailedError, match="zeros"):
         await client.embedder.start()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from clipsrv.errors import ClipsrvError, ImageError
 from clipsrv.images.decode import decode_image
-from clipsrv.images.open import ImageLimits
 from clipsrv.server.wire.forms import read_form
+from clipsrv.settings import ImageLimits
 from drills.inputs import flip
 from tests.support.serving import BOUNDARY, assert_as_before, drawn, form, part, request, serving
 

@@ -45,6 +45,26 @@ def test_settings_come_from_variables_and_misspelt_ones_are_told(run_server: Run
     assert "CLIPSRV_DEVCIE is set but is no setting of clipsrv" in server.log
 
 
+def test_beside_a_kubernetes_service_named_clipsrv_it_starts_and_says_once_whose_variables_those_are(
+    run_server: Run,
+) -> None:
+    """deploy/kubernetes as the kubelet starts it: the Service's variables, and a port given as an option."""
+    address = "tcp://10.96.12.7:5000"
+    links = {"CLIPSRV_SERVICE_HOST": "10.96.12.7", "CLIPSRV_SERVICE_PORT": "5000", "CLIPSRV_SERVICE_PORT_HTTP": "5000"}
+    links |= {"CLIPSRV_PORT": address, "CLIPSRV_PORT_5000_TCP": address, "CLIPSRV_PORT_5000_TCP_PROTO": "tcp"}
+    links |= {"CLIPSRV_PORT_5000_TCP_PORT": "5000", "CLIPSRV_PORT_5000_TCP_ADDR": "10.96.12.7"}
+    server = run_server(env=links).ready()
+    assert "misspelt" not in server.log
+    assert server.log.count("set by Kubernetes for a Service of that name") == 1
+    assert all(server.log.count(f"{name},") + server.log.count(f"{name}:") == 1 for name in links)
+
+
+def test_a_misspelt_variable_is_told_even_if_its_name_is_not_utf_8(run_server: Run) -> None:
+    server = run_server(env={"CLIPSRV_P\udcff": "1"}).ready()
+    assert "CLIPSRV_P\\udcff is set but is no setting" in server.log
+    assert "Traceback" not in server.log
+
+
 # --- the guide's commands, to the letter but for port and paths ---
 
 

@@ -22,10 +22,10 @@ from clipsrv.errors import (
     StartingError,
     TextTowerMissingError,
 )
-from clipsrv.images.open import ImageLimits
 from clipsrv.models.model import Model
 from clipsrv.serving.embedder import DRAINING, HEALTHY, STARTING, Embedder, EmbedderSettings
 from clipsrv.serving.engine import Pixels
+from clipsrv.settings import ImageLimits
 from tests.support.faulty import HangingEncoder
 from tests.support.model import make_model
 from tests.support.photos import cuttings

@@ -21,11 +21,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clipsrv.images.open import ImageLimits
 from clipsrv.manifest import FileSpec, ModelManifest, PreprocessSpec, TowerSpec
-from clipsrv.models.model import Model, load_model
+from clipsrv.models.loading import load_model
+from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.vectors import Vectors
+from clipsrv.settings import ImageLimits, ModelSettings
 
 NAME, DIMENSIONS, SIZE = "tiny", 64, 32
 SPEC = PreprocessSpec(
@@ -66,7 +67,7 @@ def session(graph: Callable[[], onnx.ModelProto]) -> ort.InferenceSession:
 @cache
 def _opened() -> Model:
     with TemporaryDirectory() as folder:
-        return load_model(write_model(Path(folder) / NAME), device="cpu", threads=1)
+        return load_model(write_model(Path(folder) / NAME), ModelSettings(device="cpu", threads=1))
 
 
 def write_model(folder: Path, *, text: bool = True, weight: float = 1.0) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from clipsrv.manifest import TEXT, ModelManifest, list_models
-from clipsrv.models.model import BUNDLED, KNOWN_MODELS, Model
+from clipsrv.models.folders import BUNDLED, KNOWN_MODELS
+from clipsrv.models.model import Model
 
 
 class Catalog:

@@ -1,0 +1,87 @@
+"""A model folder made ready to run: manifest checked, files verified, both towers open on a proven device."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from clipsrv.errors import DeviceError
+from clipsrv.machine import cpu_features, usable_cores
+from clipsrv.manifest import TEXT, VISION, ModelManifest, TowerSpec, load_manifest, verify_files
+from clipsrv.models.model import Model
+from clipsrv.runtime.encoder import Encoder, SessionEncoder
+from clipsrv.runtime.session import (
+    DevicePlan,
+    candidate_devices,
+    choose_precision,
+    graph_file,
+    in_parts,
+    open_session,
+)
+from clipsrv.settings import ModelSettings
+from clipsrv.text.clip import Tokenizer
+
+
+def load_model(folder: Path, settings: ModelSettings) -> Model:
+    """Opens the model of `folder` on the first possible device.
+
+    Raises ModelError for the folder's faults, DeviceError if the device or precision asked for cannot be had.
+    Only `auto` may pick another device than the first it tries.
+    """
+    manifest = load_manifest(folder)
+    refusals: list[str] = []
+    for candidate in candidate_devices(settings.device):
+        try:
+            chosen = choose_precision(
+                settings.precision,
+                candidate,
+                manifest.towers[VISION],
+                errors=manifest.relative_errors(VISION),
+                features=cpu_features(),
+            )
+            plan = DevicePlan(candidate, settings.threads or usable_cores(), chosen)
+            return _open(folder, manifest, plan, settings)
+        except DeviceError as error:
+            if settings.device != "auto":
+                raise
+            refusals.append(error.message)
+    raise DeviceError(" ".join(refusals) or "This onnxruntime has no device that clipsrv knows.")
+
+
+def _open(folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: ModelSettings) -> Model:
+    spec = manifest.towers.get(TEXT) if settings.text else None
+    # Both towers at once: hashing their files and packing their weights are one core's work each.
+    with ThreadPoolExecutor(1, thread_name_prefix="open") as beside:
+        text_tower = beside.submit(_open_text, folder, manifest, spec, plan)
+        image_encoder = _open_tower(folder, manifest, manifest.towers[VISION], plan)
+        text_encoder, tokenizer = text_tower.result()
+    return Model(
+        manifest=manifest,
+        device=plan.device,
+        precision=plan.precision,
+        threads=plan.threads,
+        image_encoder=image_encoder,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        decoding=settings.decoding,
+    )
+
+
+def _open_text(
+    folder: Path, manifest: ModelManifest, spec: TowerSpec | None, plan: DevicePlan
+) -> tuple[Encoder, Tokenizer] | tuple[None, None]:
+    if spec is None or spec.tokenizer is None or spec.context_length is None:
+        return None, None
+    verify_files(folder, manifest, [spec.tokenizer])
+    tokenizer = Tokenizer.from_file(folder / spec.tokenizer, spec.context_length)
+    return _open_tower(folder, manifest, spec, plan), tokenizer
+
+
+def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan) -> Encoder:
+    graph = graph_file(tower, plan.device, plan.precision)
+    verify_files(folder, manifest, [name for name in (graph, f"{graph}.data") if name in manifest.files])
+    session, single = open_session(folder / graph, plan), None
+    if in_parts(tower, plan):
+        single = open_session(folder / graph, replace(plan, threads=1))
+    return SessionEncoder(session, tower, manifest.dimensions, single=single, threads=plan.threads)

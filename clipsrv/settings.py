@@ -1,0 +1,76 @@
+"""What the rooms take of the settings, as frozen dataclasses, and how a Config becomes them: here and nowhere else.
+
+What only the server takes is mapped where it is joined together (server/app.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipsrv.config import Config
+from clipsrv.machine import usable_cores
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What an image may claim in its header. Pixels are width times height; `max_aspect_ratio` is long by short.
+
+    Canvas formats (GIF, WebP, AVIF) and images deeper than 8 bits have smaller limits, because their decoders
+    need more bytes a pixel: a 186-byte WebP of 7000x7000 costs 770 MB.
+    """
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 50_000_000
+    max_canvas_pixels: int = 16_000_000
+    max_deep_pixels: int = 25_000_000
+    max_side: int = 16_384
+    max_aspect_ratio: int = 200
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What may change pixels: turning photos as EXIF says, and `fast` decoding of large JPEGs at 1/2, 1/4 or 1/8."""
+
+    exif_orientation: bool = True
+    fast: bool = False
+
+
+DEFAULT_DECODING = Decoding()
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a model is opened: on which device, in which precision, with or without its text tower.
+
+    `threads` is for one inference; 0 takes the cores this process may use.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    text: bool = True
+    decoding: Decoding = DEFAULT_DECODING
+
+
+def image_limits(config: Config) -> ImageLimits:
+    return ImageLimits(
+        max_bytes=config.max_image_bytes, max_pixels=config.max_pixels, max_aspect_ratio=config.max_aspect_ratio
+    )
+
+
+def model_settings(config: Config) -> ModelSettings:
+    return ModelSettings(
+        device=config.device,
+        precision=config.precision,
+        threads=config.threads,
+        text=config.text,
+        decoding=Decoding(exif_orientation=config.exif_orientation, fast=config.fast_decode),
+    )
+
+
+def decode_threads(config: Config) -> int:
+    """Threads that decode images: those asked for, or one for each core this process may use."""
+    return config.decode_threads or usable_cores()
