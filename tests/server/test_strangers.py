@@ -81,6 +81,16 @@ def test_keys_are_read_from_a_file_and_a_list_and_never_empty(tmp_path: Path) ->
         read_keys("", str(tmp_path / "absent"))
 
 
+def test_a_key_file_that_windows_wrote_holds_the_same_keys_or_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(f"{KEY}\r\n{OTHER}\r\n".encode("utf-8-sig"))
+    assert read_keys("", str(file)) == (KEY, OTHER)
+    for encoding, reason in (("utf-16", "not text in UTF-8"), ("utf-16-le", "no header can carry")):
+        file.write_bytes(KEY.encode(encoding))
+        with pytest.raises(ConfigError, match=reason):
+            read_keys("", str(file))
+
+
 async def test_ten_wrong_keys_in_a_second_make_an_address_wait_and_a_second_later_it_may_ask_again() -> None:
     async with serving(api_keys=KEY) as served:
         wrong = [(await served.get("/models", "X-API-Key: wrong")).status for _ in range(15)]

@@ -2,7 +2,7 @@
 import {
   readHealth, readModels, readResults, readVector, readVectors, type Health, type ImageResult, type Models,
 } from './answers.js';
-import { encodeMultipart, PART_OVERHEAD_BYTES, toBytes, type ImageBytes } from './encoding.js';
+import { assertImage, described, encodeMultipart, PART_OVERHEAD_BYTES, toBytes, type ImageBytes } from './encoding.js';
 import { BadImagesError, ClipConnectionError, DeadlineError, ImageError, TooLargeError, UnavailableError } from './errors.js';
 import { Limiter } from './limiter.js';
 import { resolveOptions, type ClipClientOptions, type Settings } from './options.js';
@@ -40,7 +40,10 @@ export class ClipClient {
     return readVector(await this.#send({ method: 'POST', ...call }, options.signal));
   }
 
-  /** One vector for each image, in order; throws BadImagesError, which names every bad one, if any is bad. */
+  /**
+   * One vector for each image, in order; throws BadImagesError, which names every bad one, if any is bad, and TypeError
+   * before anything is sent if one is no bytes at all.
+   */
   async embedImages(images: readonly ImageBytes[], options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>[]> {
     const results = await this.embedImagesSettled(images, options);
     const failures = results.flatMap((result, index) => (result.ok ? [] : [{ index, error: result.error }]));
@@ -50,6 +53,7 @@ export class ClipClient {
 
   /** A vector or the reason why not for each image, in order. */
   async embedImagesSettled(images: readonly ImageBytes[], options: CallOptions = {}): Promise<ImageResult[]> {
+    Array.from(images).forEach((image, i) => assertImage(image, `images[${i}]`));
     const results: ImageResult[] = [];
     for await (const { item: _, ...result } of this.embedStream(images, (image) => image, options)) results.push(result);
     return results;
@@ -82,11 +86,14 @@ export class ClipClient {
   }
 
   async embedText(text: string, options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>> {
+    assertText(text, 'text');
     return readVector(await this.#postJson('/embed/text?encoding=base64', { text }, options.signal));
   }
 
   async embedTexts(texts: readonly string[], options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>[]> {
     const { maxTextsPerRequest, concurrency } = this.#settings;
+    if (typeof texts === 'string') throw new TypeError('texts is a string: embedText takes one, embedTexts a list');
+    Array.from(texts).forEach((text, i) => assertText(text, `texts[${i}]`));
     const vectors: Float32Array<ArrayBuffer>[] = [];
     const groups = group(texts, maxTextsPerRequest, Number.POSITIVE_INFINITY, () => 0);
     const post = async (batch: string[], signal: AbortSignal): Promise<Float32Array<ArrayBuffer>[]> =>
@@ -107,6 +114,7 @@ export class ClipClient {
 
   /** Resolves when the server can embed; rejects with the last reason after `timeoutMs`. */
   async waitUntilReady(timeoutMs: number, options: CallOptions = {}): Promise<Health> {
+    if (!(timeoutMs >= 0)) throw new RangeError(`timeoutMs must be 0 or more, not ${timeoutMs}`);
     const start = performance.now();
     for (;;) {
       let reason: Error;
@@ -161,6 +169,10 @@ export class ClipClient {
       throw error;
     }
   }
+}
+
+function assertText(text: unknown, name: string): void {
+  if (typeof text !== 'string') throw new TypeError(`${name} is ${described(text)}, not a string`);
 }
 
 /** Images read at once, ahead of the request they will travel in. */

@@ -1,13 +1,53 @@
 /** Bytes on the wire: multipart bodies going out, base64 vectors coming in. Knows nothing of requests. */
 import { randomUUID } from 'node:crypto';
 import { endianness } from 'node:os';
+import { types } from 'node:util';
 
-/** An encoded image (JPEG, PNG, WebP, ...), exactly as it lies on disk. */
-export type ImageBytes = Uint8Array | ArrayBuffer | Blob;
+/** An image as it lies on disk (JPEG, PNG, WebP, ...): its bytes, or a Blob of any make, the platform's or a library's. */
+export type ImageBytes = ArrayBufferView | ArrayBufferLike | BlobLike;
 
+export interface BlobLike {
+  arrayBuffer(): Promise<ArrayBufferView | ArrayBufferLike>;
+}
+
+/** Throws TypeError, which says what `image` is instead, unless it is one by its form. `name` is what the caller calls it. */
+export function assertImage(image: unknown, name: string): asserts image is ImageBytes {
+  if (isBytes(image) || isBlobLike(image)) return;
+  const cure =
+    typeof image === 'string' ? ': read the file first, await readFile(path)'
+    : isStream(image) ? ": collect it first, await buffer(stream) of node:stream/consumers"
+    : '';
+  throw new TypeError(`${name} is ${described(image)}, not the bytes of an image (Buffer, Uint8Array, ArrayBuffer, Blob)${cure}`);
+}
+
+/** The bytes themselves, not a copy where that can be helped. Throws TypeError for what is no image by its form. */
 export async function toBytes(image: ImageBytes): Promise<Uint8Array> {
-  if (image instanceof Uint8Array) return image;
-  return new Uint8Array(image instanceof Blob ? await image.arrayBuffer() : image);
+  assertImage(image, 'image');
+  if (isBytes(image)) return viewed(image);
+  if ('ok' in image && image.ok === false) throw new TypeError('image is a Response that failed, not an image');
+  const bytes = await image.arrayBuffer();
+  if (!isBytes(bytes)) throw new TypeError(`image.arrayBuffer() gave ${described(bytes)}, not bytes`);
+  return viewed(bytes);
+}
+
+// By form and not by class: a test runner's or a worker's own classes are others than ours.
+const isBytes = (value: unknown): value is ArrayBufferView | ArrayBufferLike => ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value);
+
+const isBlobLike = (value: unknown): value is BlobLike =>
+  typeof value === 'object' && value !== null && 'arrayBuffer' in value && typeof value.arrayBuffer === 'function';
+
+const isStream = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && ('pipe' in value || 'getReader' in value || Symbol.asyncIterator in value);
+
+/** Throws TypeError if the memory was given away (transferred), rather than taking it for an empty image. */
+const viewed = (bytes: ArrayBufferView | ArrayBufferLike): Uint8Array =>
+  ArrayBuffer.isView(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array(bytes);
+
+/** "a string", "null", "a ReadStream": what a person would call it. */
+export function described(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  const name = typeof value === 'object' ? (value.constructor?.name ?? 'object') : typeof value;
+  return `${/^[aeiou]/i.test(name) ? 'an' : 'a'} ${name}`;
 }
 
 /** Room for one part's headers and boundary, generously. */

@@ -6,7 +6,10 @@ export interface ClipClientOptions {
   readonly baseUrl?: string;
   /** Sent as `Authorization: Bearer`. Default: the environment's CLIP_API_KEY, else none. */
   readonly apiKey?: string;
-  /** For one request, from sending to the last byte of the answer; default 120 s, longer than the server's own limits. */
+  /**
+   * For one request, from sending to the last byte of the answer; default 120 s, longer than the server's own limits.
+   * 2 ** 31 (24.8 days) or more, or Infinity: without a limit.
+   */
   readonly timeoutMs?: number;
   /** Requests under way at once; further ones wait in the client. */
   readonly concurrency?: number;
@@ -51,10 +54,16 @@ export function resolveOptions(options: ClipClientOptions): Settings {
   if (!/^https?:$/.test(new URL(settings.baseUrl).protocol)) {
     throw new TypeError(`baseUrl must begin with http:// or https://, not ${settings.baseUrl}`);
   }
-  const { timeoutMs, concurrency, maxImagesPerRequest, maxBytesPerRequest, maxTextsPerRequest } = settings;
-  const positive = { timeoutMs, concurrency, maxImagesPerRequest, maxBytesPerRequest, maxTextsPerRequest };
-  for (const [name, value] of Object.entries(positive)) {
-    if (!Number.isInteger(value) || value < 1) throw new RangeError(`${name} must be a whole number above 0, not ${value}`);
+  const { timeoutMs, concurrency, maxImagesPerRequest, maxBytesPerRequest, maxTextsPerRequest, retry } = settings;
+  const { maxAttempts, ...waits } = retry;
+  const counts = { concurrency, maxImagesPerRequest, maxBytesPerRequest, maxTextsPerRequest };
+  const endless = { timeoutMs, 'retry.maxAttempts': maxAttempts };
+  for (const [name, value] of Object.entries({ ...counts, ...endless })) {
+    const isCount = Number.isInteger(value) || (name in endless && value === Infinity);
+    if (!isCount || value < 1) throw new RangeError(`${name} must be a whole number above 0, not ${value}`);
+  }
+  for (const [name, value] of Object.entries(waits)) {
+    if (!(value >= 0)) throw new RangeError(`retry.${name} must be 0 or more, not ${value}`);
   }
   return settings;
 }

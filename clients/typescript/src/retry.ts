@@ -54,12 +54,20 @@ export function parseRetryAfter(value: string | null, now: number = Date.now()):
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
-/** Waits; rejects with the signal's reason as soon as it is aborted. */
+/** The platform's timers fire after 1 ms when they are given more. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** Waits, however long; rejects with the signal's reason as soon as it is aborted. */
 export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   const controller = new AbortController();
   const letGo = followAbort(signal, controller);
   try {
-    await delay(ms, undefined, { signal: controller.signal });
+    let left = ms;
+    do {
+      const part = Math.min(left, LONGEST_TIMER_MS);
+      await delay(part, undefined, { signal: controller.signal });
+      left -= part;
+    } while (left > 0);
   } catch (error) {
     throw controller.signal.reason ?? error;
   } finally {

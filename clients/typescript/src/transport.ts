@@ -1,7 +1,7 @@
 /** One HTTP exchange: time limit, cancellation, and every failure as a ClipError. Sends once; retries live elsewhere. */
 import { followAbort } from './abort.js';
 import { ClipConnectionError, ClipError, ClipProtocolError, ClipTimeoutError, serverError } from './errors.js';
-import { parseRetryAfter } from './retry.js';
+import { LONGEST_TIMER_MS, parseRetryAfter } from './retry.js';
 
 export interface Call {
   readonly method: 'GET' | 'POST';
@@ -33,10 +33,8 @@ export class Transport {
     signal?.throwIfAborted();
     const controller = new AbortController();
     const letGo = followAbort(signal, controller);
-    const timer = setTimeout(
-      () => controller.abort(new ClipTimeoutError(`${baseUrl} did not answer within ${timeoutMs} ms.`)),
-      timeoutMs,
-    );
+    const expire = (): void => controller.abort(new ClipTimeoutError(`${baseUrl} did not answer within ${timeoutMs} ms.`));
+    const timer = timeoutMs > LONGEST_TIMER_MS ? undefined : setTimeout(expire, timeoutMs);
     try {
       const response = await this.options.fetch(baseUrl + call.path, this.#init(call, controller.signal));
       const text = await response.text();

@@ -4,12 +4,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { Blob as ForeignBlob } from 'node-fetch';
 import {
   BadImagesError,
   ClipClient,
   ERROR_CODES,
   ImageError,
-  InvalidRequestError,
   type RetryNotice,
   UnauthorizedError,
 } from 'clipsrv-client';
@@ -43,7 +43,7 @@ test('an image has one unit vector, however it is sent', async () => {
   assert.equal(vector.length, dimensions);
   assert.ok(Math.abs(norm(vector) - 1) < 1e-5);
   const bytes = new Uint8Array(image(1));
-  for (const form of [bytes, bytes.buffer, new Blob([bytes])]) {
+  for (const form of [bytes, bytes.buffer, new Blob([bytes]), new DataView(bytes.buffer), new ForeignBlob([bytes])]) {
     assert.ok(distance(vector, await client.embedImage(form)) < 1e-6);
   }
 });
@@ -86,7 +86,6 @@ test('texts live in the same space, one or many', async () => {
   assert.equal(one.length, (await client.health()).dimensions);
   assert.ok(distance(one, vectors[69] ?? one.map(() => 0)) < 1e-5);
   assert.ok(Math.abs(norm(one) - 1) < 1e-5);
-  await assert.rejects(client.embedText(5 as unknown as string), InvalidRequestError);
 });
 
 test('errors of the server arrive as their classes, with the request\'s id', async () => {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { runInNewContext } from 'node:vm';
+import { Blob as ForeignBlob } from 'node-fetch';
 import { decodeVector, encodeMultipart, toBytes, toNumbers } from '../src/encoding.ts';
 
 test('a vector is decoded from little-endian float32, and any other length is refused', () => {
@@ -18,11 +20,32 @@ test('a multipart body is what another parser reads back, byte for byte', async 
   for (const [i, part] of parts.entries()) assert.deepEqual(Buffer.from(await part.arrayBuffer()), images[i]);
 });
 
-test('images are taken as Buffer, ArrayBuffer and Blob', async () => {
+test('an image is taken from whatever holds its bytes', async () => {
   const expected = new Uint8Array([1, 2, 3]);
-  for (const image of [Buffer.from(expected), expected.buffer, new Blob([expected])]) {
-    assert.deepEqual(new Uint8Array(await toBytes(image)), expected);
-  }
+  const padded = new Uint8Array([9, 1, 2, 3, 9]).buffer;
+  const shared = new Uint8Array(new SharedArrayBuffer(3));
+  shared.set(expected);
+  const foreign = runInNewContext('({ array: new Uint8Array([1, 2, 3]), buffer: new Uint8Array([1, 2, 3]).buffer })') as {
+    array: Uint8Array;
+    buffer: ArrayBuffer;
+  };
+  const forms = {
+    Buffer: Buffer.from(expected), ArrayBuffer: expected.buffer, Blob: new Blob([expected]), File: new File([expected], 'a'),
+    DataView: new DataView(padded, 1, 3), Uint8ClampedArray: new Uint8ClampedArray(padded, 1, 3), Int8Array: new Int8Array(padded, 1, 3),
+    SharedArrayBuffer: shared.buffer, 'a view of shared memory': shared, 'another realm\'s array': foreign.array,
+    'another realm\'s buffer': foreign.buffer, 'node-fetch\'s Blob': new ForeignBlob([expected]),
+    'a Blob that is only alike': { arrayBuffer: async () => expected }, 'a Response': new Response(expected),
+  };
+  for (const [name, form] of Object.entries(forms)) assert.deepEqual(new Uint8Array(await toBytes(form)), expected, name);
+});
+
+test('memory that was given away, and a Response that failed, are no empty images', async () => {
+  const gone = new Uint8Array([1, 2, 3]);
+  structuredClone(gone, { transfer: [gone.buffer] });
+  await assert.rejects(toBytes(gone), TypeError);
+  await assert.rejects(toBytes(gone.buffer), TypeError);
+  await assert.rejects(toBytes(new Response('no such page', { status: 404 })), /Response that failed/);
+  await assert.rejects(toBytes({ arrayBuffer: async () => 'text' as unknown as ArrayBuffer }), /gave a string/);
 });
 
 test('plain numbers are the shortest decimals of the same float32', () => {

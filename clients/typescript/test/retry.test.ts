@@ -43,3 +43,13 @@ test('a wait ends at once when the signal is aborted, before it or during it', a
   setTimeout(() => controller.abort(reason), 5);
   await assert.rejects(sleep(60_000, controller.signal), reason);
 });
+
+test('a wait longer than the platform\'s timers hold is no wait of a millisecond', async () => {
+  for (const ms of [2 ** 31, 2 ** 40, Number.POSITIVE_INFINITY]) {
+    const controller = new AbortController();
+    const wait = sleep(ms, controller.signal).then(() => 'over', () => 'aborted');
+    assert.equal(await Promise.race([wait, sleep(20).then(() => 'waiting')]), 'waiting');
+    controller.abort();
+    assert.equal(await wait, 'aborted');
+  }
+});

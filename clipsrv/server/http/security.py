@@ -57,12 +57,14 @@ class Rules:
 def read_keys(listed: str, file: str) -> tuple[str, ...]:
     """The API keys of a comma-separated list and of a file with one a line (# begins a comment), in that order.
 
+    A byte order mark, as Windows' editors write it, is no part of a key.
+
     Raises ConfigError if the file cannot be read, or holds no key: "protected, but by nothing" is a mistake.
     """
     keys = [key.strip() for key in listed.split(",")] if listed else []
     if file:
         try:
-            lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
             raise ConfigError(f"CLIPSRV_API_KEY_FILE (--api-key-file) {file!r} cannot be read: {reason}.") from None
@@ -72,6 +74,8 @@ def read_keys(listed: str, file: str) -> tuple[str, ...]:
         keys += found
     if not all(keys):
         raise ConfigError("CLIPSRV_API_KEYS holds an empty key; separate keys by single commas.")
+    if not all(key.isprintable() for key in keys):
+        raise ConfigError("An API key holds characters that no header can carry; was its file saved as UTF-16?")
     return tuple(keys)
 
 
