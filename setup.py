@@ -1,11 +1,38 @@
-"""The one part that setup.cfg cannot say: the compiled resize.
+"""What setup.cfg cannot say: which packages there are, and the compiled resize.
 
-Optional, because clipsrv also works where no C compiler is: images are then resized by Pillow, equal but slower.
+The resize is optional, because clipsrv also works where no C compiler is: images are then resized by Pillow, equal
+but slower.
 """
 
-from setuptools import Extension, setup
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+
+class BuildBesideSource(build_ext):
+    """Leaves what it compiles beside the source too: `python -m clipsrv` in a clone imports the clone's clipsrv,
+    whatever is installed. What was compiled from another source, or before the compiler went, is taken away first."""
+
+    def run(self) -> None:
+        for extension in self.extensions:
+            source = Path(extension.sources[0])
+            for old in source.parent.glob(f"{source.stem}.*"):
+                if old.suffix in {".so", ".pyd"}:
+                    old.unlink()
+        super().run()
+        if not self.inplace:
+            self.copy_extensions_to_source()
+
+
+# Not ./build, whose files of an earlier build would be installed again, whether or not they still exist.
+building = TemporaryDirectory(prefix="clipsrv-build-")
 
 setup(
+    options={"build": {"build_base": building.name}},
+    packages=[*find_packages(include=["clipsrv", "clipsrv.*", "conversions", "conversions.*"]), "clipsrv.models.demo"],
+    cmdclass={"build_ext": BuildBesideSource},
     ext_modules=[
         Extension(
             "clipsrv.images._resize",
@@ -14,5 +41,5 @@ setup(
             py_limited_api=True,
             optional=True,
         )
-    ]
+    ],
 )

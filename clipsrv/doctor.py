@@ -23,6 +23,7 @@ from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.errors import StartError
 from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
+from clipsrv.installation import installations
 from clipsrv.machine import cpu_features, cpu_name, memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
 from clipsrv.models.folders import KNOWN_MODELS, find_model
@@ -52,7 +53,10 @@ def run(config: Config) -> int:
 
 
 def _machine() -> Iterator[str]:
-    yield f"clipsrv {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    this, *others = installations()
+    yield f"clipsrv {__version__} of {this.folder}, Python {platform.python_version()}, {platform.platform()}"
+    for other in others:
+        yield f"it runs in the place of clipsrv {other.version} of {other.folder}"
     yield f"{cpu_name()}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
     yield f"CPU features that matter here: {', '.join(cpu_features()) or 'none known'}"
     yield f"images are resized by {FASTEST_NAME if COMPILED else 'Pillow'}"
@@ -144,6 +148,13 @@ def _advice(config: Config, model: Model | None) -> str:
     if _port_is_taken(config):
         return f"the port: --port {config.port + 1}"
     if not COMPILED:
+        this, *others = installations()
+        for other in others:
+            if other.compiled:
+                return (
+                    f"the slow resize: that of {other.folder} is compiled. Run `clipsrv`, or Python outside of "
+                    f"{this.folder.parent}; or compile this one: pip install --editable . there"
+                )
         return f"the slow resize: {HOW_TO_COMPILE}"
     if model.device == "cpu" and {"avx512_vnni", "avx_vnni"} & set(features) and model.precision == "fp32":
         return (

@@ -47,6 +47,7 @@ GROUND = ("errors", "machine", "config", "settings", "manifest")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "machine": (),
+    "installation": (),
     "config": ("errors",),
     "settings": ("config", "errors", "machine"),
     "manifest": ("errors",),
@@ -57,7 +58,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "serving": (*GROUND, "images", "text", "runtime", "models"),
     "search": (*GROUND, "runtime", "models"),
     "bulk": (*GROUND, "images", "runtime", "models", "search"),
-    "doctor": (*GROUND, "images", "runtime", "models"),
+    "doctor": (*GROUND, "installation", "images", "runtime", "models"),
     "server": (*GROUND, "images", "text", "runtime", "models", "serving", "search"),
     "cli": (*GROUND, "doctor", "server", "bulk", "search"),
     "__main__": ("cli",),
