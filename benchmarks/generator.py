@@ -56,8 +56,8 @@ class Generator:
 
     def _answers(self) -> Iterator[tuple[float, str | None]]:
         """Endless: the latency of each answer, and its head and body if its status was not 200."""
-        for caller in self._callers:
-            self._send_next(caller)
+        for one in self._callers:
+            self._send_next(one)
         while True:
             events = self._selector.select(timeout=_LIMIT)
             if not events:

@@ -40,7 +40,7 @@ class Candidate:
     precision: str = "fp32"
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     def __init__(self, name: str, pixels: Pixels) -> None:
         self._batches = iter({name: image[None]} for image in pixels)
 

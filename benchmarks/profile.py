@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.generator import Generator
@@ -84,26 +85,26 @@ def profile(rival: Rival, cores: Sequence[int], load: Load, work: Path, native: 
             *("", "CPU time of the server, ms an image"),
             *(
                 f"{1000 * cost / images:8.2f}  {100 * cost / sum(spent.values()):5.1f} %  {stage}"
-                for stage, cost in _by_stage(spent, stacks.read_text()).most_common()
+                for stage, cost in _by_stage(spent, stacks.read_text())
             ),
         ]
     )
 
 
-def _by_stage(spent: Mapping[int, float], stacks: str) -> Counter[str]:
-    """CPU seconds by stage: those of each thread, divided as its samples are."""
+def _by_stage(spent: Mapping[int, float], stacks: str) -> list[tuple[str, float]]:
+    """CPU seconds by stage, the largest first: those of each thread, divided as its samples are."""
     samples: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         thread = _THREAD.match(stack)
         if thread and not _ASLEEP.search(stack):
             samples[int(thread[1])][_stage(stack)] += int(count)
-    found: Counter[str] = Counter()
-    for thread, cost in spent.items():
-        shares = samples.get(thread) or Counter({_ENGINE: 1})
-        for stage, count in shares.items():
-            found[stage] += cost * count / shares.total()
-    return found
+    found: defaultdict[str, float] = defaultdict(float)
+    for ident, cost in spent.items():
+        shares = samples.get(ident) or Counter({_ENGINE: 1})
+        for stage, part in shares.items():
+            found[stage] += cost * part / shares.total()
+    return sorted(found.items(), key=itemgetter(1), reverse=True)
 
 
 def _stage(stack: str) -> str:

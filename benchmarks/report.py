@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.loads import BATCH, EIGHT, ONE, PHONES
@@ -59,7 +60,7 @@ def _load_table(results: Results, load: str) -> str:
 
 
 def _goals(results: Results) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     fastest = [name for name in results.servers() if name.startswith("clipsrv") and name not in {OURS, CEILING}]
 
     def at_least(what: str, value: float, goal: float) -> None:
@@ -110,6 +111,6 @@ def _startup(results: Results) -> str:
     return "### Start\n\n" + _table(("from process start to healthy", "seconds"), rows)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     rule = ("---",) + ("---:",) * (len(head) - 1)
     return "".join("| " + " | ".join(row) + " |\n" for row in (head, rule, *rows))

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.generator import Generator
 from benchmarks.loads import EIGHT, PHONES, Load, guide_requests, infinity_requests
@@ -35,7 +36,7 @@ class Rival:
 class Process:
     """A process and its children on `cores`, with what it prints in `log`."""
 
-    def __init__(self, rival: Rival, command: Sequence[str], cores: Sequence[int], log: Path, **pipes: int) -> None:
+    def __init__(self, rival: Rival, command: Sequence[str], cores: Sequence[int], log: Path, **pipes: Any) -> None:
         self.rival = rival
         with log.open("wb") as output:
             self._process = subprocess.Popen(

@@ -22,7 +22,7 @@ from tests.support.wire import request
 
 async def normal_caller(target: Target, good: GoodImages, seconds: float) -> list[float]:
     """Milliseconds of one request after the other, each on a connection of its own. Fails unless each is a 200."""
-    took, until = [], time.monotonic() + seconds
+    took, until = list[float](), time.monotonic() + seconds
     while time.monotonic() < until:
         began = time.monotonic()
         reply = await target.send(request("POST", "/embed", good.blobs[len(took) % len(good)], IMAGE))

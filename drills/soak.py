@@ -29,12 +29,12 @@ class Soak:
     def __init__(self, target: Target, images: int) -> None:
         self.sent = self.good = self.unexpected = 0
         self.samples: list[tuple[int, int]] = []
-        self._target, self._images, self._random = target, images, Random(3)
+        self._target, self._count, self._random = target, images, Random(3)
         self._images = GoodImages(60)
 
     async def caller(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._target.port, limit=2**24)
-        while self.sent < self._images:
+        while self.sent < self._count:
             fate = self._random.random()
             if fate < 0.1:
                 writer.write(request("POST", "/embed", self._images.blobs[0], IMAGE))
@@ -56,15 +56,15 @@ class Soak:
         writer.close()
 
     async def watch(self) -> None:
-        step = max(100, self._images // 200)
-        while self.sent < self._images:
+        step = max(100, self._count // 200)
+        while self.sent < self._count:
             if not self.samples or self.sent >= self.samples[-1][0] + step:
                 self.samples.append((self.sent, self._target.resident()))
             await asyncio.sleep(0.02)
 
     def slope(self) -> float:
         """Bytes an image after warming up, by Theil and Sen: the median of the slopes of all pairs."""
-        warm = [sample for sample in self.samples if sample[0] >= _WARM_UP * self._images]
+        warm = [sample for sample in self.samples if sample[0] >= _WARM_UP * self._count]
         pairs = [(b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(warm) for b in warm[i + 1 :] if b[0] > a[0]]
         return statistics.median(pairs)
 

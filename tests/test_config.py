@@ -27,7 +27,8 @@ def test_every_setting_has_a_line_of_help_and_a_valid_default(item: Field[Any]) 
 @pytest.mark.parametrize("item", FIELDS, ids=lambda item: item.name)
 def test_every_setting_can_be_given_as_a_variable_or_an_option(item: Field[Any]) -> None:
     text = "a-long-enough-key" if item.metadata["secret"] else str(item.default)
-    expected = Config(**{item.name: text if item.metadata["secret"] else item.default})
+    value: dict[str, Any] = {item.name: text if item.metadata["secret"] else item.default}
+    expected = Config(**value)
     assert read(NOTHING, {variable(item.name): text, "HOME": "x"}) == expected
     assert read(NOTHING | {item.name: text}, {}) == expected
 
@@ -63,8 +64,9 @@ def test_a_command_without_a_field_reads_neither_its_option_nor_its_variable() -
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_variable_and_flag(name: str, value: object, allowed: str) -> None:
+    wrong: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError) as caught:
-        Config(**{name: value})
+        Config(**wrong)
     assert caught.value.message.startswith(f"{variable(name)} ({flag(name)}) is {value!r}; it must be {allowed}")
 
 
@@ -115,7 +117,7 @@ def test_a_secret_is_never_empty_and_never_shown() -> None:
         {"max_pixels": 200, "max_pixels_in_flight": 199},
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(settings: dict[str, int]) -> None:
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="CLIPSRV_MAX_"):
         Config(**settings)
 
@@ -133,7 +135,7 @@ def test_misspelt_variables_are_found() -> None:
 
 def links(service: str, address: str, *ports: tuple[str, int, str]) -> dict[str, str]:
     """What a kubelet sets for a Service (kubernetes/pkg/kubelet/envvars/envvars.go)."""
-    name, found = service.upper().replace("-", "_"), {}
+    name, found = service.upper().replace("-", "_"), dict[str, str]()
     host = f"[{address}]" if ":" in address else address
     found |= {f"{name}_SERVICE_HOST": address, f"{name}_SERVICE_PORT": str(ports[0][1])}
     found[f"{name}_PORT"] = f"{ports[0][2].lower()}://{host}:{ports[0][1]}"

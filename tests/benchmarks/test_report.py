@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import plot, report
+from benchmarks.loads import EIGHT
 from benchmarks.results import BASELINE, Results, Sample
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -48,7 +49,7 @@ def goals(pairs: list[tuple[float, float]]) -> str:
     return report.render(
         Results(
             samples=[
-                sample(server, report.EIGHT.name, rate, repetition)
+                sample(server, EIGHT.name, rate, repetition)
                 for repetition, pair in enumerate(pairs)
                 for server, rate in zip((report.OURS, BASELINE), pair, strict=True)
             ]

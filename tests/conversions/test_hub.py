@@ -210,7 +210,7 @@ def test_a_hub_that_accepts_and_says_nothing_ends_within_a_minute(tmp_path: Path
 
 def test_a_redirect_from_https_to_http_is_refused_and_a_mirror_on_http_is_not(hub: StandInHub) -> None:
     from huggingface_hub import configure_http_backend
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils._http import get_session
 
     try:
         _refuse_downgrades("https://huggingface.co")

@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 
 from clipsrv.images.decode import decode_image
+from clipsrv.runtime.vectors import Vectors
 from conversions.errors import ParityError
 from conversions.golden import TEXTS, golden_images
 from conversions.verify import LIMITS, Parity, as_json, as_text, compare, from_json, judge
 
 
-def unit(rows: int, seed: int = 0) -> np.ndarray:
+def unit(rows: int, seed: int = 0) -> Vectors:
     vectors = np.random.default_rng(seed).standard_normal((rows, 16)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
 def test_equal_vectors_have_no_error() -> None:

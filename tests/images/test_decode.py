@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from clipsrv.images.formats import FORMATS
 from clipsrv.images.open import open_image
 from clipsrv.images.rgb import to_rgb
 from clipsrv.settings import ImageLimits
-from tests.support.photos import encode, opened, photo
+from tests.support.photos import encode, opened, photo, same
 
 SMALL = opened("rocket.jpg").resize((60, 44))
 ORIENTATION = 0x0112
@@ -53,7 +54,7 @@ def test_a_memoryview_is_as_good_as_bytes() -> None:
 def test_the_first_frame_of_an_animation_counts() -> None:
     second = SMALL.transpose(Image.Transpose.ROTATE_180)
     blob = encode(SMALL, "WEBP", lossless=True, save_all=True, append_images=[second])
-    assert np.array_equal(decode_image(blob), SMALL)
+    assert same(decode_image(blob), SMALL)
 
 
 def test_a_phones_stereo_jpeg_is_a_jpeg() -> None:
@@ -89,8 +90,8 @@ def test_16_bits_are_scaled_so_that_white_stays_white_and_black_black() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [(np.int32, -70_000, 2_000_000), (np.float32, -0.25, 0.75)])
-def test_the_range_of_an_image_without_a_natural_one_becomes_0_to_255(dtype: type, low: float, high: float) -> None:
-    values = np.linspace(low, high, 256).astype(dtype).reshape(16, 16)
+def test_the_range_of_an_image_without_a_natural_one_becomes_0_to_255(dtype: Any, low: float, high: float) -> None:
+    values: np.ndarray = np.linspace(low, high, 256).astype(dtype).reshape(16, 16)
     assert np.asarray(decode_image(encode(Image.fromarray(values), "TIFF")))[:, :, 1].ravel().tolist() == list(
         range(256)
     )
@@ -112,7 +113,7 @@ def test_an_image_without_one_finite_value_is_refused() -> None:
 
 def test_the_reference_would_make_16_bits_a_white_rectangle() -> None:
     """Why clipsrv departs from it."""
-    values = np.arange(300, 65000, 100, np.uint16)[None]
+    values = np.arange(300, 65000, 100, dtype=np.uint16)[None]
     assert np.asarray(Image.fromarray(values.astype(np.int32)).convert("RGB")).min() == 255
     assert np.ptp(np.asarray(to_rgb(Image.fromarray(values)))) > 240
 
@@ -127,15 +128,15 @@ def oriented(orientation: int) -> Image.Exif:
 def test_exif_orientation_is_applied_unless_told_otherwise(orientation: int) -> None:
     blob = encode(SMALL, "PNG", exif=oriented(orientation))
     with Image.open(BytesIO(blob)) as image:
-        assert np.array_equal(decode_image(blob), ImageOps.exif_transpose(image))
-    assert np.array_equal(decode_image(blob, apply_orientation=False), SMALL)
+        assert same(decode_image(blob), ImageOps.exif_transpose(image))
+    assert same(decode_image(blob, apply_orientation=False), SMALL)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
 @pytest.mark.parametrize("exif", [b"garbage!", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"MM"])
 def test_a_damaged_exif_block_says_nothing_about_orientation(format: str, exif: bytes) -> None:
     blob = encode(SMALL, format, exif=b"Exif\0\0" + exif)
-    assert np.array_equal(decode_image(blob), decode_image(encode(SMALL, format)))
+    assert same(decode_image(blob), decode_image(encode(SMALL, format)))
 
 
 # --- transparency ---
@@ -144,7 +145,7 @@ def test_a_damaged_exif_block_says_nothing_about_orientation(format: str, exif: 
 @pytest.mark.parametrize("transparency", [3, bytes(range(64))])
 def test_transparency_of_a_palette_is_dropped(transparency: int | bytes) -> None:
     palette = SMALL.quantize(64)
-    assert np.array_equal(decode_image(encode(palette, transparency=transparency)), palette.convert("RGB"))
+    assert same(decode_image(encode(palette, transparency=transparency)), palette.convert("RGB"))
 
 
 def test_transparency_outside_the_palette_hurts_nobody() -> None:

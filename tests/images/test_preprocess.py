@@ -34,7 +34,7 @@ SPEC = PreprocessSpec(
 def test_the_golden_image_gives_the_reference_pixels_and_values(name: str) -> None:
     image = decode_image((GOLDEN / "preprocess" / name).read_bytes())
     values = preprocess_image(image, SPEC)
-    assert (values.shape, values.dtype) == ((3, 224, 224), np.float32)
+    assert (values.shape, values.dtype) == ((3, 224, 224), np.dtype(np.float32))
     assert list(values[:, 0, 0]) == ROWS[name]["first"]
     assert digest(resize_and_crop(image, 224, 224)) == ROWS[name]["pixels"]
     assert digest(values.astype("<f4")) == ROWS[name]["values"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,20 @@ class Session:
     def get_outputs(self) -> list[Named]:
         return [Named("y")]
 
-    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
         if isinstance(self._result, BaseException):
             raise self._result
         return [self._result]
 
 
 def embed(result: Any) -> np.ndarray:
-    return SessionEncoder(Session(result), TOWER, 4).embed(np.zeros((2, 3), np.float32))  # type: ignore[arg-type]
+    return SessionEncoder(Session(result), TOWER, 4).embed(np.zeros((2, 3), np.float32))
 
 
 def test_vectors_of_a_batch_are_those_of_its_items(model: Model) -> None:
     pixels = np.random.default_rng(0).standard_normal((5, 3, SIZE, SIZE), np.float32)
     vectors = model.image_encoder.embed(pixels)
-    assert (vectors.shape, vectors.dtype) == ((5, DIMENSIONS), np.float32)
+    assert (vectors.shape, vectors.dtype) == ((5, DIMENSIONS), np.dtype(np.float32))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     for index in range(5):
         np.testing.assert_allclose(model.image_encoder.embed(pixels[index : index + 1])[0], vectors[index], atol=1e-5)
@@ -104,7 +105,7 @@ class Doubling(Session):
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
         self.seen.append(len(inputs["x"]))
         return [2 * inputs["x"][:, :4]]
 
@@ -113,20 +114,20 @@ class Doubling(Session):
 def test_a_batch_in_parts_comes_back_whole_and_in_order(size: int, parts: list[int]) -> None:
     shared, single = Doubling(), Doubling()
     batch = np.arange(1, 5 * size + 1, dtype=np.float32).reshape(size, 5)
-    features = SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(batch)  # type: ignore[arg-type]
+    features = SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(batch)
     np.testing.assert_allclose(features, batch[:, :4] / np.linalg.norm(batch[:, :4], axis=1, keepdims=True), atol=1e-6)
     assert (sorted(single.seen), shared.seen) == (parts, [])
 
 
 def test_one_item_has_all_threads_for_itself() -> None:
     shared, single = Doubling(), Doubling()
-    SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(np.ones((1, 5), np.float32))  # type: ignore[arg-type]
+    SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(np.ones((1, 5), np.float32))
     assert (single.seen, shared.seen) == ([], [1])
 
 
 @pytest.mark.parametrize(("error", "expected"), [(MemoryError(), OutOfMemoryError), (OSError(), InferenceFailedError)])
 def test_a_part_that_fails_fails_the_batch(error: Exception, expected: type[Exception]) -> None:
-    encoder = SessionEncoder(Doubling(), TOWER, 4, single=Session(error), threads=2)  # type: ignore[arg-type]
+    encoder = SessionEncoder(Doubling(), TOWER, 4, single=Session(error), threads=2)
     with pytest.raises(expected):
         encoder.embed(np.zeros((4, 5), np.float32))
 
@@ -145,7 +146,7 @@ def test_warming_up_runs_every_batch_size_of_both_towers(model: Model, monkeypat
 
 
 def test_a_closed_encoder_says_so_and_may_be_closed_again() -> None:
-    encoder = SessionEncoder(Doubling(), TOWER, 4)  # type: ignore[arg-type]
+    encoder = SessionEncoder(Doubling(), TOWER, 4)
     encoder.close()
     encoder.close()
     with pytest.raises(InferenceFailedError, match="closed"):

@@ -29,7 +29,6 @@ from clipsrv.settings import ModelSettings
 TOWER = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "fp16": "a.fp16.onnx", "int8": "a.int8.onnx"})
 FOR_OPENVINO = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "int8-openvino": "a.int8-openvino.onnx"})
 PLAIN = TowerSpec("x", "y", {"fp32": "a.fp32.onnx"})
-RealSession = ort.InferenceSession
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def built_with(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_providers
 
 
-class FallingBack(RealSession):
+class FallingBack(ort.InferenceSession):
     """What onnxruntime does when a provider it was built with cannot load: the CPU, and not an error."""
 
     def __init__(self, graph: str, options: ort.SessionOptions, providers: Sequence[Any]) -> None:
@@ -202,7 +201,7 @@ def test_int8_is_another_graph_for_openvino() -> None:
 # --- sessions ---
 
 
-class Recording(RealSession):
+class Recording(ort.InferenceSession):
     seen: list[tuple[ort.SessionOptions, Any]] = []  # noqa: RUF012 - a fake, emptied by its fixture
 
     def __init__(self, graph: str, options: ort.SessionOptions, providers: Sequence[Any]) -> None:

@@ -140,7 +140,7 @@ async def test_null_stands_for_a_bad_image_if_asked_for(client: Client, model: M
     first, hole, last = answer.json["embeddings"]
     assert hole is None
     np.testing.assert_allclose(
-        np.float32([first, last]), [expected(model, blobs[0]), expected(model, blobs[2])], atol=1e-6
+        np.array([first, last], np.float32), [expected(model, blobs[0]), expected(model, blobs[2])], atol=1e-6
     )
     assert [(one["index"], one["code"]) for one in answer.json["errors"]] == [(1, "not_an_image")]
     none = await client.post("/embed/batch?on_error=null", data=form_data("images", IMAGES[:2]))

@@ -9,6 +9,7 @@ import time
 import zlib
 from io import BytesIO
 from random import Random
+from typing import Any
 
 import numpy as np
 import psutil
@@ -160,7 +161,7 @@ async def test_a_strange_but_whole_image_has_a_vector(name: str) -> None:
 
 async def test_large_images_together_stay_within_the_pixels_allowed_at_once() -> None:
     blob = one_bit(3_000, 3_000)
-    limits = {"max_pixels": 10_000_000, "max_pixels_in_flight": 10_000_000, "decode_threads": 8}
+    limits: dict[str, Any] = {"max_pixels": 10_000_000, "max_pixels_in_flight": 10_000_000, "decode_threads": 8}
     async with serving(**limits) as served:
         asked = asyncio.gather(*(served.post("/embed", blob) for _ in range(8)))
         held = set()

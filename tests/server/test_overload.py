@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ async def test_bytes_held_never_pass_the_limit_and_the_rest_is_told_429() -> Non
 
 async def test_a_single_image_beside_a_request_of_512_waits_for_two_batches_at_most() -> None:
     encoder = SlowEncoder(0.05)
-    settings = {"max_images": 512, "max_queue": 1024, "max_batch_size": 16}
+    settings: dict[str, Any] = {"max_images": 512, "max_queue": 1024, "max_batch_size": 16}
     async with serving(make_model(encoder), **settings) as served:
         bulk = asyncio.create_task(served.form(*[part(GOOD, "images")] * 512, path="/embed/batch"))
         await eventually(lambda: len(encoder.sizes) >= 2)
@@ -246,7 +247,11 @@ async def test_decoding_takes_turns_and_a_slot_is_freed_by_its_thread() -> None:
     pool, order = DecodePool(1), list[str]()
 
     async def one(name: str) -> None:
-        await pool.run(lambda: (time.sleep(0.01), order.append(name)), name[0], name)
+        def decode() -> None:
+            time.sleep(0.01)
+            order.append(name)
+
+        await pool.run(decode, name[0], name)
 
     tasks = [asyncio.create_task(one(f"a{number}")) for number in range(20)]
     await asyncio.sleep(0)

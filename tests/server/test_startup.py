@@ -102,13 +102,18 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "one bit": ("vision.fp32.onnx", flipped),
     "one bit of the tokenizer": ("tokenizer.json", flipped),
     "emptied": ("vision.fp32.onnx", lambda path: path.write_bytes(b"")),
     "cut": ("vision.fp32.onnx", lambda path: path.write_bytes(path.read_bytes()[:-1])),
     "missing": ("vision.fp32.onnx", Path.unlink),
-    "a folder": ("vision.fp32.onnx", lambda path: (path.unlink(), path.mkdir())),
+    "a folder": ("vision.fp32.onnx", replaced_by_a_folder),
     "a web page": ("vision.fp32.onnx", lambda path: path.write_text("<!DOCTYPE html><p>404")),
     "a pointer": ("vision.fp32.onnx", lambda path: path.write_text("version https://git-lfs.github.com/spec/v1")),
     "manifest missing": ("manifest.json", Path.unlink),

@@ -6,6 +6,7 @@ import json
 import logging
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,13 @@ from clipsrv.config import Config
 from clipsrv.errors import ConfigError
 from clipsrv.server.http.security import (
     Guard,
-    TooManyFailuresError,
-    UnauthorizedError,
     is_loopback,
     make_rules,
     read_keys,
 )
 from clipsrv.server.lifecycle import warnings
 from clipsrv.server.logs import JsonFormatter, TextFormatter
+from clipsrv.server.wire.envelope import TooManyFailuresError, UnauthorizedError
 from tests.support.serving import BOUNDARY, Reply, assert_as_before, drawn, form, part, request, serving
 
 GOOD = drawn(1)
@@ -175,7 +175,8 @@ async def test_other_names_pass_when_listed_and_all_when_the_server_is_public() 
         assert (await served.get("/models", "Host: clip.example:8080")).status == 200
         assert (await served.get("/models", "Host: [2001:db8::1]:8080")).status == 200
         assert (await served.get("/models", "Host: other.example")).status == 403
-    for settings in ({"host": "0.0.0.0"}, {"allowed_hosts": "*"}):
+    public: list[dict[str, Any]] = [{"host": "0.0.0.0"}, {"allowed_hosts": "*"}]
+    for settings in public:
         async with serving(**settings) as served:
             assert (await served.get("/models", "Host: any.example")).status == 200
 

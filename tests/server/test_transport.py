@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import psutil
 import pytest
@@ -173,7 +174,8 @@ async def test_a_body_in_any_content_encoding_is_415_before_it_is_read(coding: s
 @asynccontextmanager
 async def impatient(**settings: float) -> AsyncIterator[Served]:
     times = {"header_timeout": 0.5, "body_timeout": 1.0, "min_upload_rate": 10**9, "answer_timeout": 0.5}
-    async with serving(**{**times, **settings}) as served:
+    chosen: dict[str, Any] = {**times, **settings}
+    async with serving(**chosen) as served:
         yield served
 
 

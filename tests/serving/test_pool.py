@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -17,7 +18,7 @@ async def test_results_and_errors_are_the_works_own() -> None:
     assert await pool.run(lambda: 42) == 42
     with pytest.raises(ZeroDivisionError):
         await pool.run(lambda: 1 // 0)
-    assert sorted(await asyncio.gather(*(pool.run(lambda n=n: n) for n in range(50)))) == list(range(50))
+    assert sorted(await asyncio.gather(*(pool.run(partial(int, n)) for n in range(50)))) == list(range(50))
     pool.stop()
 
 
@@ -45,7 +46,7 @@ async def test_a_single_image_does_not_wait_for_a_crowd() -> None:
 async def test_what_is_given_up_in_the_queue_never_runs() -> None:
     pool, gate, ran = DecodePool(1), threading.Event(), list[int]()
     blocking = [asyncio.create_task(pool.run(lambda: gate.wait(10))) for _ in range(2)]
-    waiting = [asyncio.create_task(pool.run(lambda n=n: ran.append(n))) for n in range(4)]
+    waiting = [asyncio.create_task(pool.run(partial(ran.append, n))) for n in range(4)]
     await asyncio.sleep(0.05)
     for task in waiting[:3]:
         task.cancel()

@@ -115,7 +115,7 @@ def vision_graph(weight: float = 1.0) -> onnx.ModelProto:
 
 
 def text_graph() -> onnx.ModelProto:
-    constants = {
+    constants: dict[str, NDArray[np.generic]] = {
         "table": _random((_VOCABULARY, 8)),
         "projection": _random((8, DIMENSIONS)),
         "axis": np.array(1, np.int64),

@@ -59,7 +59,7 @@ def test_the_ids_of_500_strings_are_those_of_the_reference(
     assert len(golden) == 500
     for text, ids in golden:
         tokens = tokenizer.encode(text)
-        assert (tokens.ids.dtype, tokens.ids.shape) == (np.int64, (77,))
+        assert (tokens.ids.dtype, tokens.ids.shape) == (np.dtype(np.int64), (77,))
         assert tokens.ids.tolist() == ids + [END] * (77 - len(ids)), ascii(text[:100])
         assert tokens.length == len(ids)
 
