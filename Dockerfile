@@ -43,6 +43,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/clipsrv/bin:$PATH MAL
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin clipsrv
 WORKDIR /app
 COPY clipsrv clipsrv
+COPY --from=compile /app/clipsrv/_cpu.abi3.so clipsrv/
 COPY --from=compile /app/clipsrv/images/_resize.abi3.so clipsrv/images/
 ARG MODEL=demo
 COPY onnx_models/${MODEL} onnx_models/${MODEL}

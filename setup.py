@@ -1,7 +1,7 @@
-"""What setup.cfg cannot say: which packages there are, and the compiled resize.
+"""What setup.cfg cannot say: which packages there are, and the compiled parts.
 
-The resize is optional, because clipsrv also works where no C compiler is: images are then resized by Pillow, equal
-but slower.
+Those are optional, because clipsrv also works where no C compiler is: images are then resized by Pillow, equal but
+slower, and what the CPU can do is read in /proc/cpuinfo alone.
 """
 
 from pathlib import Path
@@ -35,11 +35,12 @@ setup(
     cmdclass={"build_ext": BuildBesideSource},
     ext_modules=[
         Extension(
-            "clipsrv.images._resize",
-            ["clipsrv/images/_resize.c"],
+            ".".join(source.with_suffix("").parts),
+            [str(source)],
             extra_compile_args=["-O3"],
             py_limited_api=True,
             optional=True,
         )
+        for source in map(Path, ("clipsrv/_cpu.c", "clipsrv/images/_resize.c"))
     ],
 )

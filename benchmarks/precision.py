@@ -25,7 +25,9 @@ from PIL import Image
 from clipsrv.images.decode import decode_image
 from clipsrv.images.preprocess import preprocess_image
 from clipsrv.manifest import VISION, PreprocessSpec, load_manifest
-from clipsrv.runtime.session import PROVIDERS, DevicePlan, open_session
+from clipsrv.runtime.providers.row import DevicePlan
+from clipsrv.runtime.providers.table import provider
+from clipsrv.runtime.session import open_session
 from clipsrv.runtime.vectors import unit
 from conversions.quantize import compress_weights, quantize
 
@@ -205,7 +207,7 @@ def main() -> None:
     sessions: dict[str, ort.InferenceSession] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for candidate in CANDIDATES:
-            if PROVIDERS[candidate.device] not in ort.get_available_providers():
+            if provider(candidate.device).onnx_name not in ort.get_available_providers():
                 continue
             path = graph
             if candidate.make is not None:

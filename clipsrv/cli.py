@@ -13,6 +13,7 @@ from dataclasses import fields
 from clipsrv import __version__
 from clipsrv.config import Config, add_flags, read, service_links, unknown_variables
 from clipsrv.errors import DeviceError, StartError
+from clipsrv.runtime.providers.table import extras
 
 logger = logging.getLogger("clipsrv")
 
@@ -31,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
             raise
+        first, *others = extras()
         print(
-            "clipsrv: onnxruntime is not installed: pip install 'clipsrv[cpu]' (or [gpu], [openvino])", file=sys.stderr
+            f"clipsrv: onnxruntime is not installed: pip install 'clipsrv[{first}]' (or [{'], ['.join(others)}])",
+            file=sys.stderr,
         )
         return DeviceError.exit_status
     except KeyboardInterrupt:

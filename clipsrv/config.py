@@ -13,9 +13,9 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from clipsrv.errors import ConfigError
+from clipsrv.runtime.providers.row import PRECISIONS
+from clipsrv.runtime.providers.table import DEVICES
 
-DEVICES = ("auto", "cpu", "cuda", "coreml", "mps", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 _MIB = 2**20
 
 
@@ -44,7 +44,7 @@ class Config:
     models_dir: str = setting("onnx_models", "folder of converted models")
     device: str = setting("auto", "where to compute; mps is coreml", choices=DEVICES)
     precision: str = setting(
-        "auto", "arithmetic of the model; auto never changes vectors noticeably", choices=PRECISIONS
+        "auto", "arithmetic of the model; auto never changes vectors noticeably", choices=("auto", *PRECISIONS)
     )
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every network")
     port: int = setting(5000, "port to listen on; 0 takes a free one", low=0, high=65535)

@@ -1,6 +1,6 @@
 """`python -m clipsrv doctor`: what this machine has, what would run, how fast, and the one thing to change.
 
-Uses the server's own decisions (model.py, session.py), so it cannot promise what the server would not do.
+Uses the server's own decisions (models/, runtime/), so it cannot promise what the server would not do.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from numpy.typing import NDArray
 
 from clipsrv import __version__
 from clipsrv.config import Config
+from clipsrv.cpu import CANNOT_TELL, this_cpu
 from clipsrv.errors import StartError
 from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
 from clipsrv.installation import installations
-from clipsrv.machine import cpu_features, cpu_name, memory_limit, physical_memory, usable_cores
+from clipsrv.machine import memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
 from clipsrv.models.folders import KNOWN_MODELS, find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
-from clipsrv.runtime.session import PROVIDERS
+from clipsrv.runtime.providers.cpu import CPU
+from clipsrv.runtime.providers.instructions import VNNI
+from clipsrv.runtime.providers.openvino import OPENVINO
+from clipsrv.runtime.providers.table import PROVIDERS, extras
 from clipsrv.settings import model_settings
 
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-silicon")
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
 _MEASURE, _IMAGES = 2.0, 16
 
@@ -57,8 +60,10 @@ def _machine() -> Iterator[str]:
     yield f"clipsrv {__version__} of {this.folder}, Python {platform.python_version()}, {platform.platform()}"
     for other in others:
         yield f"it runs in the place of clipsrv {other.version} of {other.folder}"
-    yield f"{cpu_name()}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
-    yield f"CPU features that matter here: {', '.join(cpu_features()) or 'none known'}"
+    cpu = this_cpu()
+    features = f"cannot tell: {CANNOT_TELL}" if cpu.features is None else ", ".join(cpu.features) or "none"
+    yield f"{cpu.name}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
+    yield f"CPU features that matter here: {features}"
     yield f"images are resized by {FASTEST_NAME if COMPILED else 'Pillow'}"
     limit = memory_limit()
     yield f"memory {physical_memory() / 2**30:.1f} GiB" + (f", cgroup limit {limit / 2**30:.1f} GiB" if limit else "")
@@ -70,8 +75,8 @@ def _runtime() -> Iterator[str]:
     if len(installed) > 1:
         yield "MORE THAN ONE is installed and they overwrite one another: uninstall all, then install exactly one"
     available = ort.get_available_providers()
-    for device, provider in PROVIDERS.items():
-        yield f"{device}: {'built in' if provider in available else 'not in this onnxruntime: ' + _cure(device)}"
+    for row in PROVIDERS:
+        yield f"{row.device}: {'built in' if row.onnx_name in available else f'not in this onnxruntime. {row.cure}'}"
 
 
 def _models(config: Config) -> Iterator[str]:
@@ -141,10 +146,9 @@ def _advice(config: Config, model: Model | None) -> str:
     """The single most useful change, by what was found."""
     installed = dict(_installed())
     if len(installed) > 1:
-        return f"pip uninstall {' '.join(installed)}, then pip install one of 'clipsrv[cpu]', '[gpu]' or '[openvino]'"
+        return f"pip uninstall {' '.join(installed)}, then pip install one of clipsrv[{'], ['.join(extras())}]"
     if model is None:
         return "see the reason above"
-    features = cpu_features()
     if _port_is_taken(config):
         return f"the port: --port {config.port + 1}"
     if not COMPILED:
@@ -156,18 +160,18 @@ def _advice(config: Config, model: Model | None) -> str:
                     f"{this.folder.parent}; or compile this one: pip install --editable . there"
                 )
         return f"the slow resize: {HOW_TO_COMPILE}"
-    if model.device == "cpu" and {"avx512_vnni", "avx_vnni"} & set(features) and model.precision == "fp32":
+    if model.device == CPU.device and {*VNNI.any_of} & {*(this_cpu().features or ())} and model.precision == "fp32":
         return (
-            "the precision, if a search may be a little less exact: --precision int8 (closer to fp32 "
-            "with pip install 'clipsrv[openvino]' and --device openvino); docs/precision.md has what it costs"
+            "the precision, if a search may be a little less exact: --precision int8 (closer to fp32 with pip install "
+            f"'clipsrv[{OPENVINO.extra}]' and --device {OPENVINO.device}); docs/precision.md has what it costs"
         )
-    if model.device == "cpu" and config.model in KNOWN_MODELS[2:]:
+    if model.device == CPU.device and config.model in KNOWN_MODELS[2:]:
         return f"{config.model} is slow on a CPU: use a GPU, or --model vit-b-32"
     return "nothing"
 
 
 def _installed() -> Iterator[tuple[str, str]]:
-    for name in _RUNTIMES:
+    for name in (package for row in PROVIDERS for package in row.packages):
         try:
             yield name, version(name)
         except PackageNotFoundError:
@@ -185,11 +189,6 @@ def _checksums(folder: Path, manifest: ModelManifest) -> str:
     except StartError as error:
         return error.message
     return "checksums right"
-
-
-def _cure(device: str) -> str:
-    extra = {"cuda": "gpu", "openvino": "openvino"}.get(device)
-    return f"pip install 'clipsrv[{extra}]' instead" if extra else "it comes with onnxruntime on a Mac"
 
 
 def _port_is_taken(config: Config) -> bool:

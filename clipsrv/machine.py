@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
-_CPUINFO = Path("/proc/cpuinfo")
-_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> int:
@@ -37,22 +34,6 @@ def physical_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 0
-
-
-def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
-    """The processor's own name, as Linux tells it."""
-    return _cpuinfo(cpuinfo).get("model name", platform.processor() or "unknown CPU")
-
-
-def cpu_features(cpuinfo: Path = _CPUINFO) -> list[str]:
-    """The instruction sets that decide which arithmetic is fast, of those this CPU has."""
-    flags = _cpuinfo(cpuinfo).get("flags", "").split()
-    return [name for name in _FEATURES if name in flags]
-
-
-def _cpuinfo(path: Path) -> dict[str, str]:
-    first = (_read(path) or "").split("\n\n", 1)[0]
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
 
 
 def _cpu_quota(cgroup: Path) -> float | None:

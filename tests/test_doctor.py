@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from clipsrv import doctor
 from clipsrv.config import Config
+from clipsrv.cpu import Cpu
 from clipsrv.manifest import FileSpec, load_manifest
 
 
@@ -127,3 +128,13 @@ def test_without_the_compiled_resize_a_compiler_is_the_thing_to_install(
     said = capsys.readouterr().out
     assert "resized by Pillow" in said
     assert "install a C compiler" in said
+
+
+def test_features_that_cannot_be_told_are_not_called_missing(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "this_cpu", lambda: Cpu("some CPU", True, None))
+    assert doctor.run(config()) == 0
+    said = capsys.readouterr().out
+    assert "some CPU: " in said
+    assert "features that matter here: cannot tell: /proc/cpuinfo cannot be read" in said

@@ -1,4 +1,4 @@
-"""Cores, memory and CPU as cgroups and /proc tell them, on folders that stand in for both."""
+"""Cores and memory as cgroups tell them, on folders that stand in for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsrv.machine import cpu_features, cpu_name, memory_limit, physical_memory, usable_cores
+from clipsrv.machine import memory_limit, physical_memory, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -83,16 +83,3 @@ def test_physical_memory_is_what_the_system_tells(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "sysconf", refuse)
     assert physical_memory() == 0
-
-
-def test_the_cpu_is_named_with_the_instructions_that_matter(tmp_path: Path) -> None:
-    first = "processor\t: 0\nmodel name\t: Some CPU 9000\nflags\t\t: fpu avx2 amx_int8 sse\n"
-    info = f"{first}\nprocessor\t: 1\nflags\t: none\n"
-    path = write(tmp_path, "cpuinfo", info) / "cpuinfo"
-    assert cpu_name(path) == "Some CPU 9000"
-    assert cpu_features(path) == ["avx2", "amx_int8"]
-
-
-def test_a_cpu_that_tells_nothing_has_no_instructions(tmp_path: Path) -> None:
-    assert cpu_name(tmp_path / "none")
-    assert cpu_features(tmp_path / "none") == []

@@ -27,7 +27,8 @@ from clipsrv.machine import usable_cores
 from clipsrv.models.folders import find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
-from clipsrv.runtime.session import candidate_devices
+from clipsrv.runtime.choice import candidate_devices
+from clipsrv.runtime.providers.table import provider
 from clipsrv.settings import decode_threads, image_limits, model_settings
 
 FORMAT = 1
@@ -103,7 +104,7 @@ def _run(
     )
     threads = decode_threads(config)
     reuse_memory(threads)
-    streams = usable_cores() // model.threads if model.device == "cpu" else 1
+    streams = usable_cores() // model.threads if provider(model.device).streams else 1
     settings = JobSettings(options.shard_size, config.max_batch_size, threads, max(1, streams), strict=options.strict)
     summary = Job(model, prepare, store, settings, report).run(listing, lambda: received() is not None)
     if summary.interrupted:
@@ -120,8 +121,9 @@ def _write_listing(inputs: Inputs, file: Path) -> Listing:
 
 def _load(config: Config) -> Model:
     settings = replace(model_settings(config), text=False)
-    if not settings.threads and candidate_devices(settings.device)[:1] == ["cpu"]:
-        settings = replace(settings, threads=1)  # the job computes in streams on the CPU
+    devices = candidate_devices(settings.device)
+    if not settings.threads and devices and provider(devices[0]).streams:
+        settings = replace(settings, threads=1)
     return load_model(find_model(Path(config.models_dir), config.model), settings)
 
 

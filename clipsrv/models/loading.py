@@ -6,19 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from clipsrv.cpu import this_cpu
 from clipsrv.errors import DeviceError
-from clipsrv.machine import cpu_features, usable_cores
+from clipsrv.machine import usable_cores
 from clipsrv.manifest import TEXT, VISION, ModelManifest, TowerSpec, load_manifest, verify_files
 from clipsrv.models.model import Model
+from clipsrv.runtime.choice import candidate_devices, choose_precision, graph_file, in_parts
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
-from clipsrv.runtime.session import (
-    DevicePlan,
-    candidate_devices,
-    choose_precision,
-    graph_file,
-    in_parts,
-    open_session,
-)
+from clipsrv.runtime.providers.row import DevicePlan
+from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from clipsrv.text.clip import Tokenizer
 
@@ -37,8 +33,8 @@ def load_model(folder: Path, settings: ModelSettings) -> Model:
                 settings.precision,
                 candidate,
                 manifest.towers[VISION],
+                this_cpu(),
                 errors=manifest.relative_errors(VISION),
-                features=cpu_features(),
             )
             plan = DevicePlan(candidate, settings.threads or usable_cores(), chosen)
             return _open(folder, manifest, plan, settings)

@@ -14,8 +14,8 @@ from clipsrv.images.decode import decode
 from clipsrv.images.open import open_image
 from clipsrv.images.preprocess import preprocess_image
 from clipsrv.manifest import ModelManifest
+from clipsrv.runtime.choice import variant
 from clipsrv.runtime.encoder import Encoder
-from clipsrv.runtime.session import variant
 from clipsrv.settings import DEFAULT_DECODING, Decoding, ImageLimits
 from clipsrv.text.clip import Tokenizer
 

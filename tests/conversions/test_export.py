@@ -12,7 +12,8 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from transformers import CLIPModel
 
 from clipsrv.manifest import VISION
-from clipsrv.runtime.session import DevicePlan, open_session
+from clipsrv.runtime.providers.row import DevicePlan
+from clipsrv.runtime.session import open_session
 from conversions.export import export_tower
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's tracer and the exporters warn of their own doings

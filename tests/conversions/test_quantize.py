@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clipsrv.manifest import TowerSpec
 from clipsrv.runtime.encoder import SessionEncoder
-from clipsrv.runtime.session import DevicePlan, open_session
+from clipsrv.runtime.providers.row import DevicePlan
+from clipsrv.runtime.session import open_session
 from conversions.errors import ConversionError
 from conversions.quantize import compress_weights, quantize, quantize_weight
 

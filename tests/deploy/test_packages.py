@@ -1,4 +1,4 @@
-"""What pip makes of the source: whole packages, the compiled resize wherever Python will look, nothing from before."""
+"""What pip makes of the source: whole packages, the compiled parts wherever Python will look, nothing from before."""
 
 from __future__ import annotations
 
@@ -61,8 +61,12 @@ def names(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def compiled(folder: Path) -> list[str]:
-    return [path.name for path in (folder / "clipsrv/images").glob("_resize.*") if path.suffix in {".so", ".pyd"}]
+COMPILED = {"clipsrv/_cpu.abi3.so", "clipsrv/images/_resize.abi3.so"}
+
+
+def compiled(folder: Path) -> set[str]:
+    found = (folder / "clipsrv").rglob("_*")
+    return {path.relative_to(folder).as_posix() for path in found if path.suffix in {".so", ".pyd"}}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def files_of_packages() -> Iterator[str]:
 
 
 def test_a_wheel_holds_every_file_of_its_packages_and_nothing_of_an_earlier_build(wheel: Path) -> None:
-    assert names(wheel) == {*files_of_packages(), "clipsrv/images/_resize.abi3.so"}
+    assert names(wheel) == {*files_of_packages(), *COMPILED}
     assert "-cp311-abi3-" in wheel.name
 
 
@@ -109,16 +113,17 @@ def test_a_source_distribution_makes_the_same_wheel(source: Path, wheel: Path, t
     assert names(build(unpacked, tmp_path)) == names(wheel)
 
 
-def test_building_leaves_the_compiled_resize_beside_the_source_too(source: Path, wheel: Path) -> None:
-    assert compiled(source) == ["_resize.abi3.so"]
+def test_building_leaves_the_compiled_parts_beside_the_source_too(source: Path, wheel: Path) -> None:
+    assert compiled(source) == COMPILED
 
 
 def test_without_a_compiler_a_wheel_is_made_and_what_was_compiled_before_is_not_kept(tmp_path: Path) -> None:
     folder = copy_source(tmp_path / "clone")
-    (folder / "clipsrv/images/_resize.abi3.so").write_bytes(b"compiled from another source")
+    for name in COMPILED:
+        (folder / name).write_bytes(b"compiled from another source")
     wheel = build(folder, tmp_path, CC="/no/compiler")
     assert names(wheel) == set(files_of_packages())
-    assert compiled(folder) == []
+    assert compiled(folder) == set()
 
 
 def doctor(folder: Path, path: Path) -> str:

@@ -1,0 +1,23 @@
+"""onnxruntime's own kernels, on the CPU."""
+
+from __future__ import annotations
+
+from clipsrv.runtime.providers.instructions import VNNI
+from clipsrv.runtime.providers.row import Arithmetic, Provider, same
+
+CPU = Provider(
+    device="cpu",
+    onnx_name="CPUExecutionProvider",
+    packages=("onnxruntime",),
+    extra="cpu",
+    cure="It needs pip install 'clipsrv[cpu]'.",
+    auto_rank=3,
+    precisions={
+        "fp32": same("fp32"),
+        "fp16": same("fp16"),
+        # int8's operators are so short that sharing them costs a tenth. fp32's are long, and its weights too large to
+        # be held by two sessions.
+        "int8": Arithmetic("int8", "int8", needs=VNNI, in_parts=True),
+    },
+    streams=True,
+)

@@ -1,0 +1,24 @@
+"""NVIDIA's GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipsrv.runtime.providers.row import DevicePlan, Provider, same
+
+
+def _options(plan: DevicePlan) -> Mapping[str, Any]:
+    return {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+
+
+CUDA = Provider(
+    device="cuda",
+    onnx_name="CUDAExecutionProvider",
+    packages=("onnxruntime-gpu",),
+    extra="gpu",
+    cure="It needs an NVIDIA GPU, its driver, CUDA and cuDNN, and pip install 'clipsrv[gpu]' instead of clipsrv[cpu].",
+    auto_rank=0,
+    precisions={"fp32": same("fp32"), "fp16": same("fp16", auto=True)},
+    options=_options,
+)
