@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsrv.serving.pool import DecodePool
+from clipsrv.models.model import Model
 from tests.support.faulty import BrokenEncoder, HangingEncoder, PoisonedEncoder, SmallMemoryEncoder
 from tests.support.serving import (
     Served,
@@ -109,12 +109,11 @@ async def test_out_of_memory_for_a_single_image_is_503_and_the_next_one_goes_thr
 
 
 async def test_memory_that_runs_out_while_decoding_is_503() -> None:
-    def no_memory(*_: Any) -> Any:
-        raise MemoryError
+    class Poor(Model):
+        def read_image(self, *_: Any, **__: Any) -> Any:
+            raise MemoryError
 
-    model = make_model()
-    object.__setattr__(model, "read_image", no_memory)
-    async with serving(model) as served:
+    async with serving(Poor(**vars(make_model()))) as served:
         reply = await served.post("/embed", GOOD)
         assert (reply.status, reply.code) == (503, "out_of_memory")
 
@@ -157,16 +156,29 @@ async def test_an_inference_that_hangs_is_noticed_and_its_callers_get_504() -> N
         await assert_as_before(served)
 
 
-async def test_decoding_threads_that_hang_make_the_server_unhealthy() -> None:
-    gate = HangingEncoder().go_on
-    gate.clear()
-    pool = DecodePool(2)
-    tasks = [asyncio.create_task(pool.run(lambda: gate.wait(30))) for _ in range(2)]
-    await eventually(lambda: pool.lost(0.05) == 2)
-    assert pool.lost(10) == 0
-    gate.set()
-    await asyncio.gather(*tasks)
-    assert pool.lost(0) == 0
+class HangingModel(Model):
+    """Waits inside the decoding of every image until the gate is open."""
+
+    gate = threading.Event()
+
+    def read_image(self, *arguments: Any, **options: Any) -> Any:
+        self.gate.wait(60)
+        return super().read_image(*arguments, **options)
+
+
+async def test_decoding_threads_that_hang_make_the_server_unhealthy_until_they_are_back() -> None:
+    model = HangingModel(**vars(make_model()))
+    async with serving(model, deadline=0.3, decode_threads=2) as served:
+        first = await served.post("/embed", GOOD)
+        assert (first.status, first.code) == (504, "deadline_exceeded")
+        assert (await health(served))["status"] == "healthy", "one of two threads still decodes"
+        assert (await served.post("/embed", GOOD)).status == 504
+        await eventually(lambda: served.embedder.status == "unhealthy")
+        assert (await health(served))["fault"] == "decoding"
+        assert (await served.get("/health/live")).status == 200
+        model.gate.set()
+        await eventually(lambda: served.embedder.status == "healthy")
+        await assert_as_before(served)
 
 
 async def test_health_is_503_while_the_model_loads_and_while_the_server_drains() -> None:
@@ -192,7 +204,7 @@ async def test_a_caller_gone_in_the_middle_of_a_batch_leaves_it_to_the_others() 
         await eventually(lambda: served.engine.images.busy_for > 0)
         writer.transport.abort()
         other = asyncio.create_task(served.post("/embed", drawn(3)))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: served.engine.images.queued == 1)
         encoder.go_on.set()
         np.testing.assert_allclose((await other).json["embedding"], truth(drawn(3)), atol=1e-6)
         await assert_as_before(served)

@@ -140,3 +140,19 @@ class HangingEncoder(FaultyEncoder):
     def features(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         self.go_on.wait(60)
         return super().features(batch)
+
+
+class SteppedEncoder(FaultyEncoder):
+    """Computes as many batches as it was allowed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._allowed = threading.Semaphore(0)
+
+    def allow(self, batches: int) -> None:
+        """So many batches more go through; the next one waits."""
+        self._allowed.release(batches)
+
+    def features(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        self._allowed.acquire(timeout=60)
+        return super().features(batch)
