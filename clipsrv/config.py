@@ -63,9 +63,8 @@ class Config:
     max_pixels_in_flight: int = setting(100_000_000, "pixels being decoded at once", low=1)
     max_aspect_ratio: int = setting(200, "long side of an image by its short side", low=1, high=10_000)
     max_connections: int = setting(2048, "open connections; more are closed at once", low=1)
-    header_timeout: float = setting(
-        10.0, "seconds for a request's head, of idleness, and of a pause in a body", low=0.1
-    )
+    header_timeout: float = setting(10.0, "seconds for a request's head, and of a pause in a body", low=0.1)
+    keep_alive: float = setting(75.0, "seconds an idle connection is kept: longer than a proxy keeps it", low=0.1)
     body_timeout: float = setting(30.0, "seconds for a request's body, beside those of --min-upload-rate", low=0.1)
     min_upload_rate: int = setting(500_000, "bytes of a body that give it one second more", low=1)
     answer_timeout: float = setting(30.0, "seconds for a caller to take its answer", low=0.1)
@@ -79,6 +78,7 @@ class Config:
     api_key_file: str = setting("", "file of API keys, one a line")
     auth_failures: int = setting(10, "wrong keys a second from one address before it must wait; 0 never", low=0)
     allowed_hosts: str = setting("", "names by which callers may address the server, by commas; * for any")
+    trusted_proxies: str = setting("", "proxies whose X-Forwarded-For is believed: addresses, networks, by commas")
     allowed_origins: str = setting("", "web pages' origins that may ask from a browser, by commas; * for any")
     log_format: str = setting("text", "log lines for people or for programs", choices=("text", "json"))
     log_level: str = setting("info", "least important messages shown", choices=("debug", "info", "warning", "error"))

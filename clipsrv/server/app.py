@@ -21,12 +21,14 @@ from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
     GUARD,
     METRICS,
+    PROXIES,
     REQUESTS,
     answer_errors,
     keep_out,
     set_headers,
     track,
 )
+from clipsrv.server.http.proxies import Proxies
 from clipsrv.server.http.routes import add_routes
 from clipsrv.server.http.security import Guard, make_rules, read_keys
 from clipsrv.server.metrics import Metrics
@@ -41,7 +43,7 @@ from clipsrv.settings import decode_threads, image_limits, model_settings
 def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     """The application, model not yet loaded: its Embedder's `start` does that while the server already answers.
 
-    Raises ConfigError if the API keys cannot be read.
+    Raises ConfigError if the API keys or the trusted proxies cannot be read.
     """
     keys = read_keys(config.api_keys, config.api_key_file)
     rules = make_rules(config.host, config.allowed_hosts, config.allowed_origins, keys, config.auth_failures)
@@ -53,6 +55,7 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app[BODIES] = BodyReader(_body_limits(config), bodies)
     app[INPUTS] = Inputs(app[BODIES], DocumentReader(app[BODIES]), config.max_images)
     app[OPENAPI] = openapi.describe(config)
+    app[PROXIES] = Proxies.listed(config.trusted_proxies)
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
     _watch(metrics, app, bodies, config.model)
     app.on_response_prepare.append(set_headers)
@@ -63,7 +66,7 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
 
 def make_runner(app: web.Application, config: Config) -> Runner:
     """What serves `app` over connections within the configured limits."""
-    limits = ConnectionLimits(config.max_connections, config.header_timeout, config.answer_timeout)
+    limits = ConnectionLimits(config.max_connections, config.header_timeout, config.keep_alive, config.answer_timeout)
 
     def refused(status: int, code: str) -> None:
         app[METRICS].refused(code)

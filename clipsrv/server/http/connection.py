@@ -1,18 +1,20 @@
 """One connection: its limits in time and number, and answers to what is not HTTP.
 
-The only code that knows the inside of aiohttp. Knows nothing of endpoints; what it refuses never becomes a request.
+The only code that leans on what aiohttp does not document (INSIDE). Knows nothing of endpoints; what it refuses never
+becomes a request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import http_exceptions, web
+from aiohttp import HttpVersion11, http_exceptions, web
 
+from clipsrv.server.http.request_ids import request_id
 from clipsrv.server.wire.errors import (
     COMMON_HEADERS,
     Failure,
@@ -24,6 +26,18 @@ from clipsrv.server.wire.errors import (
 
 logger = logging.getLogger("clipsrv.access")
 
+#: What is used here of aiohttp beyond its documentation; a test names what a release of it changes.
+INSIDE: Mapping[type, tuple[str, ...]] = {
+    web.RequestHandler: (
+        *("connection_made", "data_received", "pause_writing", "resume_writing", "connection_lost"),
+        *("handle_error", "finish_response", "keep_alive", "close", "force_close", "transport"),
+    ),
+    web.Server: ("connections", "request_handler", "request_factory"),
+    web.AppRunner: ("_make_server",),
+}
+
+#: The version a request claims, where it is none of ours; it is answered in HTTP/1.1.
+OTHER_VERSION = web.RequestKey("other version", str)
 #: Seconds that a caller told to go away has to take its answer.
 _GOODBYE = 1.0
 _TOO_MANY = Failure(503, "too_many_connections", "The server has too many connections. Try again in a moment.")
@@ -32,22 +46,28 @@ _TOO_SLOW = Failure(408, "request_timeout", "The head of the request did not arr
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """`headers`: seconds for the head of a request, or with none begun; `answer`: seconds to take an answer."""
+    """Seconds: `headers` for the head of a request, the first counted from connecting; `idle` between requests;
+    `answer` to take an answer."""
 
     connections: int = 2048
     headers: float = 10.0
+    idle: float = 75.0
     answer: float = 30.0
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection, with a limit on how many there are, slow readers cut off, and errors in the one shape."""
+    """aiohttp's connection, with a limit on how many there are, slow callers cut off, and errors in the one shape."""
 
-    __slots__ = ("_begun", "_cut", "_limits", "_refused", "_server")
+    __slots__ = ("_begun", "_cut", "_head", "_in_work", "_limits", "_refused", "_server", "idle_since")
 
     def __init__(self, server: Server, limits: ConnectionLimits, refused: Refused, **settings: Any) -> None:
-        super().__init__(server, keepalive_timeout=limits.headers, lingering_time=limits.headers, **settings)
+        super().__init__(server, keepalive_timeout=limits.idle, lingering_time=limits.headers, **settings)
         self._server, self._limits, self._refused = server, limits, refused
+        #: When its last request was answered, by the loop's clock; None with a request begun, or none ever.
+        self.idle_since: float | None = None
         self._begun = False  # bytes of a request have come, but not yet its whole head
+        self._in_work = False
+        self._head: asyncio.Handle | None = None
         self._cut: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,18 +75,26 @@ class Connection(web.RequestHandler):
         assert isinstance(transport, asyncio.Transport)
         # No buffer: writing waits until the caller has taken the answer, and what it does not take is noticed.
         transport.set_write_buffer_limits(high=0)
-        if len(self._server.connections) > self._limits.connections:
+        self._expect_head()
+        if len(self._server.connections) > self._limits.connections and not self._server.make_room():
             self._turn_away(_TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
-        count = self._request_count
         super().data_received(data)
-        if data:
-            self._begun = self._request_count == count
+        if data and not self._in_work:
+            self._begun, self.idle_since = True, None
+            if self._head is None:
+                self.keep_alive(True)  # aiohttp's timer is that of idleness
+                self._expect_head()
+
+    def head_received(self) -> None:
+        """A request has its whole head, and begins."""
+        self._in_work, self._begun, self.idle_since = True, False, None
+        self._forget_head()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._cut = self._loop.call_later(self._limits.answer, self._abort)
+        self._cut = asyncio.get_running_loop().call_later(self._limits.answer, self._abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -74,6 +102,8 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._forget_cut()
+        self._forget_head()
+        self.idle_since = None
         super().connection_lost(exc)
 
     def handle_error(
@@ -97,20 +127,22 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        self._begun = False
         if isinstance(resp, web.HTTPException):  # raised outside of the middlewares
-            resp = self._answer(failure_of_http(resp))
-        return await super().finish_response(request, resp, start_time)
+            assert isinstance(request, web.Request)
+            resp = self._answer(failure_of_http(resp), request_id(request))
+        finished = await super().finish_response(request, resp, start_time)
+        if request.content.is_eof():  # else aiohttp reads on for a while, and closes
+            self._in_work, self.idle_since = False, asyncio.get_running_loop().time()
+        return finished
 
-    def _process_keepalive(self) -> None:
-        if self._begun and self._waiter and self._loop.time() >= self._next_keepalive_close_time:
-            self._turn_away(_TOO_SLOW)
-        else:
-            super()._process_keepalive()
+    def hang_up(self) -> None:
+        """Ends an idle connection."""
+        self.idle_since = None
+        self.force_close()
 
-    def _answer(self, failure: Failure) -> web.Response:
+    def _answer(self, failure: Failure, request_id: str | None = None) -> web.Response:
         self._refused(failure.status, failure.code)
-        request_id = new_request_id()
+        request_id = request_id or new_request_id()
         response = error_response(failure, request_id)
         response.headers.update({**COMMON_HEADERS, "X-Request-Id": request_id})
         response.force_close()
@@ -126,7 +158,25 @@ class Connection(web.RequestHandler):
         transport.write(raw_response(failure))
         if transport.can_write_eof():
             transport.write_eof()
-        self._loop.call_later(_GOODBYE, transport.abort)
+        asyncio.get_running_loop().call_later(_GOODBYE, transport.abort)
+
+    def _expect_head(self) -> None:
+        self._head = asyncio.get_running_loop().call_later(self._limits.headers, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        # Not at once: after a pause of the loop the head may have come, and only wait for its turn.
+        self._head = asyncio.get_running_loop().call_soon(self._give_up)
+
+    def _give_up(self) -> None:
+        if self._begun:
+            self._turn_away(_TOO_SLOW)
+        else:
+            self.force_close()
+
+    def _forget_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
     def _abort(self) -> None:
         if self.transport is not None:
@@ -147,8 +197,24 @@ class Server(web.Server):
 
     def __init__(self, like: web.Server, limits: ConnectionLimits, refused: Refused, **settings: Any) -> None:
         """Handles requests as `like` does."""
-        super().__init__(like.request_handler, request_factory=like.request_factory, handler_cancellation=True)
+
+        def begin(message: Any, payload: Any, connection: Any, *others: Any) -> web.BaseRequest:
+            connection.head_received()
+            if message.version.major == 1:
+                return like.request_factory(message, payload, connection, *others)
+            request = like.request_factory(message._replace(version=HttpVersion11), payload, connection, *others)
+            request[OTHER_VERSION] = f"HTTP/{message.version.major}.{message.version.minor}"
+            return request
+
+        super().__init__(like.request_handler, request_factory=begin, handler_cancellation=True)
         self._make: Callable[[], Connection] = lambda: Connection(self, limits, refused, loop=self._loop, **settings)
+
+    def make_room(self) -> bool:
+        """Ends the connection that has been idle longest, if there is one."""
+        idle = [one for one in self.connections if isinstance(one, Connection) and one.idle_since is not None]
+        if idle:
+            min(idle, key=lambda one: one.idle_since or 0.0).hang_up()
+        return bool(idle)
 
     def __call__(self) -> Connection:
         return self._make()

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from dataclasses import dataclass, field
 
 from aiohttp import hdrs, web
 
 from clipsrv.errors import ClipsrvError
+from clipsrv.server.http.connection import OTHER_VERSION
+from clipsrv.server.http.proxies import Proxies
+from clipsrv.server.http.request_ids import request_id
 from clipsrv.server.http.routes import Handler, shape_of
 from clipsrv.server.http.security import Guard
 from clipsrv.server.logs import fields
 from clipsrv.server.metrics import Metrics
+from clipsrv.server.wire.envelope import InvalidRequestError
 from clipsrv.server.wire.errors import (
     COMMON_HEADERS,
     Failure,
     error_response,
     failure_of,
     failure_of_http,
-    new_request_id,
 )
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import Timings
@@ -30,9 +32,8 @@ logger = logging.getLogger("clipsrv.access")
 REQUESTS = web.AppKey("requests", Admission)
 METRICS = web.AppKey("metrics", Metrics)
 GUARD = web.AppKey("guard", Guard)
-REQUEST_ID = web.RequestKey("request_id", str)
+PROXIES = web.AppKey("proxies", Proxies)
 CALLER = web.RequestKey("caller", str)
-_SANE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: The caller had gone before it was answered; never sent.
 _GONE = 499
 
@@ -41,6 +42,7 @@ _GONE = 499
 class Report:
     """What is known of a request once it is answered, for its line in the log."""
 
+    client: str
     code: str | None = None
     images: int | None = None
     timings: Timings = field(default_factory=Timings)
@@ -53,7 +55,7 @@ REPORT = web.RequestKey("report", Report)
 async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Counts the request as in work, and logs it in one line when it is done."""
     started, status = time.monotonic(), _GONE
-    request[REPORT] = Report()
+    request[REPORT] = Report(request.app[PROXIES].caller(request))
     with request.app[REQUESTS].take(1):
         try:
             response = await handler(request)
@@ -91,9 +93,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 async def keep_out(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuses strangers and what cannot be answered, before anything of the body is read."""
     expected = request.headers.get(hdrs.EXPECT, "100-continue")
-    if request.version < (1, 0) or (request.version >= (1, 1) and hdrs.HOST not in request.headers):
+    if OTHER_VERSION in request:
+        raise InvalidRequestError(f"{request[OTHER_VERSION]} is not spoken here: send HTTP/1.1.")
+    if request.version >= (1, 1) and hdrs.HOST not in request.headers:
         raise web.HTTPBadRequest
-    request[CALLER] = request.app[GUARD].admit(request)
+    request[CALLER] = request.app[GUARD].admit(request, request[REPORT].client)
     if request.method == hdrs.METH_OPTIONS and request.app[GUARD].cors_headers(request):
         return web.Response(status=204)
     if expected.lower() != "100-continue":
@@ -108,14 +112,6 @@ async def set_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers.update(request.app[GUARD].cors_headers(request))
 
 
-def request_id(request: web.Request) -> str:
-    """The client's own X-Request-Id if it is sane, else one made for this request."""
-    if REQUEST_ID not in request:
-        sent = request.headers.get("X-Request-Id", "")
-        request[REQUEST_ID] = sent if _SANE_ID.fullmatch(sent) else new_request_id()
-    return request[REQUEST_ID]
-
-
 def _record(request: web.Request, status: int, seconds: float) -> None:
     resource, report, metrics = request.match_info.route.resource, request[REPORT], request.app[METRICS]
     route = resource.canonical if resource else "unmatched"
@@ -128,7 +124,7 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
         "route": route,
         "status": status,
         "code": report.code,
-        "client": request.remote,
+        "client": report.client,
         "bytes_in": request.content_length,
         "images": report.images,
         "decode_ms": _milliseconds(report.timings.decode),

@@ -107,14 +107,13 @@ class Guard:
     def key_lengths(self) -> list[int]:
         return [key.length for key in self._rules.keys]
 
-    def admit(self, request: web.Request) -> str:
-        """The caller's name for fair sharing: its key's number, or its address.
+    def admit(self, request: web.Request, address: str) -> str:
+        """The caller's name for fair sharing: its key's number, or its `address`.
 
         Raises HostForbiddenError, OriginForbiddenError, UnauthorizedError or TooManyFailuresError.
         """
         self._check_host(request)
         self._check_origin(request)
-        address = request.remote or ""
         if not self._rules.keys or request.path in OPEN_PATHS or _is_preflight(request):
             return address
         self._check_failures(address)

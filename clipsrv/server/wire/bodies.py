@@ -65,8 +65,9 @@ class BodyReader:
         announced finds no room."""
         loop, read = asyncio.get_running_loop(), 0
         if request.headers.get(hdrs.EXPECT) and request.version >= (1, 1):
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # else aiohttp takes the answer to be under way
+            if request.transport is None:
+                raise ConnectionResetError
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         end = loop.time() + self._limits.body_timeout
         while True:
             until = min(end + read / self._limits.min_rate, loop.time() + self._pause)

@@ -10,7 +10,17 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from clipsrv.server.http.middleware import GUARD, METRICS, REQUESTS, answer_errors, keep_out, set_headers, track
+from clipsrv.server.http.middleware import (
+    GUARD,
+    METRICS,
+    PROXIES,
+    REQUESTS,
+    answer_errors,
+    keep_out,
+    set_headers,
+    track,
+)
+from clipsrv.server.http.proxies import Proxies
 from clipsrv.server.http.routes import Route, add_routes
 from clipsrv.server.http.security import Guard, make_rules
 from clipsrv.server.metrics import Metrics
@@ -34,6 +44,7 @@ async def fail(request: web.Request) -> web.Response:
 @asynccontextmanager
 async def asking(keys: tuple[str, ...] = ()) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     app = web.Application(middlewares=[track, answer_errors, keep_out])
+    app[PROXIES] = Proxies()
     app[GUARD] = Guard(make_rules("127.0.0.1", "", "", keys, 0))
     app[METRICS], app[REQUESTS] = Metrics(), Admission(100, "requests")
     app.on_response_prepare.append(set_headers)
