@@ -60,7 +60,9 @@ class Config:
     max_bytes_in_flight: int = setting(512 * _MIB, "bytes of all bodies being held", low=1024)
     max_image_bytes: int = setting(20 * _MIB, "bytes of one encoded image", low=64)
     max_pixels: int = setting(50_000_000, "pixels of one image; 16 million for GIF, WebP, AVIF", low=1)
-    max_pixels_in_flight: int = setting(100_000_000, "pixels being decoded at once", low=1)
+    max_pixels_in_flight: int = setting(
+        0, "pixels being decoded at once; 0 takes 16 million a thread, two largest images at least", low=0
+    )
     max_aspect_ratio: int = setting(200, "long side of an image by its short side", low=1, high=10_000)
     max_connections: int = setting(2048, "open connections; more are closed at once", low=1)
     header_timeout: float = setting(10.0, "seconds for a request's head, and of a pause in a body", low=0.1)
@@ -93,8 +95,8 @@ class Config:
             )
         if 0 < self.max_queue_per_caller < self.max_images:
             raise ConfigError("CLIPSRV_MAX_QUEUE_PER_CALLER must be at least CLIPSRV_MAX_IMAGES, or 0.")
-        if self.max_pixels_in_flight < self.max_pixels:
-            raise ConfigError("CLIPSRV_MAX_PIXELS_IN_FLIGHT must be at least CLIPSRV_MAX_PIXELS.")
+        if 0 < self.max_pixels_in_flight < self.max_pixels:
+            raise ConfigError("CLIPSRV_MAX_PIXELS_IN_FLIGHT must be at least CLIPSRV_MAX_PIXELS, or 0.")
 
     @property
     def queue_per_caller(self) -> int:

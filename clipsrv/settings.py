@@ -29,6 +29,9 @@ class ImageLimits:
 
 DEFAULT_LIMITS = ImageLimits()
 
+#: A phone's photo, or the largest canvas, for each thread that decodes.
+_PIXELS_PER_THREAD = 16_000_000
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -74,3 +77,8 @@ def model_settings(config: Config) -> ModelSettings:
 def decode_threads(config: Config) -> int:
     """Threads that decode images: those asked for, or one for each core this process may use."""
     return config.decode_threads or usable_cores()
+
+
+def pixels_in_flight(config: Config) -> int:
+    """Pixels decoded at once: those asked for, or enough for a photo in each thread and for two of the largest."""
+    return config.max_pixels_in_flight or max(2 * config.max_pixels, _PIXELS_PER_THREAD * decode_threads(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from clipsrv.settings import (
     decode_threads,
     image_limits,
     model_settings,
+    pixels_in_flight,
 )
 
 
@@ -40,3 +42,16 @@ def test_threads_that_decode_are_those_asked_for_or_the_cores(monkeypatch: pytes
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     assert decode_threads(Config(decode_threads=5)) == 5
     assert decode_threads(Config()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "pixels"),
+    [
+        ({"decode_threads": 2}, 100_000_000),  # two of the largest images
+        ({"decode_threads": 64}, 1_024_000_000),  # a photo in every thread
+        ({"decode_threads": 64, "max_pixels_in_flight": 50_000_000}, 50_000_000),
+        ({"decode_threads": 2, "max_pixels": 200_000_000}, 400_000_000),
+    ],
+)
+def test_pixels_at_once_are_those_asked_for_or_grow_with_the_threads(settings: dict[str, Any], pixels: int) -> None:
+    assert pixels_in_flight(Config(**settings)) == pixels

@@ -29,7 +29,7 @@ from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.runtime.choice import candidate_devices
 from clipsrv.runtime.providers.table import provider
-from clipsrv.settings import decode_threads, image_limits, model_settings
+from clipsrv.settings import decode_threads, image_limits, model_settings, pixels_in_flight
 
 FORMAT = 1
 URL_SCHEMES = ("postgresql://", "postgres://")
@@ -99,7 +99,7 @@ def _run(
     prepare = Preparer(
         model=model,
         limits=image_limits(config),
-        budget=PixelBudget(config.max_pixels_in_flight),
+        budget=PixelBudget(pixels_in_flight(config)),
         store=store,
     )
     threads = decode_threads(config)

@@ -37,7 +37,7 @@ from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import HEALTHY, Embedder, EmbedderSettings
-from clipsrv.settings import decode_threads, image_limits, model_settings
+from clipsrv.settings import decode_threads, image_limits, model_settings, pixels_in_flight
 
 
 def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
@@ -81,7 +81,7 @@ def embedder_settings(config: Config) -> EmbedderSettings:
         max_queue=config.max_queue,
         max_queue_per_caller=config.queue_per_caller,
         decode_threads=decode_threads(config),
-        max_pixels_in_flight=config.max_pixels_in_flight,
+        max_pixels_in_flight=pixels_in_flight(config),
         deadline=config.deadline,
         probe_after=config.probe_after,
         limits=image_limits(config),

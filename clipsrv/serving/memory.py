@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipsrv.config import Config
 from clipsrv.images.decode import BLOCK_BYTES, BLOCKS_PER_THREAD
-from clipsrv.settings import decode_threads
+from clipsrv.settings import decode_threads, pixels_in_flight
 
 #: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
 DECODE_BYTES_PER_PIXEL = 16
@@ -25,7 +25,7 @@ def memory_bound(config: Config, crop_size: int) -> int:
     pixel_values = 3 * 4 * crop_size**2
     return (
         BODY_COPIES * config.max_bytes_in_flight
-        + DECODE_BYTES_PER_PIXEL * config.max_pixels_in_flight
+        + DECODE_BYTES_PER_PIXEL * pixels_in_flight(config)
         + KEPT_BYTES_PER_THREAD * decode_threads(config)
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + CONNECTION_BYTES * config.max_connections
