@@ -1,6 +1,6 @@
 """What this process may use of the machine: cores by affinity and cgroup quota, memory by cgroup limit.
 
-The host's own counts mislead in containers: eight threads under a quota of two cores throttle one another.
+The host's own counts mislead in containers and services: eight threads under a quota of two cores throttle one another.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ import math
 import os
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from clipsrv.cgroups import own_groups
+
+_PROC = Path("/proc/self")
 
 
-def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """Cores this process may use: its affinity, or the cgroup's CPU quota rounded up if that is less; at least 1."""
+def usable_cores(proc: Path = _PROC) -> int:
+    """Cores this process may use: its affinity, or the tightest CPU quota of its cgroups rounded up if that is less; at
+    least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cpu_quota(cgroup)
-    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+    quotas = [math.ceil(quota) for group in own_groups("cpu", proc) if (quota := _cpu_quota(group)) is not None]
+    return max(1, min([affinity, *quotas]))
 
 
-def memory_limit(cgroup: Path = _CGROUP) -> int | None:
-    """Bytes the cgroup allows (v2 memory.max, v1 memory.limit_in_bytes), or None if it sets no limit."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _read(cgroup / name)
-        if text and text.isdigit() and int(text) < 1 << 60:
-            return int(text)
-    return None
+def memory_limit(proc: Path = _PROC) -> int | None:
+    """Bytes that the tightest of this process's cgroups allows (v2 memory.max, v1 memory.limit_in_bytes), or None."""
+    names = ("memory.max", "memory.limit_in_bytes")
+    texts = [_read(group / name) for group in own_groups("memory", proc) for name in names]
+    limits = [int(text) for text in texts if text and text.isdigit()]
+    return min((limit for limit in limits if limit < 1 << 60), default=None)
 
 
 def physical_memory() -> int:
@@ -36,10 +38,10 @@ def physical_memory() -> int:
         return 0
 
 
-def _cpu_quota(cgroup: Path) -> float | None:
-    text = _read(cgroup / "cpu.max")
+def _cpu_quota(group: Path) -> float | None:
+    text = _read(group / "cpu.max")
     if text is None:
-        quota, period = _read(cgroup / "cpu/cpu.cfs_quota_us"), _read(cgroup / "cpu/cpu.cfs_period_us")
+        quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
     else:
         quota, _, period = text.partition(" ")
     if not quota or not period or not quota.isdigit() or not period.isdigit() or int(period) == 0:

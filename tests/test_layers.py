@@ -41,14 +41,15 @@ NEVER = {
     "httpx",
 }
 
-GROUND = ("errors", "cpu", "machine", "runtime/providers", "config", "settings", "manifest")
+GROUND = ("errors", "cpu", "cgroups", "machine", "runtime/providers", "config", "settings", "manifest")
 #: The rooms from the ground up. A room imports what is named here and nothing else of clipsrv; its own files it may,
 #: as the law of the room says (ROOMS_OF), or freely. What is known of providers lies on the ground: settings name them.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "_cpu": (),
     "cpu": ("_cpu",),
-    "machine": (),
+    "cgroups": (),
+    "machine": ("cgroups",),
     "installation": (),
     "runtime/providers": ("errors",),
     "config": ("errors", "runtime/providers"),

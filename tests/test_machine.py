@@ -1,4 +1,4 @@
-"""Cores and memory as cgroups tell them, on folders that stand in for them."""
+"""Cores and memory as cgroups of both versions tell them, on trees of folders that stand in for them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clipsrv.cgroups import own_groups
 from clipsrv.machine import memory_limit, physical_memory, usable_cores
 
 
@@ -15,64 +16,100 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
 
-def write(folder: Path, name: str, text: str) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return folder
+class Machine:
+    """A /proc/self and trees of control groups as Linux shows them (cgroups(7), proc_pid_mountinfo(5))."""
+
+    def __init__(self, folder: Path) -> None:
+        self.proc, self._folder = folder / "proc", folder
+        self.proc.mkdir()
+        self._write("proc/mountinfo", "24 1 0:22 / / rw,relatime shared:1 - ext4 /dev/vda rw\n")
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def stands(self, *lines: str) -> Machine:
+        """Where the process is: lines of /proc/self/cgroup."""
+        self._write("proc/cgroup", "".join(f"{line}\n" for line in lines))
+        return self
+
+    def tree(self, mount: str, *controllers: str, root: str = "/") -> Machine:
+        """Mounts a tree: of version 1 with its controllers, of version 2 without."""
+        where = str(self._folder / mount).replace(" ", "\\040")
+        options = ",".join(["rw", *controllers])
+        kind = f"cgroup cgroup {options}" if controllers else "cgroup2 cgroup2 rw,nsdelegate"
+        with (self.proc / "mountinfo").open("a") as file:
+            file.write(f"32 24 0:29 {root} {where} rw,nosuid shared:9 master:3 - {kind}\n")
+        return self
+
+    def group(self, folder: str, **files: str) -> Machine:
+        """A group's files, in the tree's folder; dots of their names are written as two underscores."""
+        for name, text in files.items():
+            self._write(f"{folder}/{name.replace('__', '.')}", f"{text}\n")
+        return self
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+# --- what a group's files mean ---
 
 
 @pytest.mark.parametrize(
     ("cpu_max", "cores"),
     [
-        ("max 100000\n", 8),
-        ("200000 100000\n", 2),
-        ("150000 100000\n", 2),
-        ("50000 100000\n", 1),
-        ("3200000 100000\n", 8),
-        ("200000\n", 8),
-        ("200000 0\n", 8),
-        ("garbage\n", 8),
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("3200000 100000", 8),
+        ("200000", 8),
+        ("200000 0", 8),
+        ("garbage", 8),
         ("", 8),
     ],
 )
-def test_cores_are_the_quota_rounded_up_or_the_affinity(tmp_path: Path, cpu_max: str, cores: int) -> None:
-    assert usable_cores(write(tmp_path, "cpu.max", cpu_max)) == cores
+def test_cores_are_the_quota_rounded_up_or_the_affinity(machine: Machine, cpu_max: str, cores: int) -> None:
+    assert usable_cores(machine.tree("cg").stands("0::/").group("cg", cpu__max=cpu_max).proc) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("400000", 4)])
-def test_cores_of_the_older_cgroups(tmp_path: Path, quota: str, cores: int) -> None:
-    write(tmp_path, "cpu/cpu.cfs_quota_us", quota)
-    assert usable_cores(write(tmp_path, "cpu/cpu.cfs_period_us", "100000\n")) == cores
+def test_cores_of_version_1(machine: Machine, quota: str, cores: int) -> None:
+    machine.tree("cpu", "cpu", "cpuacct").stands("3:cpu,cpuacct:/")
+    machine.group("cpu", cpu__cfs_quota_us=quota, cpu__cfs_period_us="100000")
+    assert usable_cores(machine.proc) == cores
 
 
-def test_without_cgroup_the_affinity_counts(tmp_path: Path) -> None:
-    assert usable_cores(tmp_path) == 8
+def test_without_cgroup_the_affinity_counts(machine: Machine, tmp_path: Path) -> None:
+    assert usable_cores(machine.proc) == 8
+    assert usable_cores(tmp_path / "none") == 8
 
 
-def test_without_affinity_the_count_of_cores_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_the_count_of_cores_counts(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert usable_cores(tmp_path) == 3
+    assert usable_cores(machine.proc) == 3
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cores(tmp_path) == 1
+    assert usable_cores(machine.proc) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "limit"),
-    [
-        ("memory.max", "1073741824\n", 2**30),
-        ("memory.max", "max\n", None),
-        ("memory/memory.limit_in_bytes", "2097152\n", 2**21),
-        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
-    ],
-)
-def test_memory_is_the_cgroups_limit(tmp_path: Path, name: str, text: str, limit: int | None) -> None:
-    assert memory_limit(write(tmp_path, name, text)) == limit
+@pytest.mark.parametrize(("text", "limit"), [("1073741824", 2**30), ("max", None), ("", None)])
+def test_memory_is_the_cgroups_limit(machine: Machine, text: str, limit: int | None) -> None:
+    assert memory_limit(machine.tree("cg").stands("0::/").group("cg", memory__max=text).proc) == limit
 
 
-def test_without_cgroup_there_is_no_limit(tmp_path: Path) -> None:
-    assert memory_limit(tmp_path) is None
+@pytest.mark.parametrize(("text", "limit"), [("2097152", 2**21), ("9223372036854771712", None)])
+def test_memory_of_version_1(machine: Machine, text: str, limit: int | None) -> None:
+    machine.tree("memory", "memory").stands("4:memory:/").group("memory", memory__limit_in_bytes=text)
+    assert memory_limit(machine.proc) == limit
+
+
+def test_without_cgroup_there_is_no_limit(machine: Machine, tmp_path: Path) -> None:
+    assert memory_limit(machine.proc) is None
+    assert memory_limit(tmp_path / "none") is None
 
 
 def test_physical_memory_is_what_the_system_tells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +120,83 @@ def test_physical_memory_is_what_the_system_tells(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "sysconf", refuse)
     assert physical_memory() == 0
+
+
+# --- where the process stands ---
+
+
+def test_a_service_below_the_root_is_bound_by_its_own_group(machine: Machine) -> None:
+    """systemd with CPUQuota=100% and MemoryMax=1G."""
+    machine.tree("cg").stands("0::/system.slice/clipsrv.service")
+    machine.group("cg/system.slice/clipsrv.service", cpu__max="100000 100000", memory__max=str(2**30))
+    assert (usable_cores(machine.proc), memory_limit(machine.proc)) == (1, 2**30)
+
+
+def test_a_service_of_version_1_is_bound_by_its_own_group_in_each_tree(machine: Machine) -> None:
+    machine.tree("cpu", "cpu").tree("memory", "memory").tree("systemd", "name=systemd")
+    machine.stands("4:memory:/web/clipsrv", "3:cpuset:/", "1:cpu:/test-group", "0::/")
+    machine.group("cpu/test-group", cpu__cfs_quota_us="100000", cpu__cfs_period_us="100000")
+    machine.group("memory/web/clipsrv", memory__limit_in_bytes=str(2**30))
+    assert (usable_cores(machine.proc), memory_limit(machine.proc)) == (1, 2**30)
+
+
+def test_version_1_for_some_controllers_and_version_2_for_others(machine: Machine) -> None:
+    machine.tree("unified").tree("memory", "memory").stands("4:memory:/a", "0::/b")
+    machine.group("memory/a", memory__limit_in_bytes=str(2**30)).group("unified/b", cpu__max="300000 100000")
+    assert (usable_cores(machine.proc), memory_limit(machine.proc)) == (3, 2**30)
+
+
+@pytest.mark.parametrize(
+    "tightest", ["cg", "cg/user.slice", "cg/user.slice/app.slice", "cg/user.slice/app.slice/a.scope"]
+)
+def test_the_tightest_of_all_groups_from_its_own_to_the_root_counts(machine: Machine, tightest: str) -> None:
+    machine.tree("cg").stands("0::/user.slice/app.slice/a.scope")
+    for folder in ("cg/user.slice", "cg/user.slice/app.slice", "cg/user.slice/app.slice/a.scope"):
+        machine.group(folder, cpu__max="500000 100000", memory__max=str(2**33))
+    machine.group(tightest, cpu__max="200000 100000", memory__max=str(2**31))
+    assert (usable_cores(machine.proc), memory_limit(machine.proc)) == (2, 2**31)
+
+
+def test_groups_beside_its_own_do_not_count(machine: Machine) -> None:
+    machine.tree("cg").stands("0::/a").group("cg/a", cpu__max="max 100000", memory__max="max")
+    machine.group("cg/b", cpu__max="100000 100000", memory__max="1").group("cg/a/child", memory__max="1")
+    assert (usable_cores(machine.proc), memory_limit(machine.proc)) == (8, None)
+
+
+def test_a_container_with_a_view_of_its_own_sees_its_group_as_the_root(machine: Machine) -> None:
+    """docker run --cpus 1 --memory 300m, version 2."""
+    machine.tree("sys/fs/cgroup").stands("0::/")
+    machine.group("sys/fs/cgroup", cpu__max="100000 100000", memory__max=str(300 * 2**20))
+    assert (usable_cores(machine.proc), memory_limit(machine.proc)) == (1, 300 * 2**20)
+
+
+def test_a_container_whose_own_group_is_mounted_under_the_hosts_name(machine: Machine) -> None:
+    """The same of version 1: the path is the host's, and the mount shows what lies at it."""
+    place = "/docker/0123abcd"
+    machine.tree("cg/memory", "memory", root=place).tree("cg/cpu", "cpu", "cpuacct", root=place)
+    machine.stands(f"4:memory:{place}/worker", f"1:cpu,cpuacct:{place}")
+    machine.group("cg/memory", memory__limit_in_bytes=str(300 * 2**20))
+    machine.group("cg/memory/worker", memory__limit_in_bytes=str(200 * 2**20))
+    machine.group("cg/cpu", cpu__cfs_quota_us="100000", cpu__cfs_period_us="100000")
+    assert (usable_cores(machine.proc), memory_limit(machine.proc)) == (1, 200 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("root", "place"), [("/", "/../../elsewhere"), ("/docker/mine", "/../other"), ("/docker/mine", "/docker/another")]
+)
+def test_a_place_outside_of_what_is_mounted_leaves_the_top_of_it(machine: Machine, root: str, place: str) -> None:
+    machine.tree("cg", root=root).stands(f"0::{place}").group("cg", cpu__max="200000 100000")
+    assert list(own_groups("cpu", machine.proc)) == [machine.proc.parent / "cg"]
+    assert usable_cores(machine.proc) == 2
+
+
+def test_a_mount_with_a_blank_in_its_path_is_found(machine: Machine) -> None:
+    machine.tree("control groups").stands("0::/a").group("control groups/a", memory__max="4096")
+    assert memory_limit(machine.proc) == 4096
+
+
+def test_lines_that_cannot_be_understood_are_passed_over(machine: Machine) -> None:
+    machine.tree("cg").stands("", "nonsense", "1:cpu", "0::/a").group("cg/a", cpu__max="100000 100000")
+    with (machine.proc / "mountinfo").open("a") as file:
+        file.write("\n1 2\n3 4 5 - cgroup2\n")
+    assert usable_cores(machine.proc) == 1
