@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -100,7 +101,11 @@ def _doctor(argv: Sequence[str]) -> int:
 
     from clipsrv import doctor
 
-    return doctor.run(config)
+    try:
+        return doctor.run(config)
+    except BrokenPipeError:  # whoever read has seen enough; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _embed(argv: Sequence[str]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -201,5 +200,4 @@ def _port_is_taken(config: Config) -> bool:
 
 def _print(title: str, lines: Iterator[str] | list[str]) -> None:
     for number, line in enumerate(lines):
-        print(f"{title if number == 0 else '':<12} {line}")
-        sys.stdout.flush()
+        print(f"{title if number == 0 else '':<12} {line}", flush=True)

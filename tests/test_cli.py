@@ -139,6 +139,23 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.splitlines()[-1]
 
 
+DOCTOR = [sys.executable, "-m", "clipsrv", "doctor", "--model", "none"]
+
+
+def test_doctor_ends_quietly_when_its_reader_has_gone() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(DOCTOR, stdout=writer, stderr=subprocess.PIPE, timeout=60, cwd=ROOT, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_doctor_may_be_started_without_anywhere_to_print() -> None:
+    command = ["bash", "-c", 'exec "$@" >&-', "bash", *DOCTOR]
+    done = subprocess.run(command, capture_output=True, timeout=60, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_a_missing_model_names_the_command_that_makes_it(models_dir: Path) -> None:
     done = run("--models-dir", models_dir, "--port", 0)
     assert done.returncode == 3
