@@ -22,8 +22,8 @@ from benchmarks.photos import make_images
 from clipsrv.cli import read_config
 from clipsrv.images.decode import reuse_memory
 from clipsrv.models.model import Model
-from clipsrv.server.app import embedder_settings, model_loader
-from clipsrv.settings import ImageLimits
+from clipsrv.server.app import model_loader
+from clipsrv.settings import ImageLimits, serving_settings
 
 
 def _engine_alone(model: Model, batch_size: int, seconds: float) -> float:
@@ -61,7 +61,7 @@ def _rate(step: Callable[[], object], seconds: float) -> float:
 
 def _measure(arguments: list[str], images: Path, seconds: float) -> dict[str, float]:
     config = read_config(arguments)
-    model, settings = model_loader(config)(), embedder_settings(config)
+    model, settings = model_loader(config)(), serving_settings(config)
     reuse_memory(settings.decode_threads)
     found: dict[str, float] = {}
     for size in (1, 8, 16):

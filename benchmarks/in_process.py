@@ -20,8 +20,9 @@ from benchmarks.loads import LOADS, Load
 from benchmarks.photos import make_images
 from benchmarks.window import Outcome, Window
 from clipsrv.cli import read_config
-from clipsrv.server.app import embedder_settings, model_loader
+from clipsrv.server.app import model_loader
 from clipsrv.serving.embedder import Embedder
+from clipsrv.settings import serving_settings
 
 
 async def drive(embedder: Embedder, load: Load, blobs: list[bytes], warm_up: float, seconds: float) -> Outcome:
@@ -45,7 +46,8 @@ async def drive(embedder: Embedder, load: Load, blobs: list[bytes], warm_up: flo
 async def main() -> None:
     folder, *flags = sys.argv[1:]
     config, loads = read_config(flags), {load.name: load for load in LOADS}
-    embedder = Embedder(model_loader(config), embedder_settings(config))
+    open_model = model_loader(config)
+    embedder = Embedder(lambda name: open_model(), [config.model], serving_settings(config))
     await embedder.start()
     _say("ready")
     while line := await asyncio.to_thread(sys.stdin.readline):
@@ -53,7 +55,7 @@ async def main() -> None:
         load = loads[name]
         blobs = make_images(load.photo, load.distinct, Path(folder))
         _say(json.dumps(asdict(await drive(embedder, load, blobs, warm_up, seconds))))
-    await embedder.stop()
+    await embedder.close()
 
 
 def _say(text: str) -> None:

@@ -12,6 +12,7 @@ ClipsrvError
 │   ├── EmptyImageError · NotAnImageError · UnsupportedImageFormatError · TruncatedImageError
 │   └── InvalidImageError · ImageTooLargeError · AspectRatioTooLargeError
 ├── BadImagesError                 one or more ImageErrors of one request, with their places
+├── ModelNotOfferedError           a request names a model that is not served
 ├── TextTowerMissingError          the model has no text tower, or it was left unloaded
 ├── OverloadedError                no slots, or too many bytes in flight; knows when to come back
 ├── StartingError · ShuttingDownError
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class ClipsrvError(Exception):
@@ -36,6 +37,11 @@ class ClipsrvError(Exception):
         super().__init__(message)
         self.message = message
         self.details: Mapping[str, Any] = details
+
+    def let_go(self) -> Self:
+        """This error without the frames it came through, which hold images and bodies: for one that is kept."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class StartError(ClipsrvError):
@@ -122,6 +128,10 @@ class BadImagesError(ClipsrvError):
     def __init__(self, bad: Sequence[BadImage]) -> None:
         super().__init__(bad[0].error.message if len(bad) == 1 else f"{len(bad)} images cannot be used.")
         self.bad = tuple(bad)
+
+
+class ModelNotOfferedError(ClipsrvError):
+    code = "model_not_found"
 
 
 class TextTowerMissingError(ClipsrvError):

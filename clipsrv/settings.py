@@ -58,6 +58,25 @@ class ModelSettings:
     decoding: Decoding = DEFAULT_DECODING
 
 
+@dataclass(frozen=True)
+class ServingSettings:
+    """How a server shares its cores and its memory. Times in seconds.
+
+    `decode_threads` decode at once; `max_pixels_in_flight` bounds what they decode together. One caller may hold at
+    most `max_queue_per_caller` of `max_queue` slots. An inference longer than `deadline` counts as hung, and after
+    `probe_after` without any one is made to see that it still works.
+    """
+
+    max_batch_size: int = 8
+    max_queue: int = 256
+    max_queue_per_caller: int | None = None
+    decode_threads: int = 2
+    max_pixels_in_flight: int = 100_000_000
+    deadline: float = 60.0
+    probe_after: float = 60.0
+    limits: ImageLimits = DEFAULT_LIMITS
+
+
 def image_limits(config: Config) -> ImageLimits:
     return ImageLimits(
         max_bytes=config.max_image_bytes, max_pixels=config.max_pixels, max_aspect_ratio=config.max_aspect_ratio
@@ -71,6 +90,19 @@ def model_settings(config: Config) -> ModelSettings:
         threads=config.threads,
         text=config.text,
         decoding=Decoding(exif_orientation=config.exif_orientation, fast=config.fast_decode),
+    )
+
+
+def serving_settings(config: Config) -> ServingSettings:
+    return ServingSettings(
+        max_batch_size=config.max_batch_size,
+        max_queue=config.max_queue,
+        max_queue_per_caller=config.queue_per_caller,
+        decode_threads=decode_threads(config),
+        max_pixels_in_flight=pixels_in_flight(config),
+        deadline=config.deadline,
+        probe_after=config.probe_after,
+        limits=image_limits(config),
     )
 
 

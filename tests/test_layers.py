@@ -70,6 +70,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 #: The same within rooms that have rooms of their own; files that stand in them by themselves are named too.
 ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
+    "serving": {
+        "admission": (),
+        "fairness": (),
+        "inference": (),
+        "memory": (),
+        "observer": (),
+        "outcome": (),
+        "shelf": (),
+        "pool": ("fairness",),
+        "batcher": ("fairness", "observer"),
+        "workshop": ("admission", "inference", "pool"),
+        "engine": ("batcher", "observer", "outcome", "workshop"),
+        "visit": ("engine", "outcome"),
+        "embedder": ("engine", "observer", "outcome", "shelf", "visit", "workshop"),
+    },
     "server": {
         "logs": (),
         "metrics": (),
@@ -109,7 +124,7 @@ PURE = (
     "images/preprocess",
 )
 NOT_PURE = {"asyncio", "threading", "socket", "subprocess", "logging"}
-POLICIES = ("serving/batcher", "serving/admission", "serving/fairness")
+POLICIES = tuple(f"serving/{name}" for name in ("admission", "batcher", "fairness", "inference", "pool", "shelf"))
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 

@@ -36,19 +36,23 @@ from clipsrv.server.wire.bodies import BodyLimits, BodyReader
 from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.admission import Admission
-from clipsrv.serving.embedder import HEALTHY, Embedder, EmbedderSettings
-from clipsrv.settings import decode_threads, image_limits, model_settings, pixels_in_flight
+from clipsrv.serving.embedder import HEALTHY, Embedder
+from clipsrv.settings import model_settings, serving_settings
+
+#: Seconds to wait at the end for the threads to give the models back.
+_PATIENCE = 1.0
 
 
 def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
-    """The application, model not yet loaded: its Embedder's `start` does that while the server already answers.
+    """The application, model not yet loaded: its Embedder's `start` does that while the server already answers. All it
+    has is given back when its runner is cleaned up.
 
     Raises ConfigError if the API keys or the trusted proxies cannot be read.
     """
     keys = read_keys(config.api_keys, config.api_key_file)
     rules = make_rules(config.host, config.allowed_hosts, config.allowed_origins, keys, config.auth_failures)
     metrics, bodies = Metrics(), Admission(config.max_bytes_in_flight, "bytes of request bodies")
-    embedder = Embedder(load, embedder_settings(config), metrics)
+    embedder = Embedder(lambda name: load(), [config.model], serving_settings(config), metrics)
     app = web.Application(middlewares=[track, answer_errors, keep_out])
     app[EMBEDDER] = embedder
     app[CATALOG] = Catalog(Path(config.models_dir), config.model)
@@ -59,7 +63,8 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
     _watch(metrics, app, bodies, config.model)
     app.on_response_prepare.append(set_headers)
-    app.cleanup_ctx.append(_measure_lag)
+    app.on_shutdown.append(_stop)
+    app.cleanup_ctx.extend((_keep_engines, _measure_lag))
     add_routes(app, (*guide.ROUTES, *health.ROUTES))
     return app
 
@@ -73,19 +78,6 @@ def make_runner(app: web.Application, config: Config) -> Runner:
         app[METRICS].answered("unmatched", status, 0.0)
 
     return Runner(app, limits, refused)
-
-
-def embedder_settings(config: Config) -> EmbedderSettings:
-    return EmbedderSettings(
-        max_batch_size=config.max_batch_size,
-        max_queue=config.max_queue,
-        max_queue_per_caller=config.queue_per_caller,
-        decode_threads=decode_threads(config),
-        max_pixels_in_flight=pixels_in_flight(config),
-        deadline=config.deadline,
-        probe_after=config.probe_after,
-        limits=image_limits(config),
-    )
 
 
 def model_loader(config: Config) -> Callable[[], Model]:
@@ -105,10 +97,7 @@ def _body_limits(config: Config) -> BodyLimits:
 
 
 def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str) -> None:
-    embedder, requests = app[EMBEDDER], app[REQUESTS]
-
-    def queued() -> int:
-        return sum(batcher.queued for batcher in embedder.engine.batchers) if embedder.engine else 0
+    embedder, requests, workshop = app[EMBEDDER], app[REQUESTS], app[EMBEDDER].workshop
 
     def facts() -> dict[str, str]:
         model = embedder.model
@@ -120,15 +109,27 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str)
             "clipsrv_inflight": ("Requests in work", lambda: requests.in_use),
             "clipsrv_slots_in_use": (
                 "Images and texts accepted and not yet answered",
-                lambda: embedder.admission.in_use,
+                lambda: workshop.slots.in_use,
             ),
-            "clipsrv_queue_images": ("Images and texts waiting for inference", queued),
+            "clipsrv_queue_images": ("Images and texts waiting for inference", lambda: embedder.queued),
             "clipsrv_body_bytes_inflight": ("Bytes of bodies held", lambda: bodies.in_use),
-            "clipsrv_decode_pixels_inflight": ("Pixels being decoded", lambda: embedder.budget.in_use),
+            "clipsrv_decode_pixels_inflight": ("Pixels being decoded", lambda: workshop.budget.in_use),
             "clipsrv_model_ready": ("1 if /health says healthy", lambda: embedder.status == HEALTHY),
         },
         facts,
     )
+
+
+async def _stop(app: web.Application) -> None:
+    """The end begins: what is still in work is answered 503, and then its connections are closed."""
+    app[EMBEDDER].stop()
+
+
+async def _keep_engines(app: web.Application) -> AsyncIterator[None]:
+    yield
+    with suppress(TimeoutError):  # a thread that hangs must not keep the process
+        async with asyncio.timeout(_PATIENCE):
+            await app[EMBEDDER].close()
 
 
 async def _measure_lag(app: web.Application) -> AsyncIterator[None]:

@@ -106,16 +106,10 @@ def _signalled() -> asyncio.Event:
 
 async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop: asyncio.Event) -> None:
     embedder = app[EMBEDDER]
-    starting, stopping = asyncio.create_task(embedder.start()), asyncio.create_task(stop.wait())
+    starting, stopping = asyncio.create_task(_start(embedder, config)), asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        try:
-            await starting
-        except StartError:
-            raise
-        except ClipsrvError as error:
-            raise StartError(f"The model does not run: {error.message}") from error
-        _announce(embedder, config)
+        await starting
         await stopping
     logger.info("stopping: finishing %d requests within %g s", app[REQUESTS].in_use, config.grace)
     embedder.drain()
@@ -124,7 +118,18 @@ async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop
         async with asyncio.timeout(config.grace):
             await _finish(runner, app[REQUESTS])
     logger.info("stopped, %d requests left unfinished", app[REQUESTS].in_use)
-    await embedder.stop()
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+
+
+async def _start(embedder: Embedder, config: Config) -> None:
+    try:
+        await embedder.start()
+    except StartError:
+        raise
+    except ClipsrvError as error:
+        raise StartError(f"The model does not run: {error.message}") from error
+    _announce(embedder, config)
 
 
 async def _finish(runner: web.AppRunner, requests: Admission) -> None:

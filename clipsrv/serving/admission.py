@@ -15,8 +15,17 @@ from typing import NoReturn
 
 from clipsrv.errors import OverloadedError
 
-#: Seconds after which a measured release counts half.
+#: Seconds of work after which what was measured counts half.
 _HALF_LIFE = 10.0
+
+
+def seconds_to_finish(ahead: float, done: float, busy: float, bounds: tuple[float, float]) -> float:
+    """Whole seconds, within `bounds`, until `ahead` slots are done, when the last `done` of them took `busy` seconds.
+
+    Where none is done yet, the first will take at least as long again as it has taken so far.
+    """
+    low, high = bounds
+    return float(math.ceil(min(high, max(low, ahead * busy / done if done else busy))))
 
 
 class Admission:
@@ -36,8 +45,10 @@ class Admission:
         self.capacity, self.in_use = capacity, 0
         self._per_holder = capacity if per_holder is None else per_holder
         self._held: Counter[Hashable] = Counter()
+        self._waiting: list[tuple[Lease, int, asyncio.Future[None]]] = []
         self._what, self._retry_bounds, self._clock = what, retry_bounds, clock
-        self._released, self._since = 0.0, clock()
+        # Both fade alike, and only while there is work: their ratio is the pace of late, whatever pauses there were.
+        self._done, self._busy, self._since = 0.0, 0.0, clock()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -47,19 +58,36 @@ class Admission:
         lease.extend(count)
         return lease
 
+    async def wait(self, count: int, holder: Hashable = None) -> Lease:
+        """As `take`, but waits until they are free: first come, first served, past those whose holder has its share.
+
+        Raises OverloadedError for more than one holder may ever have.
+        """
+        if count > self._per_holder:
+            self._refuse(f"{count:,} {self._what} are more than the {self._per_holder:,} for each caller")
+        if self._fits(count, holder):
+            return self.take(count, holder)
+        lease, turn = Lease(self, holder), asyncio.get_running_loop().create_future()
+        self._waiting.append((lease, count, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._waiting = [one for one in self._waiting if one[0] is not lease]
+            lease.release()  # given and given up in the same moment
+            raise
+        return lease
+
     def retry_after(self) -> float:
-        """Whole seconds until what is in work now should be done, by the throughput of late; within the bounds."""
-        self._decay()
-        low, high = self._retry_bounds
-        per_second = self._released * math.log(2) / _HALF_LIFE
-        return float(math.ceil(min(high, max(low, self.in_use / per_second if per_second else low))))
+        """Whole seconds until what is in work now should be done, by the pace of late; within the bounds."""
+        self._measure()
+        return seconds_to_finish(self.in_use, self._done, self._busy, self._retry_bounds)
 
     async def wait_idle(self) -> None:
         """Returns as soon as no slot is in use."""
         await self._idle.wait()
 
     def check(self, count: int, holder: Hashable = None) -> None:
-        """Raises OverloadedError if `count` slots are not free for `holder` now."""
+        """Raises OverloadedError if `count` slots are not free for `holder` now. Leaves no trace."""
         if self.in_use + count > self.capacity:
             self._refuse(f"The server is full ({self.in_use:,} of {self.capacity:,} {self._what} in use)")
         if self._held[holder] + count > self._per_holder:
@@ -69,27 +97,48 @@ class Admission:
         retry_after = self.retry_after()
         raise OverloadedError(f"{reason}. Try again in {retry_after:.0f} s.", retry_after=retry_after)
 
+    def _fits(self, count: int, holder: Hashable) -> bool:
+        return self.in_use + count <= self.capacity and self._held[holder] + count <= self._per_holder
+
     def _take(self, count: int, holder: Hashable) -> None:
         if not count:
             return
         self.check(count, holder)
+        self._measure()
         self.in_use += count
         self._held[holder] += count
         self._idle.clear()
 
     def _release(self, count: int, holder: Hashable) -> None:
-        self._decay()
+        if not count:
+            return
+        self._measure()
         self.in_use -= count
         self._held[holder] -= count
         if not self._held[holder]:
             del self._held[holder]
-        self._released += count
+        self._done += count
+        self._wake()
         if not self.in_use:
             self._idle.set()
 
-    def _decay(self) -> None:
+    def _wake(self) -> None:
+        still = []
+        for lease, count, turn in self._waiting:
+            if not turn.done() and self._fits(count, lease.holder):
+                lease.extend(count)
+                turn.set_result(None)
+            else:
+                still.append((lease, count, turn))
+        self._waiting = still
+
+    def _measure(self) -> None:
+        """Lets the past fade by the work since the last look."""
         now = self._clock()
-        self._released *= 0.5 ** ((now - self._since) / _HALF_LIFE)
+        if self.in_use:
+            fade = 0.5 ** ((now - self._since) / _HALF_LIFE)
+            self._done *= fade
+            self._busy = self._busy * fade + (1 - fade) * _HALF_LIFE / math.log(2)
         self._since = now
 
 
@@ -97,16 +146,16 @@ class Lease:
     """Slots held; a context manager that gives them back. Releasing twice gives back once."""
 
     def __init__(self, admission: Admission, holder: Hashable) -> None:
-        self._admission, self._holder, self.count = admission, holder, 0
+        self._admission, self.holder, self.count = admission, holder, 0
 
     def extend(self, count: int) -> None:
         """`count` slots more. Raises OverloadedError, and then keeps those it had."""
-        self._admission._take(count, self._holder)
+        self._admission._take(count, self.holder)
         self.count += count
 
     def release(self) -> None:
-        self._admission._release(self.count, self._holder)
-        self.count = 0
+        count, self.count = self.count, 0
+        self._admission._release(count, self.holder)
 
     def __enter__(self) -> Lease:
         return self

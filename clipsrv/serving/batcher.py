@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -53,8 +54,8 @@ def collect(waiting: Turns[Entry[Item, Result]], limit: int) -> list[Entry[Item,
 class Batcher(Generic[Item, Result]):
     """Feeds `process` with batches of at most `max_batch_size`, one batch at a time.
 
-    `process` takes the items of a batch and gives as many results in the same order. When it raises, the batch is
-    halved until the culprit stands alone, so a bad item fails by itself; out of memory also halves
+    `process` takes the items of a batch and gives as many results in the same order. When it raises or gives another
+    number, the batch is halved until the culprit stands alone, so a bad item fails by itself; out of memory also halves
     `max_batch_size` for good.
     """
 
@@ -63,13 +64,16 @@ class Batcher(Generic[Item, Result]):
         process: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         max_batch_size: int,
         observer: Observer | None = None,
+        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
+        """A batch is formed and computed within `turn`, a context that comes when the engine is free."""
         self.max_batch_size = max_batch_size
         self.last_success: float | None = None
         self.failures_in_a_row = 0
-        self._process, self._observer = process, observer or Observer()
+        self._process, self._observer, self._turn = process, observer or Observer(), turn
         self._waiting: Turns[Entry[Item, Result]] = Turns()
         self._arrived = asyncio.Event()
+        self._stopped = False
         self._started: float | None = None
         self._working: set[Entry[Item, Result]] = set()
 
@@ -87,8 +91,10 @@ class Batcher(Generic[Item, Result]):
         """The result of `item`. Cancelling the call takes the item out of the queue, if it is not in work yet.
 
         Items take turns by `caller`, and by `request` within a caller. Raises what `process` raised for the item, as
-        a ClipsrvError.
+        a ClipsrvError, and ShuttingDownError once stopped.
         """
+        if self._stopped:
+            raise _stopping()
         entry: Entry[Item, Result] = Entry(item, asyncio.get_running_loop().create_future())
         self._waiting.add(entry, caller, request)
         self._arrived.set()
@@ -101,9 +107,17 @@ class Batcher(Generic[Item, Result]):
                 del entry.item  # what nobody waits for must not fill memory while the engine is slow
                 self._observer.abandoned("queue")
             raise
+        finally:
+            del entry, item  # an error holds the frames it came through: they must not hold it, or the item, in turn
+
+    def stop(self) -> None:
+        """For good: what waits fails with ShuttingDownError, and whatever comes later too."""
+        self._stopped = True
+        _fail(self._waiting, _stopping)
+        self._waiting.clear()
 
     async def run(self) -> None:
-        """Works until cancelled; what is then in work or waiting fails with ShuttingDownError.
+        """Works until cancelled, which is for good; what is then in work or waiting fails with ShuttingDownError.
 
         Anything else that ends it is a fault of the engine: what was in work fails with InferenceFailedError, what
         waits goes on waiting, and `run` may be called again.
@@ -112,18 +126,20 @@ class Batcher(Generic[Item, Result]):
         try:
             while True:
                 await self._arrived.wait()
-                batch = collect(self._waiting, self.max_batch_size)
-                if batch:
-                    await self._run_batch(batch)
-                else:
-                    self._arrived.clear()
+                while self._waiting:
+                    async with self._turn():
+                        batch = collect(self._waiting, self.max_batch_size)
+                        if batch:
+                            await self._run_batch(batch)
+                    batch = []
+                self._arrived.clear()
         except asyncio.CancelledError:
-            _fail((*batch, *self._waiting), ShuttingDownError("The server stopped before this was computed."))
-            self._waiting.clear()
+            _fail(batch, _stopping)
+            self.stop()
             raise
         except BaseException:
             self.failures_in_a_row += 1
-            _fail(batch, InferenceFailedError("The engine failed while computing this batch."))
+            _fail(batch, _failed)
             raise
 
     async def _run_batch(self, batch: list[Entry[Item, Result]]) -> None:
@@ -132,6 +148,8 @@ class Batcher(Generic[Item, Result]):
         try:
             results = await self._process([entry.item for entry in batch])
             computed = time.monotonic() - started
+            if len(results) != len(batch):  # whose result is whose?
+                raise InferenceFailedError(f"The model gave {len(results)} results for a batch of {len(batch)}.")
             self._observer.computed(computed, len(batch))
             for entry, result in zip(batch, results, strict=True):
                 if not entry.future.done():
@@ -149,6 +167,7 @@ class Batcher(Generic[Item, Result]):
         if len(batch) > 1:
             half = len(batch) // 2
             if isinstance(error, OutOfMemoryError):
+                error.let_go()
                 self.max_batch_size = min(self.max_batch_size, half)
                 logger.warning("out of memory at batch size %d: now at most %d", len(batch), self.max_batch_size)
             for part in (batch[:half], batch[half:]):
@@ -157,13 +176,21 @@ class Batcher(Generic[Item, Result]):
             return
         self.failures_in_a_row += 1
         logger.error("inference failed", exc_info=error)
-        if not isinstance(error, ClipsrvError):
-            error = InferenceFailedError("The model could not compute this batch.")
-        self._observer.failed(error.code)
-        _fail(batch, error)
+        told = error.let_go() if isinstance(error, ClipsrvError) else _failed()
+        self._observer.failed(told.code)
+        _fail(batch, lambda: told)
 
 
-def _fail(entries: Iterable[Entry[Item, Result]], error: Exception) -> None:
+def _fail(entries: Iterable[Entry[Item, Result]], error: Callable[[], ClipsrvError]) -> None:
+    """Each entry gets an error of its own: raised again it would hold the frames of all of them."""
     for entry in entries:
         if not entry.future.done():
-            entry.future.set_exception(error)
+            entry.future.set_exception(error())
+
+
+def _failed() -> InferenceFailedError:
+    return InferenceFailedError("The model could not compute this batch.")
+
+
+def _stopping() -> ShuttingDownError:
+    return ShuttingDownError("The server stopped before this was computed.")

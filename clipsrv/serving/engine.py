@@ -1,4 +1,4 @@
-"""The towers of a running model, each behind its batcher, on one inference thread; watched, so that health is honest.
+"""One running model: its towers, each behind its batcher, in a borrowed workshop; watched, so that health is honest.
 
 Healthy means that inference works: after a while without any, one is made to find out. Knows nothing of HTTP.
 """
@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsrv.errors import ClipsrvError
+from clipsrv.errors import ClipsrvError, ImageError, OutOfMemoryError, TextTowerMissingError
 from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.batcher import Batcher
 from clipsrv.serving.observer import Observer
+from clipsrv.serving.outcome import Finished, Timings
+from clipsrv.serving.workshop import Workshop
 from clipsrv.text.clip import Tokens
 
 logger = logging.getLogger(__name__)
@@ -36,23 +38,20 @@ _LOOK, _RESTART = 1.0, 0.1
 
 
 class Engine:
-    """Runs `model` until stopped. Times in seconds."""
+    """Runs `model` until closed. Times in seconds."""
 
-    def __init__(
-        self, model: Model, max_batch_size: int, *, hang_after: float, probe_after: float, observer: Observer
-    ) -> None:
-        """An inference longer than `hang_after` counts as hung; none for `probe_after` makes one."""
+    def __init__(self, model: Model, workshop: Workshop, observer: Observer) -> None:
         self.model = model
-        self._hang_after, self._probe_after = hang_after, probe_after
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._workshop, self._settings, self._observer = workshop, workshop.settings, observer
+        self._share = workshop.inference.share()
         size = model.manifest.preprocess.crop_size
-        self.images: ImageBatcher = Batcher(self._in_thread(model.image_encoder, np.stack), max_batch_size, observer)
+        self.images: ImageBatcher = self._batcher(model.image_encoder, np.stack)
         self.texts: TextBatcher | None = None
         # Not zeros, which a model without offsets would turn into a vector of zeros, and that is a failure.
         ramp = np.linspace(-1, 1, 3 * size * size, dtype=np.float32).reshape(3, size, size)
         self._probes: list[tuple[Batcher[Any, Vectors], Any]] = [(self.images, ramp)]
         if model.text_encoder is not None and model.tokenizer is not None:
-            self.texts = Batcher(self._in_thread(model.text_encoder, _stack_tokens), max_batch_size, observer)
+            self.texts = self._batcher(model.text_encoder, _stack_tokens)
             self._probes.append((self.texts, model.tokenizer.encode("a photo")))
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -63,41 +62,89 @@ class Engine:
     @property
     def fault(self) -> str | None:
         """What is wrong with inference, in a word (failing, hanging, silent), or None."""
+        hang_after = self._settings.deadline
         if any(batcher.failures_in_a_row >= _FAILURES_TO_UNHEALTHY for batcher in self.batchers):
             return "failing"
-        if any(batcher.busy_for > self._hang_after for batcher in self.batchers):
+        if self._share.hung_for > hang_after:
             return "hanging"
-        if any(self._quiet_for(batcher) > self._probe_after + 2 * self._hang_after for batcher in self.batchers):
+        if any(self._quiet_for(batcher) > self._settings.probe_after + 2 * hang_after for batcher in self.batchers):
             return "silent"
         return None
 
-    async def start(self, batch_sizes: Sequence[int]) -> None:
-        """Warms the model up at these batch sizes and begins to serve. Raises EngineError."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.model.warm_up, batch_sizes)
+    async def start(self) -> None:
+        """Warms the model up, alone and with a full batch, and begins to serve. Raises EngineError."""
+        for size in sorted({1, self._settings.max_batch_size}):
+            async with self._share.turn():
+                await self._share.run(partial(self.model.warm_up, [size]))
         for batcher in self.batchers:
             batcher.last_success = time.monotonic()
             self._tasks.append(asyncio.create_task(_keep_running(batcher)))
         self._tasks.append(asyncio.create_task(self._watch()))
 
-    async def stop(self) -> None:
-        """What waits or is in work fails with ShuttingDownError."""
+    async def read_image(self, blob: bytes | memoryview, caller: Hashable, request: Hashable) -> tuple[Pixels, Timings]:
+        """`pixel_values` (3, S, S) of one encoded image, and how long it waited and took.
+
+        Raises ImageError, OutOfMemoryError, ShuttingDownError.
+        """
+        asked = time.monotonic()
+        pixels, started, seconds = await self._workshop.decoding.run(partial(self._read, blob), caller, request)
+        self._observer.decoded(seconds)
+        return pixels, Timings(decode=seconds, queue=started - asked)
+
+    async def embed_pixels(self, pixels: Pixels, read: Timings, caller: Hashable, request: Hashable) -> Finished:
+        """The vector of one image that was `read`. Raises EngineError, ShuttingDownError."""
+        done = await self.images.submit(pixels, caller, request)
+        return Finished(done.value, Timings(read.decode, read.queue + done.queued, done.computed))
+
+    async def embed_text(self, text: str, caller: Hashable, request: Hashable) -> Finished:
+        """The vector of one text. Raises InvalidTextError, TextTowerMissingError, EngineError, ShuttingDownError."""
+        asked = time.monotonic()
+        batcher, tokenizer = self.texts, self.model.tokenizer
+        if batcher is None or tokenizer is None:
+            name = self.model.manifest.name
+            raise TextTowerMissingError(f"{name} is served without a text tower: it embeds images only.")
+        tokens = await self._workshop.tokenizing.run(partial(tokenizer.encode, text), caller, request)
+        waited = time.monotonic() - asked
+        done = await batcher.submit(tokens, caller, request)
+        return Finished(done.value, Timings(queue=waited + done.queued, inference=done.computed), tokens.truncated)
+
+    def stop(self) -> None:
+        """Whatever waits or is in work fails with ShuttingDownError, and whatever comes later too."""
         for task in self._tasks:
             task.cancel()
+        for batcher in self.batchers:
+            batcher.stop()
+
+    async def close(self) -> None:
+        """Stops, and closes the model once the batch in work, if there is one, has been computed."""
+        self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await self._share.run(self.model.close)
+
+    def _read(self, blob: bytes | memoryview) -> tuple[Pixels, float, float]:
+        started, problem = time.monotonic(), list[ClipsrvError]()
+        try:
+            pixels = self.model.read_image(blob, self._settings.limits, self._workshop.budget)
+            return pixels, started, time.monotonic() - started
+        except ImageError as error:
+            problem.append(error.let_go())
+        except MemoryError:
+            problem.append(OutOfMemoryError("Not enough memory to decode this image."))
+        raise problem.pop()  # with no frame of the decoder behind it, for these hold the image
 
     async def _watch(self) -> None:
         """Logs a change of health, and probes a tower that is failing or has been quiet."""
         known: str | None = None
+        probe_after = self._settings.probe_after
         while True:
-            await asyncio.sleep(min(_LOOK, self._probe_after))
+            await asyncio.sleep(min(_LOOK, probe_after))
             if self.fault != known:
                 known = self.fault
                 logger.log(logging.ERROR if known else logging.WARNING, "inference is %s", known or "working again")
             for batcher, item in self._probes:
-                if not batcher.busy_for and (batcher.failures_in_a_row or self._quiet_for(batcher) > self._probe_after):
+                if not batcher.busy_for and (batcher.failures_in_a_row or self._quiet_for(batcher) > probe_after):
                     try:
-                        async with asyncio.timeout(self._hang_after):
+                        async with asyncio.timeout(self._settings.deadline):
                             await batcher.submit(item, _watch_dog)
                     except (ClipsrvError, TimeoutError):
                         continue
@@ -105,16 +152,14 @@ class Engine:
     def _quiet_for(self, batcher: Batcher[Any, Vectors]) -> float:
         return 0.0 if batcher.last_success is None else time.monotonic() - batcher.last_success
 
-    def _in_thread(
-        self, encoder: Encoder, stack: Callable[[Sequence[Any]], NDArray[Any]]
-    ) -> Callable[[Sequence[Any]], Coroutine[Any, Any, list[Vectors]]]:
+    def _batcher(self, encoder: Encoder, stack: Callable[[Sequence[Any]], NDArray[Any]]) -> Batcher[Any, Vectors]:
         def embed(items: Sequence[Any]) -> list[Vectors]:
             return list(encoder.embed(stack(items)))
 
-        async def process(items: Sequence[Any]) -> list[Vectors]:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, embed, items)
+        def process(items: Sequence[Any]) -> Coroutine[Any, Any, list[Vectors]]:
+            return self._share.run(partial(embed, items))
 
-        return process
+        return Batcher(process, self._settings.max_batch_size, self._observer, self._share.turn)
 
 
 #: The caller that probes are made for: a turn of its own.

@@ -12,6 +12,9 @@ class Observer:
     def decoded(self, seconds: float) -> None:
         """One image was decoded and preprocessed."""
 
+    def tokenized(self, seconds: float) -> None:
+        """One text was turned into token ids."""
+
     def waited(self, seconds: float) -> None:
         """One item left the queue."""
 

@@ -1,6 +1,6 @@
-"""The threads that decode, shared fairly: a request of hundreds of images does not hold up a single one beside it.
+"""Threads shared fairly: a request of hundreds of images does not hold up a single one beside it.
 
-Knows nothing of images: it runs functions. A slot is free again when its thread is, not when its caller gave up.
+Knows nothing of images: it runs functions. A thread is free again when it is, not when its caller gave up.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from clipsrv.errors import ShuttingDownError
 from clipsrv.serving.fairness import Turns
@@ -18,17 +19,21 @@ from clipsrv.serving.fairness import Turns
 Result = TypeVar("Result")
 
 
-class DecodePool:
+class FairPool:
     """`threads` threads, fed by turns of callers and of their requests. Used from one event loop."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, name: str) -> None:
         self.threads = threads
         # One more than the threads for each, so that none is idle while the loop is busy.
         self._free = 2 * threads
         self._waiting: Turns[asyncio.Future[None]] = Turns()
+        self._begun: set[asyncio.Future[Any]] = set()
         self._running: dict[int, float] = {}
         self._stopped = False
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        together = threading.Barrier(threads)
+        for _ in range(threads):  # all are started now: later there may be no memory for one
+            self._executor.submit(together.wait)
 
     def lost(self, seconds: float) -> int:
         """Threads that have been at one piece of work for longer than `seconds`: hung, as far as anyone can tell."""
@@ -42,7 +47,8 @@ class DecodePool:
         """
         if self._stopped:
             raise _stopping()
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         self._waiting.add(turn, caller, request)
         self._admit()
         try:
@@ -53,41 +59,47 @@ class DecodePool:
             raise
         if self._stopped:  # let in, and stopped before its turn came
             raise _stopping()
-        future = self._start(work)
+        done: asyncio.Future[Result] = loop.create_future()
+        self._begun.add(done)
+        self._executor.submit(self._in_thread, work, done, loop)
         try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            if self._stopped:  # the pool gave it up, not the caller
-                raise _stopping() from None
-            raise
+            return await done
+        finally:
+            del done  # an error holds the frames it came through: they must not hold it in turn
 
     def stop(self) -> None:
-        """What has not begun fails with ShuttingDownError; does not wait for what is being done."""
+        """Whatever waits or is being done fails with ShuttingDownError; the threads are left to what they do."""
         self._stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         for turn in self._waiting:
             if not turn.done():
-                turn.set_exception(_stopping())
+                turn.set_result(None)
+        for done in self._begun:
+            if not done.done():
+                done.set_exception(_stopping())
         self._waiting.clear()
+        self._begun.clear()
 
-    def _start(self, work: Callable[[], Result]) -> Future[Result]:
-        loop = asyncio.get_running_loop()
+    def _in_thread(
+        self, work: Callable[[], Result], done: asyncio.Future[Result], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        thread = threading.get_ident()
+        self._running[thread] = time.monotonic()
+        outcome = _attempt(work)
+        del self._running[thread]
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._end, done, outcome)
 
-        def timed() -> Result:
-            thread = threading.get_ident()
-            self._running[thread] = time.monotonic()
-            try:
-                return work()
-            finally:
-                del self._running[thread]
-
-        def done(_: Future[Result]) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._leave)
-
-        future = self._executor.submit(timed)
-        future.add_done_callback(done)
-        return future
+    def _end(self, done: asyncio.Future[Any], outcome: tuple[Any, BaseException | None]) -> None:
+        self._begun.discard(done)
+        value, error = outcome
+        if done.done():
+            pass  # given up meanwhile
+        elif error is None:
+            done.set_result(value)
+        else:
+            done.set_exception(error)
+        self._leave()
 
     def _admit(self) -> None:
         while self._free and self._waiting:
@@ -99,6 +111,16 @@ class DecodePool:
     def _leave(self) -> None:
         self._free += 1
         self._admit()
+
+
+def _attempt(work: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+    """What `work` gives, or what it raises: the result is the former if the latter is None."""
+    try:
+        return work(), None
+    except StopIteration as error:  # no future takes it
+        return None, RuntimeError(repr(error))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever asked for the work
+        return None, error
 
 
 def _stopping() -> ShuttingDownError:

@@ -74,7 +74,7 @@ async def test_what_a_caller_leaves_in_the_queue_is_not_computed(serve_here: Ser
     leaving = asyncio.create_task(client.post("/embed/batch", data=form_data("images", IMAGES[1:11])))
     await eventually(lambda: client.engine.images.queued == 10, 30)
     leaving.cancel()
-    await eventually(lambda: client.embedder.admission.in_use == 1, 30)
+    await eventually(lambda: client.embedder.workshop.slots.in_use == 1, 30)
     gate.go_on.set()
     await first
     await client.embed(IMAGES[11])
@@ -88,16 +88,16 @@ async def test_a_request_that_does_not_fit_is_refused_whole_and_before_any_decod
     client = await serve_here(lambda: make_model(gate), max_queue=8, max_images=8, max_queue_per_caller=8)
     gate.shut()
     waiting = asyncio.create_task(client.post("/embed/batch", data=form_data("images", IMAGES[:6])))
-    await eventually(lambda: client.embedder.admission.in_use == 6, 30)
+    await eventually(lambda: client.embedder.workshop.slots.in_use == 6, 30)
     refused = await client.post("/embed/batch", data=form_data("images", IMAGES[:3]))
     assert (refused.status, refused.json["error"]["code"]) == (429, "overloaded")
     assert int(refused.headers["Retry-After"]) >= 1
     accepted = asyncio.create_task(client.post("/embed/batch", data=form_data("images", IMAGES[:2])))
-    await eventually(lambda: client.embedder.admission.in_use == 8, 30)
+    await eventually(lambda: client.embedder.workshop.slots.in_use == 8, 30)
     assert (await client.post("/embed", data=form_data("image", [IMAGES[0]]))).status == 429
     gate.go_on.set()
     assert [(await task).status for task in (waiting, accepted)] == [200, 200]
-    assert client.embedder.admission.in_use == 0
+    assert client.embedder.workshop.slots.in_use == 0
 
 
 async def test_a_request_past_its_deadline_is_504_and_gives_its_slots_back(serve_here: Serve) -> None:
@@ -106,7 +106,7 @@ async def test_a_request_past_its_deadline_is_504_and_gives_its_slots_back(serve
     gate.shut()
     answer = await client.post("/embed", data=form_data("image", [IMAGES[0]]))
     assert (answer.status, answer.json["error"]["code"]) == (504, "deadline_exceeded")
-    assert client.embedder.admission.in_use == 0
+    assert client.embedder.workshop.slots.in_use == 0
     gate.go_on.set()
 
 

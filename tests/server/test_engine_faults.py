@@ -182,13 +182,13 @@ async def test_decoding_threads_that_hang_make_the_server_unhealthy_until_they_a
 
 
 async def test_health_is_503_while_the_model_loads_and_while_the_server_drains() -> None:
-    async with serving() as served:
-        engine, served.embedder.engine = served.embedder.engine, None
-        assert (await served.get("/health")).json["status"] == "starting"
+    async with serving(wait=False) as served:
+        assert (await health(served))["status"] == "starting"
         reply = await served.post("/embed", GOOD)
         assert (reply.status, reply.code) == (503, "starting")
         assert reply.headers["retry-after"]
-        served.embedder.engine = engine
+        await served.embedder.start()
+        assert (await health(served))["status"] == "healthy"
         served.embedder.drain()
         assert (await health(served))["status"] == "draining"
         reply = await served.post("/embed", GOOD)

@@ -166,7 +166,7 @@ async def test_large_images_together_stay_within_the_pixels_allowed_at_once() ->
         asked = asyncio.gather(*(served.post("/embed", blob) for _ in range(8)))
         held = set()
         while not asked.done():
-            held.add(served.embedder.budget.in_use)
+            held.add(served.embedder.workshop.budget.in_use)
             await asyncio.sleep(0.001)
         assert {reply.status for reply in await asked} == {200}
         assert held == {0, 9_000_000}  # each in its turn

@@ -37,7 +37,7 @@ async def test_a_full_server_says_429_and_when_to_come_back_before_the_body_is_s
     async with serving(make_model(encoder), max_queue=2, max_queue_per_caller=2, max_images=1) as served:
         encoder.shut()
         busy = [asyncio.create_task(served.post("/embed", GOOD)) for _ in range(2)]
-        await eventually(lambda: served.embedder.admission.in_use == 2)
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 2)
         reply = await served.send(request("POST", "/embed", None, IMAGE, "Content-Length: 5000000"))
         assert (reply.status, reply.code) == (429, "overloaded")
         assert 1 <= int(reply.headers["retry-after"]) <= 30
@@ -120,7 +120,7 @@ async def test_a_caller_with_many_requests_gets_no_more_turns_than_one_with_a_si
             order.append(key)
 
         flood = [asyncio.create_task(ask(KEYS[0], seed)) for seed in range(20)]
-        await eventually(lambda: served.embedder.admission.in_use == 20)
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 20)
         lone = asyncio.create_task(ask(KEYS[1], 99))
         await eventually(lambda: sum(encoder.sizes) + served.engine.images.queued == 21)
         encoder.go_on.set()
@@ -135,7 +135,7 @@ async def test_a_flooding_caller_leaves_slots_for_others() -> None:
         flood = [asyncio.create_task(served.post("/embed", GOOD, "image/png", by(KEYS[0]))) for _ in range(12)]
         await eventually(lambda: sum(task.done() for task in flood) == 6)
         lone = asyncio.create_task(served.post("/embed", GOOD, "image/png", by(KEYS[1])))
-        await eventually(lambda: served.embedder.admission.in_use == 7)
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 7)
         encoder.go_on.set()
         assert (await lone).status == 200
         assert Counter([(await one).status for one in flood]) == {200: 6, 429: 6}
@@ -153,7 +153,7 @@ async def test_work_whose_caller_has_gone_is_not_computed() -> None:
         await eventually(lambda: served.engine.images.queued == 29)
         for writer in writers:
             writer.transport.abort()
-        await eventually(lambda: served.embedder.admission.in_use == 0)
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 0)
         encoder.go_on.set()
         await assert_as_before(served)
         assert list(encoder.sizes) == [1, 1], "the one in work, and the one that was asked for afterwards"

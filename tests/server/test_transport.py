@@ -79,7 +79,7 @@ async def test_without_a_key_or_room_the_upload_is_refused_instead_of_100() -> N
     async with serving(make_model(encoder), max_queue=1, max_images=1) as served:
         encoder.go_on.clear()
         busy = asyncio.create_task(served.post("/embed", GOOD))
-        await eventually(lambda: served.embedder.admission.in_use == 1)
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 1)
         assert (await served.send(request("POST", "/embed", None, *headers))).status == 429
         encoder.go_on.set()
         assert (await busy).status == 200

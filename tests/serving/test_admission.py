@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from clipsrv.errors import OverloadedError
-from clipsrv.serving.admission import Admission, Lease
+from clipsrv.serving.admission import Admission, Lease, seconds_to_finish
 
 
 class Clock:
@@ -72,30 +72,127 @@ def test_an_error_inside_gives_the_slots_back() -> None:
     assert admission.in_use == 0
 
 
-def test_retry_after_is_the_work_ahead_by_the_throughput_of_late() -> None:
+@pytest.mark.parametrize(
+    ("ahead", "done", "busy", "seconds"),
+    [
+        (100, 200, 20, 10),  # ten a second
+        (100, 20, 20, 30),  # one a second: the most that is told
+        (1, 200, 20, 1),  # the least
+        (15, 200, 20, 2),  # whole seconds, upwards
+        (0, 200, 20, 1),
+        (256, 0, 0, 1),  # nothing known, nothing begun
+        (256, 0, 7.5, 8),  # nothing done yet in so long
+        (256, 0, 900, 30),
+    ],
+)
+def test_the_time_to_finish_is_the_work_ahead_by_the_pace_of_the_work_done(
+    ahead: float, done: float, busy: float, seconds: float
+) -> None:
+    assert seconds_to_finish(ahead, done, busy, (1, 30)) == seconds
+
+
+def work(admission: Admission, clock: Clock, slots: int, seconds: float) -> None:
+    """`slots` slots taken for so long."""
+    with admission.take(slots):
+        clock.now += seconds
+
+
+def test_retry_after_follows_the_pace_of_late() -> None:
     clock = Clock()
     admission = Admission(1000, "slots", clock=clock)
-    for _ in range(600):  # 10 slots a second for a minute
-        clock.now += 0.1
-        with admission.take(1):
-            pass
+    for _ in range(60):
+        work(admission, clock, 10, 1)
     admission.take(100)
-    assert admission.retry_after() == pytest.approx(10, abs=1)
-    clock.now += 10  # nothing done for a half-life: half as fast
-    assert admission.retry_after() == pytest.approx(20, abs=2)
+    assert admission.retry_after() == 10
+    clock.now += 10  # busy for a half-life with nothing done: half as fast
+    assert admission.retry_after() == pytest.approx(20, abs=1)
+
+
+def test_an_idle_hour_and_a_first_second_do_not_make_a_fast_server_slow() -> None:
+    clock = Clock()
+    admission = Admission(1000, "slots", clock=clock)
+    work(admission, clock, 1, 0.01)
+    with admission.take(200):
+        assert admission.retry_after() == 2
+        clock.now += 2
+    clock.now += 3600
+    with admission.take(200):
+        assert admission.retry_after() == 2
+
+
+def test_looking_whether_there_is_room_leaves_no_trace() -> None:
+    clock = Clock()
+    admission = Admission(1000, "slots", clock=clock)
+    for _ in range(10):
+        work(admission, clock, 10, 1)
+    admission.take(200)
+    for _ in range(1000):
+        admission.check(1, "somebody")
+        clock.now += 0.0001
+    assert admission.retry_after() == pytest.approx(20, abs=1)
+    assert not admission._held["somebody"]
 
 
 def test_retry_after_stays_within_its_bounds() -> None:
     clock = Clock()
     admission = Admission(10**6, "slots", retry_bounds=(2, 30), clock=clock)
     assert admission.retry_after() == 2
-    with admission.take(1):
-        pass
+    work(admission, clock, 1, 1)
     admission.take(10**6)
     assert admission.retry_after() == 30
     with pytest.raises(OverloadedError) as caught:
         admission.take(1)
     assert caught.value.retry_after == 30
+
+
+async def test_who_waits_for_slots_gets_them_in_turn_as_they_come_free() -> None:
+    admission, order = Admission(4, "slots"), list[str]()
+
+    async def wait(name: str, count: int) -> Lease:
+        lease = await admission.wait(count, name)
+        order.append(name)
+        return lease
+
+    held = [await wait("first", 3), admission.take(1, "other")]
+    waiting = [asyncio.create_task(wait(name, count)) for name, count in (("a", 2), ("b", 1), ("c", 2))]
+    await asyncio.sleep(0)
+    held[1].release()
+    await asyncio.sleep(0.01)
+    assert order == ["first", "b"], "what fits need not wait for what does not"
+    held[0].release()
+    await asyncio.sleep(0.01)
+    assert order == ["first", "b", "a"]
+    for task in waiting[:2]:
+        (await task).release()
+    (await waiting[2]).release()
+    assert (order[-1], admission.in_use) == ("c", 0)
+
+
+async def test_who_waits_within_its_share_passes_who_has_all_of_its_own() -> None:
+    admission = Admission(10, "slots", per_holder=2)
+    greedy = await admission.wait(2, "greedy")
+    waiting = asyncio.create_task(admission.wait(1, "greedy"))
+    await asyncio.sleep(0)
+    (await asyncio.wait_for(admission.wait(2, "modest"), 1)).release()
+    assert not waiting.done()
+    with pytest.raises(OverloadedError, match="more than the 2 for each"):
+        await admission.wait(3, "greedy")
+    greedy.release()
+    (await waiting).release()
+    assert admission.in_use == 0
+
+
+async def test_slots_given_and_given_up_in_the_same_moment_come_back() -> None:
+    admission = Admission(1, "slots")
+    held = admission.take(1)
+    waiting = [asyncio.create_task(admission.wait(1)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()  # while it waits
+    held.release()
+    waiting[0].cancel()  # as it gets them
+    await asyncio.gather(*waiting[:2], return_exceptions=True)
+    (await asyncio.wait_for(waiting[2], 1)).release()
+    assert admission.in_use == 0
 
 
 async def test_idle_is_when_the_last_slot_comes_back() -> None:

@@ -229,13 +229,34 @@ async def test_out_of_memory_of_a_single_item_is_its_own() -> None:
     assert batcher.max_batch_size == 1
 
 
-async def test_an_engine_that_loses_results_fails_the_batch_and_not_the_loop() -> None:
+@pytest.mark.parametrize(
+    ("what", "lose"),
+    [("head", lambda done: done[1:]), ("middle", lambda done: done[:1] + done[2:]), ("tail", lambda done: done[:-1])],
+)
+async def test_an_engine_that_loses_a_result_of_a_batch_gives_nobody_anothers(
+    what: str, lose: Callable[[list[int]], list[int]]
+) -> None:
     async def lossy(items: Sequence[int]) -> Sequence[int]:
-        return [2 * item for item in items][:2]
+        done = [2 * item for item in items]
+        return lose(done) if len(items) >= 3 else done
 
     batcher: Batcher[int, int] = Batcher(lossy, 8)
     task = asyncio.create_task(batcher.run())
-    assert await submit_all(batcher, [1, 2, 3, 4]) == [2, 4, 6, 8]
+    assert await submit_all(batcher, range(8)) == [2 * item for item in range(8)]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("results", [[], [1, 2]])
+async def test_an_item_that_gives_no_result_or_two_fails_and_not_the_loop(results: list[int]) -> None:
+    async def process(items: Sequence[int]) -> Sequence[int]:
+        return results if items[0] == 1 else items
+
+    batcher: Batcher[int, int] = Batcher(process, 1)
+    task = asyncio.create_task(batcher.run())
+    failed, sound = await submit_all(batcher, [1, 5])
+    assert isinstance(failed, InferenceFailedError)
+    assert sound == 5
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -272,6 +293,48 @@ async def test_stopping_fails_what_is_in_work_and_what_waits() -> None:
         await turn()
     assert {type(result) for result in await tasks} == {ShuttingDownError}
     assert batcher.queued == 0
+
+
+async def test_what_comes_after_the_stop_is_refused_and_does_not_wait() -> None:
+    batcher: Batcher[int, int] = Batcher(Engine(), 2)
+    task = asyncio.create_task(batcher.run())
+    await turn()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(ShuttingDownError):
+        await asyncio.wait_for(batcher.submit(1), 1)
+
+
+async def test_a_batcher_that_never_ran_can_be_stopped() -> None:
+    batcher: Batcher[int, int] = Batcher(Engine(), 2)
+    waiting = asyncio.create_task(batcher.submit(1))
+    await turn()
+    batcher.stop()
+    with pytest.raises(ShuttingDownError):
+        await asyncio.wait_for(waiting, 1)
+    assert batcher.queued == 0
+
+
+async def test_a_batch_is_formed_when_the_turn_comes_from_all_that_has_come_by_then() -> None:
+    engine, turns = Engine(), asyncio.Lock()
+
+    @asynccontextmanager
+    async def my_turn() -> AsyncIterator[None]:
+        async with turns:
+            yield
+
+    batcher: Batcher[int, int] = Batcher(engine, 8, turn=my_turn)
+    task = asyncio.create_task(batcher.run())
+    async with turns:  # somebody else's
+        first = asyncio.create_task(batcher.submit(1))
+        await turn()
+        rest = asyncio.create_task(submit_all(batcher, [2, 3]))
+        await turn()
+        assert engine.batches == []
+    await asyncio.gather(first, rest)
+    assert engine.batches == [[1, 2, 3]]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class Panic(BaseException):

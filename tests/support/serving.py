@@ -116,7 +116,6 @@ async def serving(
     finally:
         app[EMBEDDER].drain()
         await runner.cleanup()
-        await app[EMBEDDER].stop()
         await asyncio.sleep(0.01)  # for the last transports of both sides to close their sockets
 
 

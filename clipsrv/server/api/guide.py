@@ -14,7 +14,7 @@ from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
 from clipsrv.server.wire.options import negotiate, read_options
 from clipsrv.server.wire.replies import BASE64, JSON, NPY, vectors_response
-from clipsrv.serving.embedder import Outcome
+from clipsrv.serving.outcome import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
 _BATCH_OPTIONS = {**_ENCODINGS, "on_error": ("fail", "null")}
@@ -62,8 +62,7 @@ async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
 def _answer(
     request: web.Request, outcome: Outcome, form: str, read: float, *, many: bool, extra: dict[str, Any]
 ) -> web.Response:
-    model = request.app[EMBEDDER].model
-    assert model is not None
+    model = outcome.model
     request[REPORT].images, request[REPORT].timings = len(outcome.vectors), outcome.timings
     facts = {"dimensions": model.manifest.dimensions, "model": model.manifest.name, **extra}
     response = vectors_response(outcome.vectors, form, many=many, extra=facts)

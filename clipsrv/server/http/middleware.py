@@ -25,7 +25,7 @@ from clipsrv.server.wire.errors import (
     failure_of_http,
 )
 from clipsrv.serving.admission import Admission
-from clipsrv.serving.embedder import Timings
+from clipsrv.serving.outcome import Timings
 
 logger = logging.getLogger("clipsrv.access")
 

@@ -27,6 +27,7 @@ STATUS: Mapping[type[errors.ClipsrvError], int] = {
     envelope.NotAcceptableError: 406,
     envelope.UnauthorizedError: 401,
     envelope.ForbiddenError: 403,
+    errors.ModelNotOfferedError: 404,
     errors.TextTowerMissingError: 404,
     errors.ImageError: 422,
     errors.BadImagesError: 422,

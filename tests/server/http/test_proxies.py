@@ -59,11 +59,11 @@ async def test_fairness_failures_and_the_log_know_callers_behind_a_trusted_proxy
     async with serving(make_model(encoder), trusted_proxies="127.0.0.1", **settings) as served:
         encoder.go_on.clear()
         busy = asyncio.create_task(served.post("/embed", drawn(1), "image/png", "X-Forwarded-For: 203.0.113.7"))
-        await eventually(lambda: served.embedder.admission.in_use == 1)
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 1)
         again = await served.post("/embed", drawn(2), "image/png", "X-Forwarded-For: 6.6.6.6, 203.0.113.7")
         assert again.status == 429
         other = asyncio.create_task(served.post("/embed", drawn(3), "image/png", "X-Forwarded-For: 203.0.113.8"))
-        await eventually(lambda: served.embedder.admission.in_use == 2)
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 2)
         encoder.go_on.set()
         assert [(await busy).status, (await other).status] == [200, 200]
     async with serving(trusted_proxies="127.0.0.1", api_keys="k" * 20, auth_failures=1) as served:

@@ -1,0 +1,45 @@
+"""What came of embedding: one item, or all of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from clipsrv.errors import BadImage
+from clipsrv.models.model import Model
+from clipsrv.runtime.vectors import Vectors
+
+
+@dataclass
+class Timings:
+    """Where time went, in seconds; of a request, the longest of its items in each stage. `queue` is both waits, for a
+    thread that decodes and for a batch."""
+
+    decode: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+
+    def add(self, other: Timings) -> None:
+        self.decode = max(self.decode, other.decode)
+        self.queue = max(self.queue, other.queue)
+        self.inference = max(self.inference, other.inference)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One item: its vector (dimensions,), and of a text whether it was `truncated`."""
+
+    vector: Vectors
+    timings: Timings
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`vectors` in the order asked, None where `bad` says why; `truncated` are the indices of texts cut short. `model`
+    is the one that made them, whatever is served by now."""
+
+    model: Model
+    vectors: list[Vectors | None]
+    timings: Timings = field(default_factory=Timings)
+    bad: tuple[BadImage, ...] = ()
+    truncated: tuple[int, ...] = ()

@@ -1,0 +1,100 @@
+"""One request's time with one engine: an image or a text at a time, or all of them together.
+
+The operations on one item are the primitive: a batch gathers them, and whoever streams takes them one by one. Whoever
+asks holds the slots. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeVar
+
+from clipsrv.errors import BadImage, BadImagesError, ImageError
+from clipsrv.runtime.vectors import Vectors
+from clipsrv.serving.engine import Engine
+from clipsrv.serving.outcome import Finished, Outcome, Timings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Visit:
+    """Callers take turns wherever something waits, and so do the visits of one caller."""
+
+    def __init__(self, engine: Engine, caller: Hashable) -> None:
+        self.model = engine.model
+        self._engine, self._caller, self._request = engine, caller, object()
+
+    async def embed_image(self, blob: bytes | memoryview) -> Finished:
+        """The vector of one encoded image. Raises ImageError, EngineError or ShuttingDownError."""
+        pixels, read = await self._engine.read_image(blob, self._caller, self._request)
+        return await self._engine.embed_pixels(pixels, read, self._caller, self._request)
+
+    async def embed_text(self, text: str) -> Finished:
+        """The vector of one text. Raises InvalidTextError, TextTowerMissingError, EngineError, ShuttingDownError."""
+        return await self._engine.embed_text(text, self._caller, self._request)
+
+    async def embed_images(self, blobs: Sequence[bytes | memoryview], *, null_on_error: bool = False) -> Outcome:
+        """All of `blobs` at once. Raises BadImagesError naming every image that cannot be used (unless
+        `null_on_error`, which leaves None in its place), else as `embed_image`."""
+        bad: list[BadImage] = []
+
+        async def embed(index: int) -> Finished | None:
+            try:
+                pixels, read = await self._engine.read_image(blobs[index], self._caller, self._request)
+            except ImageError as error:
+                bad.append(BadImage(index, error.let_go()))
+                return None
+            if bad and not null_on_error:  # the request has failed, and only the other bad ones matter
+                return None
+            return await self._engine.embed_pixels(pixels, read, self._caller, self._request)
+
+        finished = await _together(embed, range(len(blobs)))
+        bad.sort(key=lambda one: one.index)
+        if bad and not null_on_error:
+            raise BadImagesError(bad)
+        return self._outcome(finished, bad)
+
+    async def embed_texts(self, texts: Sequence[str]) -> Outcome:
+        """All of `texts` at once. Raises as `embed_text`."""
+        return self._outcome(await _together(self.embed_text, texts), ())
+
+    def _outcome(self, finished: Sequence[Finished | None], bad: Sequence[BadImage]) -> Outcome:
+        timings = Timings()
+        vectors: list[Vectors | None] = []
+        for one in finished:
+            vectors.append(one.vector if one else None)
+            if one:
+                timings.add(one.timings)
+        truncated = tuple(index for index, one in enumerate(finished) if one and one.truncated)
+        return Outcome(self.model, vectors, timings, tuple(bad), truncated)
+
+
+async def _together(do: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> Sequence[Result]:
+    """What `do` gives for each item, begun in their order. The first that fails ends the others and is raised.
+
+    Not a TaskGroup: its group of errors holds the frames they came through, and these hold the group.
+    """
+    results: dict[int, Result] = {}
+    first_error: list[Exception] = []
+    over = asyncio.get_running_loop().create_future()
+
+    async def one(index: int, item: Item) -> None:
+        try:
+            results[index] = await do(item)
+        except Exception as error:  # noqa: BLE001 - raised below
+            if not first_error:
+                first_error.append(error)
+        if (first_error or len(results) == len(items)) and not over.done():
+            over.set_result(None)
+
+    tasks = [asyncio.create_task(one(index, item)) for index, item in enumerate(items)]
+    try:
+        await over
+    finally:
+        if unfinished := [task for task in tasks if task.cancel()]:
+            await asyncio.wait(unfinished)
+    if first_error:
+        raise first_error.pop()
+    return [results[index] for index in range(len(items))]

@@ -1,0 +1,62 @@
+"""What the process has once, however many models it serves: slots, threads, the pixels that may be decoded at once.
+
+Engines borrow it; it knows none of them. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+from clipsrv.images.budget import PixelBudget
+from clipsrv.images.decode import reuse_memory
+from clipsrv.models.model import Model
+from clipsrv.serving.admission import Admission
+from clipsrv.serving.inference import InferenceThread
+from clipsrv.serving.pool import FairPool
+from clipsrv.settings import ServingSettings
+
+
+class Workshop:
+    """Made before the first model, stopped after the last."""
+
+    def __init__(self, settings: ServingSettings) -> None:
+        self.settings = settings
+        self.slots = Admission(settings.max_queue, "image slots", per_holder=settings.max_queue_per_caller)
+        self.budget = PixelBudget(settings.max_pixels_in_flight)
+        self.decoding = FairPool(settings.decode_threads, "decode")
+        # A thread of its own: a text must not wait for the photos of others to be decoded.
+        self.tokenizing = FairPool(1, "tokenize")
+        self.inference = InferenceThread()
+        # Not the loop's own threads: their end is waited for when the loop ends.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        reuse_memory(settings.decode_threads)
+
+    async def open(self, load: Callable[[], Model]) -> Model:
+        """What `load` gives, in a thread. If this is cancelled the model is closed as soon as it is there."""
+        loading = self._loader.submit(load)
+        try:
+            return await asyncio.wrap_future(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_close)
+            raise
+        finally:
+            del loading  # an error holds the frames it came through: they must not hold it in turn
+
+    def give_up(self) -> None:
+        """Whatever waits for a thread or is being done fails with ShuttingDownError; the threads are not waited for."""
+        self.decoding.stop()
+        self.tokenizing.stop()
+
+    def stop(self) -> None:
+        """Ends the threads, each when what it does is done; nothing is asked of them any more."""
+        self.give_up()
+        self.inference.stop()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+
+def _close(loading: Future[Model]) -> None:
+    with suppress(Exception):  # there may be none: nobody waits for what went wrong
+        loading.result().close()
