@@ -11,6 +11,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from clipsrv.errors import DeviceError, ModelCorruptError
+from clipsrv.runtime.libraries import missing, preload
 from clipsrv.runtime.providers.cpu import CPU
 from clipsrv.runtime.providers.row import DevicePlan, Provider
 from clipsrv.runtime.providers.table import OTHERWISE, provider
@@ -40,6 +41,8 @@ def open_session(graph: Path, plan: DevicePlan) -> ort.InferenceSession:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for entry, value in SPINNING.items():
         options.add_session_config_entry(entry, value)
+    if row.library:
+        preload()
     try:
         session = ort.InferenceSession(str(graph), options, providers=[(row.onnx_name, row.options(plan))])
     except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes, some RuntimeError itself
@@ -47,7 +50,8 @@ def open_session(graph: Path, plan: DevicePlan) -> ort.InferenceSession:
             raise DeviceError(_refusal(row, _first_line(error))) from None
         raise ModelCorruptError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from None
     if row.onnx_name not in session.get_providers():
-        raise DeviceError(_refusal(row, f"onnxruntime fell back to {session.get_providers()[0]}"))
+        why = f", for {reason}" if row.library and (reason := missing(row.library)) else ""
+        raise DeviceError(_refusal(row, f"onnxruntime fell back to {session.get_providers()[0]}{why}"))
     return session
 
 

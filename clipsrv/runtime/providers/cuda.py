@@ -17,8 +17,9 @@ CUDA = Provider(
     onnx_name="CUDAExecutionProvider",
     packages=("onnxruntime-gpu",),
     extra="gpu",
-    cure="It needs an NVIDIA GPU, its driver, CUDA and cuDNN, and pip install 'clipsrv[gpu]' instead of clipsrv[cpu].",
+    cure="It needs an NVIDIA GPU, its driver, and pip install 'clipsrv[gpu]' instead of clipsrv[cpu].",
     auto_rank=0,
     precisions={"fp32": same("fp32"), "fp16": same("fp16", auto=True)},
     options=_options,
+    library="libonnxruntime_providers_cuda.so",
 )

@@ -64,6 +64,7 @@ class Provider:
     `packages` carry it, `extra` is clipsrv's that installs one of them, and `cure` says in a sentence what it needs.
     `auto_rank` orders what `auto` tries, the smallest first; None is only ever asked for. `options` gives onnxruntime's
     options of the provider. `optimises_itself` keeps onnxruntime from fusing operators that the provider does not know.
+    `library` is onnxruntime's file of a provider that needs libraries of other packages (CUDA's).
     `streams` says that several inferences at once, on one thread each, give more images a second than one on all.
     """
 
@@ -77,4 +78,5 @@ class Provider:
     options: Callable[[DevicePlan], Mapping[str, Any]] = no_options
     aliases: tuple[str, ...] = ()
     optimises_itself: bool = False
+    library: str = ""
     streams: bool = False
