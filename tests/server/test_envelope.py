@@ -35,6 +35,13 @@ REFUSED_FORMS = {
     "another boundary": ("multipart/form-data; boundary=other", form(part(GOOD)), 400, "malformed_multipart"),
     "no closing boundary": (MULTIPART, form(part(GOOD), end=b""), 400, "malformed_multipart"),
     "half a part": (MULTIPART, form(part(GOOD))[:-60], 400, "malformed_multipart"),
+    "a byte before the first boundary": (MULTIPART, b"\0" + form(part(GOOD)), 400, "malformed_multipart"),
+    "a first boundary that is damaged": (
+        MULTIPART,
+        form(part(GOOD)).replace(b"--limit", b"-+limit", 1) + form(part(GOOD)),
+        400,
+        "malformed_multipart",
+    ),
     "a long preamble": (MULTIPART, b"x" * 100_000 + form(part(GOOD)), 400, "malformed_multipart"),
     "a long epilogue": (MULTIPART, form(part(GOOD)) + b"x" * 2_000_000, 413, "body_too_large"),
     "10,000 parts": (MULTIPART, form(*[part(b"x" * 10, "other")] * 10_000), 413, "too_many_parts"),

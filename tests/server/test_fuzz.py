@@ -57,11 +57,10 @@ def test_a_mutated_image_is_an_image_or_an_image_error(blob: bytes) -> None:
     try:
         image = decode_image(blob, LIMITS)
     except ImageError as error:
-        told = error.message
+        assert "at 0x" not in error.message
     else:
-        told = image.mode
+        assert image.mode == "RGB"
         assert image.width * image.height <= LIMITS.max_pixels
-    assert told == "RGB" or ("image" in told and "at 0x" not in told)
 
 
 @examples(400)
@@ -77,9 +76,7 @@ def test_a_mutated_form_is_read_or_refused_by_name_however_it_is_cut(body: bytes
         except ClipsrvError as error:
             return error.code
 
-    whole, pieces = asyncio.run(read(len(body) or 1)), asyncio.run(read(size))
-    if isinstance(whole, list) and isinstance(pieces, list):
-        assert whole == pieces
+    assert asyncio.run(read(len(body) or 1)) == asyncio.run(read(size))
 
 
 async def test_mutated_requests_are_answered_without_a_5xx_or_closed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,8 +147,6 @@ def test_a_process_stopped_and_continued_goes_on(server: ServerProcess, model: M
 def test_a_model_file_deleted_or_cut_while_serving_changes_nothing(
     models_dir: Path, tmp_path: Path, model: Model
 ) -> None:
-    import shutil
-
     folder = tmp_path / "models"
     shutil.copytree(models_dir, folder)
     server = ServerProcess("--model", "tiny", "--models-dir", folder, "--device", "cpu", "--port", 0)
@@ -161,6 +160,29 @@ def test_a_model_file_deleted_or_cut_while_serving_changes_nothing(
         np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-5)
     finally:
         server.close()
+
+
+def test_a_model_folder_that_may_only_be_read_is_enough(models_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(models_dir, tmp_path / "models")
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    # Modes bind root as well once it may not override them.
+    bound = ("setpriv", "--bounding-set=-dac_override") if os.getuid() == 0 else ()
+    command = (*bound, sys.executable, "-m", "clipsrv")
+    home = {"HOME": str(folder)}
+    server = ServerProcess(
+        "--model", "tiny", "--models-dir", folder, "--device", "cpu", "--port", 0, env=home, command=command
+    )
+    try:
+        tried = subprocess.run([*bound, "touch", folder / "new"], capture_output=True)
+        assert tried.returncode == 1, "or else this proves nothing"
+        reply = server.ready().ask(OK)
+        assert reply.status == 200
+        np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-5)
+    finally:
+        server.close()
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
 
 
 #: Prints every attempt to reach out, to start a process, or to write a file; a file size limit of 0 makes sure.

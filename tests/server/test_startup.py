@@ -56,13 +56,19 @@ BAD_SETTINGS = {
     "a share smaller than a request": ("--max-queue-per-caller", "3"),
 }
 
+#: Of two settings that contradict each other the line names both, by their variables.
+CONTRADICTIONS = {
+    "--max-queue": "CLIPSRV_MAX_QUEUE is 3, less than CLIPSRV_MAX_IMAGES 64",
+    "--max-queue-per-caller": "CLIPSRV_MAX_QUEUE_PER_CALLER must be at least CLIPSRV_MAX_IMAGES",
+}
+
 
 @pytest.mark.parametrize("name", BAD_SETTINGS)
 def test_a_setting_that_cannot_be_is_status_2_and_named(name: str, start: Start) -> None:
     status, line = start(*BAD_SETTINGS[name])
-    assert status == 2
     flag = BAD_SETTINGS[name][0]
-    assert flag in line or flag[2:].replace("-", "_").upper() in line or "MAX_QUEUE" in line
+    assert status == 2
+    assert CONTRADICTIONS.get(flag, flag) in line
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,7 @@ def test_a_damaged_model_is_status_3_and_the_file_is_named(
     damage(folder / "tiny" / file)
     status, line = start(folder=folder)
     assert status == 3
-    assert file in line or "manifest" in line
+    assert file in line
 
 
 def test_a_port_in_use_is_status_4_before_the_model_is_opened(start: Start, models_dir: Path, tmp_path: Path) -> None:
@@ -164,18 +170,6 @@ def test_a_device_that_is_not_there_is_status_5(start: Start) -> None:
     status, line = start("--device", "cuda")
     assert status == 5
     assert "cuda" in line
-
-
-def test_a_model_folder_that_may_only_be_read_is_enough(start: Start, models_dir: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "models"
-    shutil.copytree(models_dir, folder)
-    for path in (*folder.rglob("*"), folder):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that the start ends here, at the port
-        status, _ = start("--port", taken.getsockname()[1], folder=folder)
-    assert status == 4
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755)
 
 
 def test_misspelt_variables_are_warned_about(

@@ -73,7 +73,7 @@ def read_keys(listed: str, file: str) -> tuple[str, ...]:
             raise ConfigError(f"CLIPSRV_API_KEY_FILE (--api-key-file) {file!r} holds no key; write one a line.")
         keys += found
     if not all(keys):
-        raise ConfigError("CLIPSRV_API_KEYS holds an empty key; separate keys by single commas.")
+        raise ConfigError("CLIPSRV_API_KEYS (--api-keys) holds an empty key; separate keys by single commas.")
     if not all(key.isprintable() for key in keys):
         raise ConfigError("An API key holds characters that no header can carry; was its file saved as UTF-16?")
     return tuple(keys)

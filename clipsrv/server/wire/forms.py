@@ -34,8 +34,8 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], field: str,
 
     Raises InvalidRequestError of the kind that fits, and whatever `chunks` raises.
     """
-    form = _Form(field, limit)
-    parser = _parser(content_type, limit + _SPARE_PARTS)
+    boundary = multipart.parse_options_header(content_type)[1].get("boundary", "")
+    form, parser = _Form(field, limit, boundary), _parser(boundary, limit + _SPARE_PARTS)
     try:
         with parser:
             async for chunk in chunks:
@@ -68,9 +68,11 @@ def names(received: Iterable[str]) -> str:
 
 
 class _Form:
-    def __init__(self, field: str, limit: int) -> None:
+    def __init__(self, field: str, limit: int, boundary: str) -> None:
         self.empty = True
         self._field, self._limit = field, limit
+        self._opening = b"--" + boundary.encode("utf-8", "surrogateescape")
+        self._start: bytes | None = b""  # what has come, until it is enough to see the opening
         self._others: dict[str, None] = {}
         self._bodies: list[list[bytes]] = []
         self._current: list[bytes] = []
@@ -78,6 +80,14 @@ class _Form:
 
     def feed(self, parser: multipart.PushMultipartParser, chunk: bytes) -> None:
         self.empty = False
+        if self._start is not None:
+            self._start += chunk
+            if len(self._start) < len(self._opening) + 2:
+                return
+            # A damaged first boundary would count as a preamble, and its part be lost without a word.
+            if not self._start.removeprefix(b"\r\n").startswith(self._opening):
+                raise MalformedMultipartError(_MALFORMED)
+            chunk, self._start = self._start, None
         if self._epilogue is None:
             try:
                 for event in parser.parse(chunk):
@@ -120,8 +130,7 @@ class _Form:
             raise too_many(self._field, self._limit)
 
 
-def _parser(content_type: str, parts: int) -> multipart.PushMultipartParser:
-    boundary = multipart.parse_options_header(content_type)[1].get("boundary", "")
+def _parser(boundary: str, parts: int) -> multipart.PushMultipartParser:
     if not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
         raise MalformedMultipartError(f"The Content-Type needs a boundary of 1 to {_LONGEST_BOUNDARY} characters.")
     try:
