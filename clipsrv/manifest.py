@@ -7,66 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipsrv.documents import open_file, read_json
 from clipsrv.errors import ModelCorruptError, ModelError, ModelNotFoundError
+from clipsrv.specs import MAX_DIMENSIONS, FileSpec, PreprocessSpec, TowerSpec, short_hash, whole
 
-FORMAT = 1
+#: What is written. Format 1 does not say what a model was made from, and is read for ever.
+FORMAT = 2
+FORMATS = (1, FORMAT)
 MANIFEST_NAME = "manifest.json"
 VISION, TEXT = "vision", "text"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True)
-class PreprocessSpec:
-    """Preprocessing facts in Hugging Face's own words (preprocessor_config.json of the checkpoint).
-
-    `shortest_edge` and `crop_size` in pixels; `image_mean`, `image_std` one float per RGB channel of the
-    image after multiplication by `rescale_factor`.
-    """
-
-    shortest_edge: int
-    crop_size: int
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
-    rescale_factor: float = 1 / 255
-    resample: str = "bicubic"
-
-    @property
-    def id(self) -> str:
-        """Short hash of every fact above."""
-        return self.id_with()
-
-    def id_with(self, **options: bool) -> str:
-        """`id` where all `options` have their defaults, else another: vectors of different ids must not be compared."""
-        return _short_hash(asdict(self) | options)
-
-
-@dataclass(frozen=True)
-class TowerSpec:
-    """One half of the model. `variants` maps a precision (fp32, fp16, int8) to the graph's file name;
-    int8-openvino is int8 as OpenVINO computes it.
-
-    Vision: input float32 (n, 3, S, S), output (n, dimensions). Text: input int64 (n, length <= context_length),
-    output (n, dimensions). Outputs are not yet of unit length. Weights kept outside a graph lie in the file of
-    its name plus ".data".
-    """
-
-    input: str
-    output: str
-    variants: Mapping[str, str]
-    context_length: int | None = None
-    tokenizer: str | None = None
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    sha256: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +32,9 @@ class ModelManifest:
 
     `source` holds repo, revision, license and weights_sha256 (of the checkpoint's weights file); `parity` the
     converter's table of measured differences from the original, by tower and precision, shown to users unchanged.
+    `made_from` has a hash of each part of the checkpoint, by which the converter knows whether it changed; a manifest
+    of format 1 has none. `identity` holds what changes vectors beside weights, preprocessing and precision, and only
+    what is not as in the models that format 1 knew (OpenAI's CLIP), so that those keep their embedding_id.
     """
 
     name: str
@@ -86,12 +46,15 @@ class ModelManifest:
     created: str
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    family: str = "clip"
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    identity: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
     def embedding_id(self, variant: str, preprocessing_id: str) -> str:
-        """Short hash of weights, preprocessing and variant: what must be equal for vectors to be comparable.
+        """Short hash of weights, preprocessing, variant and `identity`: equal where vectors may be compared.
 
         The weights are the checkpoint's own, so converting it again elsewhere keeps the id. A quantised graph is
         calibrated, so there the graph's own bytes count too.
@@ -101,8 +64,10 @@ class ModelManifest:
             for name, spec in self.towers.items()
             if variant.startswith("int") and variant in spec.variants
         }
-        facts = {"weights": self.source["weights_sha256"], "graphs": graphs}
-        return _short_hash({**facts, "preprocessing": preprocessing_id, "precision": variant})
+        facts: dict[str, Any] = {"weights": self.source["weights_sha256"], "graphs": graphs}
+        if self.identity:
+            facts["identity"] = dict(self.identity)
+        return short_hash({**facts, "preprocessing": preprocessing_id, "precision": variant})
 
     def relative_errors(self, tower: str) -> dict[str, float]:
         """Measured error of each of the tower's precisions, as a share of the mean distance between inputs."""
@@ -117,13 +82,11 @@ def load_manifest(folder: Path) -> ModelManifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        raw = path.read_text(encoding="utf-8")
+        return _parse(read_json(path))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelNotFoundError(f"No model in {folder}: it has no {MANIFEST_NAME}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelCorruptError(f"Cannot read {path}: {_reason(error)}.") from None
-    try:
-        return _parse(json.loads(raw))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelCorruptError(
             f"{path} is not a model manifest this version understands ({type(error).__name__}: {error}). "
@@ -139,9 +102,9 @@ def verify_files(folder: Path, manifest: ModelManifest, names: Iterable[str] | N
     for name in manifest.files if names is None else names:
         expected, path = manifest.files[name], folder / name
         try:
-            if path.stat().st_size != expected.size:
-                raise ModelCorruptError(f"{path} {_what_it_is(path, expected)}.{_CURE}")
-            with path.open("rb") as file:
+            with open_file(path) as file:
+                if (size := os.fstat(file.fileno()).st_size) != expected.size:
+                    raise ModelCorruptError(f"{path} {_what_it_is(file.read(64), size, expected.size)}.{_CURE}")
                 actual = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise ModelCorruptError(f"Cannot read {path}: {_reason(error)}.{_CURE}") from None
@@ -168,69 +131,87 @@ _CURE = " Convert the model again, or restore the file."
 
 
 def _parse(raw: Mapping[str, Any]) -> ModelManifest:
-    if raw["format"] != FORMAT:
+    if raw["format"] not in FORMATS:
         raise ValueError(f"format {raw['format']!r}, expected {FORMAT}")
-    towers = {name: TowerSpec(**spec) for name, spec in raw["towers"].items()}
+    parity = {
+        tower: {precision: _numbers(row) for precision, row in rows.items()} for tower, rows in raw["parity"].items()
+    }
+    further: dict[str, Any] = {}
+    if raw["format"] > 1:
+        identity = {name: _scalar(value) for name, value in raw["identity"].items()}
+        further = {"family": _text(raw["family"]), "made_from": _texts(raw["made_from"]), "identity": identity}
     manifest = ModelManifest(
-        name=str(raw["name"]),
-        dimensions=int(raw["dimensions"]),
+        name=_text(raw["name"]),
+        dimensions=raw["dimensions"],
         preprocess=_parse_preprocess(raw["preprocess"]),
-        towers=towers,
-        files={name: FileSpec(**spec) for name, spec in raw["files"].items()},
-        source=dict(raw["source"]),
-        created=str(raw["created"]),
-        versions=dict(raw["versions"]),
-        parity=dict(raw["parity"]),
+        towers={name: _parse_tower(spec) for name, spec in raw["towers"].items()},
+        files={name: FileSpec(**spec | {"sha256": _text(spec["sha256"])}) for name, spec in raw["files"].items()},
+        source=_texts(raw["source"]),
+        created=_text(raw["created"]),
+        versions=_texts(raw["versions"]),
+        parity=parity,
+        **further,
     )
-    if not NAME.fullmatch(manifest.name) or manifest.dimensions < 1 or "weights_sha256" not in manifest.source:
-        raise ValueError("name, dimensions or source.weights_sha256 is missing or wrong")
-    if VISION not in towers or not set(towers) <= {VISION, TEXT}:
+    _check(manifest)
+    return manifest
+
+
+def _check(manifest: ModelManifest) -> None:
+    """Raises ValueError if it contradicts itself."""
+    whole(manifest.dimensions, "dimensions", 1, MAX_DIMENSIONS)
+    if not NAME.fullmatch(manifest.name) or "weights_sha256" not in manifest.source:
+        raise ValueError("name or source.weights_sha256 is missing or wrong")
+    if VISION not in manifest.towers or not set(manifest.towers) <= {VISION, TEXT}:
         raise ValueError("towers must be vision and, if there is one, text")
     for name in manifest.files:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a plain file name")
-    for spec in towers.values():
-        for name in (*spec.variants.values(), *filter(None, [spec.tokenizer])):
-            if name not in manifest.files:
-                raise ValueError(f"{name!r} has no checksum")
-        if "fp32" not in spec.variants:
-            raise ValueError("every tower needs an fp32 variant")
-    return manifest
+    for name in (name for tower in manifest.towers.values() for name in tower.files):
+        if name not in manifest.files:
+            raise ValueError(f"{name!r} has no checksum")
 
 
 def _parse_preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:
-    red_mean, green_mean, blue_mean = map(float, raw["image_mean"])
-    red_std, green_std, blue_std = map(float, raw["image_std"])
-    spec = PreprocessSpec(
-        shortest_edge=int(raw["shortest_edge"]),
-        crop_size=int(raw["crop_size"]),
-        image_mean=(red_mean, green_mean, blue_mean),
-        image_std=(red_std, green_std, blue_std),
-        rescale_factor=float(raw["rescale_factor"]),
-        resample=str(raw["resample"]),
+    # As floats, whole ones too: an id is a hash of how they are written.
+    mean, std = (tuple(map(float, raw[key])) for key in ("image_mean", "image_std"))
+    return PreprocessSpec(
+        **{**raw, "image_mean": mean, "image_std": std, "rescale_factor": float(raw["rescale_factor"])}
     )
-    if not 1 <= spec.crop_size <= spec.shortest_edge <= 4096:
-        raise ValueError("crop_size must be between 1 and shortest_edge, shortest_edge at most 4096")
-    if spec.resample != "bicubic":
-        raise ValueError(f"resample {spec.resample!r}: only bicubic is implemented")
-    if not all(std > 0 for std in spec.image_std):
-        raise ValueError("image_std must be positive")
-    return spec
 
 
-def _what_it_is(path: Path, expected: FileSpec) -> str:
-    with path.open("rb") as file:
-        head = file.read(64)
+def _parse_tower(raw: Mapping[str, Any]) -> TowerSpec:
+    for name in ("input", "output", *(["tokenizer"] if raw.get("tokenizer") is not None else [])):
+        _text(raw[name])
+    return TowerSpec(**{**raw, "variants": _texts(raw["variants"])})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} should be text")
+    return value
+
+
+def _scalar(value: Any) -> str | int | float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"{value!r} should be text or a number")
+    return value
+
+
+def _texts(raw: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in raw.items()}
+
+
+def _numbers(raw: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value if isinstance(value, int) else float(value) for name, value in raw.items()}
+
+
+def _what_it_is(head: bytes, size: int, expected: int) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself: run git lfs pull"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "is a web page, not a model: the download went wrong"
-    return f"has {path.stat().st_size:,} bytes where {expected.size:,} are expected: it is incomplete"
+    return f"has {size:,} bytes where {expected:,} are expected: it is incomplete"
 
 
 def _reason(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-
-
-def _short_hash(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -135,7 +135,9 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     with Progress(job.stages) as progress:
         table = convert(job, progress)
     if table is None:
-        print(f"{job.place} is there already and whole, made from the same weights: nothing to do (--force does it).")
+        print(
+            f"{job.place} is there already and whole, made from the same checkpoint: nothing to do (--force does it)."
+        )
     else:
         print(as_text(table))
         print(f"{job.place} is ready: python -m clipsrv --model {name}")

@@ -17,19 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsrv import __version__
-from clipsrv.errors import ModelError, StartError
-from clipsrv.manifest import (
-    MANIFEST_NAME,
-    TEXT,
-    VISION,
-    FileSpec,
-    ModelManifest,
-    load_manifest,
-    verify_files,
-)
+from clipsrv.documents import read_json
+from clipsrv.errors import ClipsrvError, ModelError, StartError
+from clipsrv.manifest import MANIFEST_NAME, TEXT, VISION, ModelManifest, load_manifest, verify_files
+from clipsrv.specs import FileSpec
 from conversions import hub, verify
 from conversions.checkpoint import TOKENIZER, Checkpoint, hash_files, open_checkpoint
 from conversions.errors import ConversionError
+from conversions.families.clip import identity
 from conversions.folder import locked, partial_folder, publish, require_space
 from conversions.golden import TEXTS, golden_images
 from conversions.known import HubCheckpoint
@@ -44,6 +39,8 @@ TOWERS = (VISION, TEXT)
 TOWERS_OF = {"int8": (VISION,), "int8-openvino": (VISION,)}
 _LIBRARIES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy", "pillow")
 _RAW = "raw"
+#: The largest known has 35 MB.
+MAX_TOKENIZER_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ Say = Callable[[str], None]
 
 
 def convert(job: Job, say: Say) -> verify.Table | None:
-    """Makes the model folder of `job`; None if it is there already, whole and of the same weights.
+    """Makes the model folder of `job`; None if it is there already, whole and made from the same checkpoint.
 
     Raises StartError; whatever it is, the folder is then what it was before.
     """
@@ -88,16 +85,33 @@ def convert(job: Job, say: Say) -> verify.Table | None:
 
 
 def _convert(job: Job, say: Say) -> verify.Table | None:
-    if isinstance(job.source, HubCheckpoint) and _is_done(job, job.source.weights_sha256):
+    old = _whole(job.place)
+    enough = old is not None and not job.force and set(job.precisions) <= set(old.towers[VISION].variants)
+    if old and enough and isinstance(job.source, HubCheckpoint) and _is_pinned(old, job.source):
         return None
     checkpoint = find_checkpoint(job.source, offline=job.offline, say=say)
-    if _is_done(job, checkpoint.source["weights_sha256"]):
+    unchanged = old is not None and old.made_from == checkpoint.made_from
+    if enough and unchanged:
         return None
     # fp32, half of that for each further precision, and for a while a tower's graph as it was exported.
     require_space(job.models_dir, (3 + len(job.precisions)) * checkpoint.weight_bytes // 2 + 2**20)
+    model, originals = reference(checkpoint, say)
+    if old is not None and not old.made_from:
+        unchanged = _is_the_same(job.place, old, checkpoint, originals)
+        if enough and unchanged:
+            return None
     # Explained before the partial folder goes: afterwards a full disk no longer looks full.
     with partial_folder(job.models_dir, job.name) as partial, _explained(job.models_dir):
-        table = _build(job, checkpoint, partial, say)
+        towers = {tower: _write_tower(model, tower, job.precisions, partial, say) for tower in TOWERS}
+        _write_tokenizer(checkpoint, partial / TOKENIZER)
+        own = identity(model.config.to_dict(), read_json(partial / TOKENIZER, MAX_TOKENIZER_BYTES))
+        del model
+        gc.collect()
+        manifest = _describe(job, checkpoint, towers, partial, old.identity if old and unchanged else own)
+        say("Comparing the conversion with the original")
+        table = verify.measure(partial, job.precisions, golden_images(), TEXTS, originals)
+        verify.judge(table)
+        _write_manifest(partial, replace(manifest, parity=verify.as_json(table)))
         say("Moving it into place")
         publish(partial, job.place)
     return table
@@ -123,12 +137,14 @@ def reference(checkpoint: Checkpoint, say: Say) -> tuple[CLIPModel, Originals]:
     return model, compute_originals(model, checkpoint, golden_images(), TEXTS)
 
 
-def _build(job: Job, checkpoint: Checkpoint, partial: Path, say: Say) -> verify.Table:
-    model, originals = reference(checkpoint, say)
-    towers = {tower: _write_tower(model, tower, job.precisions, partial, say) for tower in TOWERS}
-    del model
-    gc.collect()
-    _write_tokenizer(checkpoint, partial / TOKENIZER)
+def _describe(
+    job: Job,
+    checkpoint: Checkpoint,
+    towers: Mapping[str, dict[str, str]],
+    partial: Path,
+    own: Mapping[str, str | int | float],
+) -> ModelManifest:
+    """The manifest of what lies in `partial`, which is written there so that it can be loaded."""
     from conversions.export import tower_spec
 
     manifest = ModelManifest(
@@ -144,13 +160,15 @@ def _build(job: Job, checkpoint: Checkpoint, partial: Path, say: Say) -> verify.
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={"clipsrv": __version__, "python": platform.python_version()}
         | {name: version(name) for name in _LIBRARIES},
+        made_from=checkpoint.made_from,
+        identity=own,
     )
-    (partial / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    say("Comparing the conversion with the original")
-    table = verify.measure(partial, job.precisions, golden_images(), TEXTS, originals)
-    verify.judge(table)
-    (partial / MANIFEST_NAME).write_text(replace(manifest, parity=verify.as_json(table)).to_json(), encoding="utf-8")
-    return table
+    _write_manifest(partial, manifest)
+    return manifest
+
+
+def _write_manifest(folder: Path, manifest: ModelManifest) -> None:
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 
 def _write_tower(model: CLIPModel, tower: str, precisions: Sequence[str], partial: Path, say: Say) -> dict[str, str]:
@@ -194,17 +212,33 @@ def _checksums(folder: Path) -> dict[str, FileSpec]:
     return files
 
 
-def _is_done(job: Job, weights_sha256: str | None) -> bool:
-    """Whether the folder is whole and was made from these weights with every precision asked for."""
-    if job.force or weights_sha256 is None:
+def _whole(place: Path) -> ModelManifest | None:
+    """The manifest of the model there, if there is one and every file is as it says."""
+    try:
+        manifest = load_manifest(place)
+        verify_files(place, manifest)
+    except ModelError:
+        return None
+    return manifest
+
+
+def _is_pinned(old: ModelManifest, source: HubCheckpoint) -> bool:
+    """Whether it was made from this very commit, of which nothing can have changed: known without the network."""
+    return (old.source["weights_sha256"], old.source.get("revision")) == (source.weights_sha256, source.revision)
+
+
+def _is_the_same(place: Path, old: ModelManifest, checkpoint: Checkpoint, originals: Originals) -> bool:
+    """Whether a folder of format 1, which does not say what it was made from, gives the original's vectors today.
+
+    If so it keeps its identity, and with it the id of vectors that are stored somewhere.
+    """
+    if old.source["weights_sha256"] != checkpoint.source["weights_sha256"] or old.preprocess != checkpoint.preprocess:
         return False
     try:
-        manifest = load_manifest(job.place)
-        verify_files(job.place, manifest)
-    except ModelError:
+        table = verify.measure(place, ("fp32",), golden_images(), TEXTS, originals)
+    except ClipsrvError:
         return False
-    there = manifest.towers[VISION].variants
-    return manifest.source["weights_sha256"] == weights_sha256 and all(name in there for name in job.precisions)
+    return all(rows["fp32"].within(verify.SAME) for rows in table.values())
 
 
 @contextmanager

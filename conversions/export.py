@@ -15,7 +15,8 @@ from optimum.exporters.onnx.model_configs import CLIPTextWithProjectionOnnxConfi
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from clipsrv.manifest import TEXT, VISION, TowerSpec
+from clipsrv.manifest import TEXT, VISION
+from clipsrv.specs import TowerSpec
 
 #: The newest opset that all four providers run (CoreML and OpenVINO lag behind onnxruntime's own).
 OPSET = 18

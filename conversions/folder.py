@@ -11,10 +11,11 @@ import errno
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from conversions.errors import ConversionError
 
@@ -26,20 +27,24 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 def locked(models_dir: Path, wait: float, say: Callable[[str], None]) -> Iterator[None]:
     """Holds the only right to write below `models_dir`; waits up to `wait` seconds for another converter.
 
-    The kernel frees the lock when its process dies. Leftovers of dead converters are cleared before entering.
+    The system frees the lock when its process dies. Leftovers of dead converters are cleared before entering.
     Raises ConversionError if the folder cannot be written, or the wait is over.
     """
+    lock = FileLock(models_dir / LOCK_NAME)
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(models_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            say(f"Another conversion is writing to {models_dir}: waiting for it, at most {wait:.0f} s.")
+            held = lock.acquire(timeout=wait, poll_interval=0.2)
+    except Timeout:
+        raise ConversionError(f"Another conversion is writing to {models_dir}. Wait for it, or raise --wait.") from None
     except OSError as error:
         raise ConversionError(f"Cannot write to {models_dir}: {error.strerror}. Choose another --models-dir.") from None
-    try:
-        _lock(descriptor, models_dir, wait, say)
+    with held:
         recover(models_dir)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def recover(models_dir: Path) -> None:
@@ -94,28 +99,6 @@ def require_space(folder: Path, needed: int) -> None:
         raise ConversionError(
             f"Not enough disk space in {folder}: about {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free."
         )
-
-
-def _lock(descriptor: int, models_dir: Path, wait: float, say: Callable[[str], None]) -> None:
-    if sys.platform == "win32":
-        return  # No flock there: two converters at once are the user's to avoid.
-    import fcntl
-
-    deadline = time.monotonic() + wait
-    said = False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise ConversionError(
-                    f"Another conversion is writing to {models_dir}. Wait for it, or raise --wait."
-                ) from None
-        if not said:
-            say(f"Another conversion is writing to {models_dir}: waiting for it, at most {wait:.0f} s.")
-            said = True
-        time.sleep(0.2)
 
 
 def _exchange(one: Path, other: Path) -> bool:

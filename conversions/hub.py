@@ -6,28 +6,22 @@ Only the converter uses the network, and only here. Knows nothing of what is ins
 from __future__ import annotations
 
 import os
-import threading
+import re
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from fnmatch import fnmatch
+from functools import partial, partialmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from threading import Thread
+from typing import TypeVar
 
-from conversions.checkpoint import (
-    CONFIG,
-    PREPROCESSOR,
-    TOKENIZER,
-    TOKENIZER_EXTRAS,
-    VOCABULARY,
-    WEIGHTS,
-    hash_files,
-    weight_files,
-)
+from tqdm import tqdm
+
+from conversions.checkpoint import CONFIG, SMALL_FILES, WEIGHTS, hash_files, is_complete, weight_files
 from conversions.errors import CheckpointError, ConversionError, DownloadError
 from conversions.folder import require_space
 from conversions.known import HubCheckpoint
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
 
 T = TypeVar("T")
 
@@ -38,30 +32,36 @@ os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "10")
 os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
 
 _TRIES = 3
-#: A black hole with eight addresses costs ten seconds for each: the whole first contact has a limit of its own.
-_REACH_SECONDS = 45.0
-_SMALL_FILES = (CONFIG, PREPROCESSOR, TOKENIZER, *VOCABULARY, *TOKENIZER_EXTRAS)
+#: A black hole with eight addresses costs ten seconds for each: the first contact of a try has a limit of its own.
+_REACH_SECONDS = 15.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class _Unseen(tqdm):  # type: ignore[type-arg]
+    # The count of files; each file has a bar of its bytes.
+    __init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 def fetch(source: HubCheckpoint, *, offline: bool = False) -> tuple[Path, str]:
     """The checkpoint's folder in the Hub's cache, and the commit it is at. Downloads what is missing.
 
-    A pinned revision that is in the cache already costs no network at all. Raises DownloadError if the Hub cannot
-    be reached or sends other bytes than it promised, CheckpointError if it has no such checkpoint, ConversionError
-    if the cache's disk is full or not writable.
+    A commit that is in the cache already costs no network at all; a branch or tag is asked for again, unless
+    `offline`. Raises DownloadError if the Hub cannot be reached or sends other bytes than it promised,
+    CheckpointError if it has no such checkpoint, ConversionError if the cache's disk is full or not writable.
     """
     from huggingface_hub.errors import HFValidationError
 
     try:
-        cached = find_cached(source)
+        cached = find_cached(source) if offline or _COMMIT.fullmatch(source.revision) else None
+        if cached is not None:
+            return cached, cached.name
+        if offline:
+            raise DownloadError(
+                f"--offline: {source.repo} at {source.revision} is not in the cache of the Hub's files."
+            )
+        return _tried(source, lambda: _download(source))
     except HFValidationError:
         raise CheckpointError(f"{source.repo!r} is neither a folder nor a repository's name on the Hub.") from None
-    if cached is not None:
-        return cached, cached.name
-    if offline:
-        raise DownloadError(f"--offline: {source.repo} at {source.revision} is not in the cache of the Hub's files.")
-    try:
-        return _download(source)
     except OSError as error:
         # requests' errors are OSErrors too: what is left here without an errno is the network's doing.
         if error.errno is None:
@@ -74,19 +74,16 @@ def fetch(source: HubCheckpoint, *, offline: bool = False) -> tuple[Path, str]:
 
 def find_cached(source: HubCheckpoint) -> Path | None:
     """The checkpoint's folder if the Hub's cache holds all of it (files appear there only when complete)."""
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    config = try_to_load_from_cache(source.repo, CONFIG, revision=source.revision)
-    if not isinstance(config, str):
-        return None
-    folder = Path(config).parent
     try:
-        weights = weight_files(folder)
-    except CheckpointError:
+        folder = Path(snapshot_download(source.repo, revision=source.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
         return None
-    has_tokenizer = (folder / TOKENIZER).exists() or all((folder / name).exists() for name in VOCABULARY)
-    if not has_tokenizer or not (folder / PREPROCESSOR).exists():
+    if not is_complete(folder):
         return None
+    weights = weight_files(folder)
     if source.weights_sha256 is not None and hash_files(weights) != source.weights_sha256:
         _forget(weights)
         return None
@@ -94,43 +91,41 @@ def find_cached(source: HubCheckpoint) -> Path | None:
 
 
 def _download(source: HubCheckpoint) -> tuple[Path, str]:
-    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub import HfApi, constants, snapshot_download
 
     _refuse_downgrades(constants.ENDPOINT)
-    reach: Callable[[], ModelInfo] = lambda: HfApi().model_info(  # noqa: E731 - one call, retried
-        source.repo, revision=source.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-    )
-    info = _within(_REACH_SECONDS, lambda: _retry(reach, source), constants.ENDPOINT)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    commit = info.sha or source.revision
-    names = [name for name in _SMALL_FILES if name in sizes]
-    first = next((name for name in WEIGHTS if name in sizes), None)
-    if CONFIG not in sizes or first is None:
+    timeout = constants.HF_HUB_ETAG_TIMEOUT
+    listing = partial(HfApi().model_info, source.repo, revision=source.revision, files_metadata=True, timeout=timeout)
+    info = _within(_REACH_SECONDS, listing)
+    files = {file.rfilename: file for file in info.siblings or ()}
+    first = next((name for name in WEIGHTS if name in files), None)
+    if CONFIG not in files or first is None:
         raise CheckpointError(f"{source.repo} at {source.revision} has no {CONFIG if first else 'weights'}.")
+    wanted = [name for name in files if name == first or fnmatch(name, WEIGHTS[first])]
     cache = Path(constants.HF_HUB_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
-
-    def get(name: str) -> Path:
-        timeout = constants.HF_HUB_ETAG_TIMEOUT
-        return Path(_retry(lambda: hf_hub_download(source.repo, name, revision=commit, etag_timeout=timeout), source))
-
-    for name in names:
-        get(name)
-    folder = get(first).parent if first.endswith(".json") else get(CONFIG).parent
-    wanted = _shards(folder / first) if first.endswith(".json") else [first]
-    require_space(cache, sum(sizes.get(name, 0) for name in wanted if not (folder / name).exists()))
-    weights = tuple(get(name) for name in wanted)
-    promised = source.weights_sha256 or _promised(info, wanted)
-    if promised is not None and hash_files(weights) != promised:
+    get = partial(snapshot_download, source.repo, etag_timeout=timeout, tqdm_class=_Unseen)
+    # The weights come last: where they are, all is.
+    folder = Path(get(revision=source.revision, allow_patterns=list(SMALL_FILES)))
+    missing = [name for name in wanted if not (folder / name).exists()]
+    require_space(cache, sum(files[name].size or 0 for name in missing))
+    get(revision=folder.name, allow_patterns=wanted)
+    if not is_complete(folder):  # a Hub in trouble is answered for with whatever the cache has
+        raise DownloadError(f"{source.repo}: not every file arrived. Run it again.")
+    weights = weight_files(folder)
+    single = files[wanted[0]].lfs if len(wanted) == 1 else None
+    promised = source.weights_sha256 or (single and single.sha256)
+    if promised and hash_files(weights) != promised:
         _forget(weights)
         raise DownloadError(
             f"{source.repo}: the weights that arrived are not those expected (sha256 differs from {promised[:12]}…). "
             "The file has been deleted; something between here and the Hub changes downloads."
         )
-    return folder, commit
+    return folder, folder.name
 
 
-def _retry(call: Callable[[], T], source: HubCheckpoint) -> T:
+def _tried(source: HubCheckpoint, call: Callable[[], T]) -> T:
+    """The result of `call`, tried again while it is the network or the Hub that fails; what they mean, in our words."""
     import requests
     from huggingface_hub import errors
 
@@ -157,6 +152,8 @@ def _retry(call: Callable[[], T], source: HubCheckpoint) -> T:
             if status is not None and status < 500 and status != 429:
                 raise DownloadError(f"The Hub refused {source.repo}: {_first_line(error)}") from None
             cause = error
+        except TimeoutError as error:
+            cause = error
         if attempt < _TRIES - 1:
             time.sleep(2.0**attempt)
     raise DownloadError(
@@ -165,24 +162,18 @@ def _retry(call: Callable[[], T], source: HubCheckpoint) -> T:
     )
 
 
-def _within(seconds: float, call: Callable[[], T], endpoint: str) -> T:
-    """The result of `call`, or DownloadError after `seconds`; the thread left behind dies with the process."""
-    outcome: list[T | BaseException] = []
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """The result of `call`, or TimeoutError after `seconds`; the thread left behind dies with the process."""
+    outcome: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome.append(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
-            outcome.append(error)
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise DownloadError(f"{endpoint} did not answer within {seconds:.0f} s. Check the network, then run it again.")
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+    Thread(target=run, daemon=True).start()
+    return outcome.result(seconds)
 
 
 def _refuse_downgrades(endpoint: str) -> None:
@@ -190,31 +181,13 @@ def _refuse_downgrades(endpoint: str) -> None:
     import requests
     from huggingface_hub import configure_http_backend
 
-    class NoPlainHttp(requests.adapters.HTTPAdapter):
-        def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-            raise requests.exceptions.InvalidURL(f"refused to follow https to {request.url}", request=request)
-
     def session() -> requests.Session:
         made = requests.Session()
         if endpoint.startswith("https://"):
-            made.mount("http://", NoPlainHttp())
+            del made.adapters["http://"]
         return made
 
     configure_http_backend(session)
-
-
-def _shards(index: Path) -> list[str]:
-    import json
-
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-
-
-def _promised(info: ModelInfo, wanted: list[str]) -> str | None:
-    """sha256 that the Hub's own listing gives for a single weights file."""
-    for file in info.siblings or ():
-        if [file.rfilename] == wanted and file.lfs is not None:
-            return str(file.lfs.sha256)
-    return None
 
 
 def _forget(weights: tuple[Path, ...]) -> None:

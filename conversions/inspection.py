@@ -82,6 +82,10 @@ def _original(
             f"{manifest.name} was not made from this checkpoint: its weights hash to "
             f"{manifest.source['weights_sha256'][:12]}…, these to {checkpoint.source['weights_sha256'][:12]}…."
         )
+    if changed := [part for part, made in manifest.made_from.items() if made != checkpoint.made_from[part]]:
+        raise CheckpointError(
+            f"{manifest.name} was made from it before its {' and '.join(changed)} changed: convert it again."
+        )
     return checkpoint
 
 

@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from clipsrv import doctor
 from clipsrv.config import Config
 from clipsrv.cpu import Cpu
-from clipsrv.manifest import FileSpec, load_manifest
+from clipsrv.manifest import load_manifest
+from clipsrv.specs import FileSpec
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,18 @@ NEVER = {
     "httpx",
 }
 
-GROUND = ("errors", "cpu", "cgroups", "machine", "runtime/providers", "config", "settings", "manifest")
+GROUND = (
+    "errors",
+    "cpu",
+    "cgroups",
+    "machine",
+    "runtime/providers",
+    "config",
+    "settings",
+    "documents",
+    "specs",
+    "manifest",
+)
 #: The rooms from the ground up. A room imports what is named here and nothing else of clipsrv; its own files it may,
 #: as the law of the room says (ROOMS_OF), or freely. What is known of providers lies on the ground: settings name them.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -54,7 +65,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime/providers": ("errors",),
     "config": ("errors", "runtime/providers"),
     "settings": ("config", "errors", "machine"),
-    "manifest": ("errors",),
+    "documents": (),
+    "specs": (),
+    "manifest": ("errors", "documents", "specs"),
     "images": GROUND,
     "text": GROUND,
     "runtime": GROUND,
@@ -118,6 +131,8 @@ PURE = (
     "runtime/providers",
     "config",
     "settings",
+    "documents",
+    "specs",
     "manifest",
     "text",
     "images/decode",

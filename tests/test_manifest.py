@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from clipsrv.errors import ModelCorruptError, ModelNotFoundError
-from clipsrv.manifest import FileSpec, ModelManifest, list_models, load_manifest, verify_files
+from clipsrv.manifest import ModelManifest, list_models, load_manifest, verify_files
+from clipsrv.specs import FileSpec
 from tests.support.model import SPEC
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,7 @@ def spoil(tiny_model: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
 
 
 def test_a_manifest_reads_back_as_it_was_written(manifest: ModelManifest, tmp_path: Path) -> None:
+    manifest = replace(manifest, made_from={"config": "0" * 64}, identity={"vision.epsilon": 1e-6, "text.end": 7})
     (tmp_path / "manifest.json").write_text(manifest.to_json())
     assert load_manifest(tmp_path) == manifest
 
@@ -61,21 +65,56 @@ def test_a_manifest_that_cannot_be_opened_is_corrupt(tmp_path: Path) -> None:
         load_manifest(tmp_path)
 
 
+@pytest.mark.timeout(20)
+def test_a_named_pipe_is_never_waited_for(manifest: ModelManifest, tiny_model: Path, tmp_path: Path) -> None:
+    """As a manifest, as a model folder, and as a file that a manifest names."""
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / "manifest.json")
+    with pytest.raises(ModelCorruptError, match=r"Cannot read .*: it is not a regular file"):
+        load_manifest(tmp_path / "piped")
+    os.mkfifo(tmp_path / "pipe")
+    assert list_models(tmp_path) == {}
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(ModelCorruptError, match=r"Cannot read .*tokenizer\.json: it is not a regular file"):
+        verify_files(tmp_path, manifest, ["tokenizer.json"])
+
+
+def test_a_manifest_of_any_size_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with (tmp_path / "manifest.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ModelCorruptError, match="more than 4,194,304 bytes"):
+        load_manifest(tmp_path)
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "format 2": lambda m: m.update(format=2),
+    "format 3": lambda m: m.update(format=3),
     "name": lambda m: m.update(name="../up"),
     "dimensions": lambda m: m.update(dimensions=0),
+    "65536, not 1000000000": lambda m: m.update(dimensions=10**9),
+    "not 512.5": lambda m: m.update(dimensions=512.5),
+    "not True": lambda m: m.update(dimensions=True),
+    "not '512'": lambda m: m.update(dimensions="512"),
+    "context_length": lambda m: m["towers"]["text"].update(context_length=10**9),
+    "size must be": lambda m: m["files"]["tokenizer.json"].update(size=-1),
+    "None should be text": lambda m: m["source"].update(license=None),
+    "7 should be text": lambda m: m["towers"]["text"].update(tokenizer=7),
+    "should be text or a number": lambda m: m.update(identity={"activation": ["gelu"]}),
+    "surrogates not allowed": lambda m: m["source"].update(note="\ud800"),
+    "Out of range float values": lambda m: m["preprocess"].update(rescale_factor=float("nan")),
+    "are not JSON compliant": lambda m: m["preprocess"].update(image_std=[1, 1, float("inf")]),
+    "rescale_factor must be positive": lambda m: m["preprocess"].update(rescale_factor=0),
+    "could not convert string to float": lambda m: m.update(parity={"vision": {"fp32": {"relative_error": "none"}}}),
     "weights_sha256": lambda m: m["source"].pop("weights_sha256"),
     "towers must be": lambda m: m["towers"].pop("vision"),
     "and, if there is one, text": lambda m: m["towers"].update(audio=m["towers"]["vision"]),
     "not a plain file name": lambda m: m["files"].update({"../x": {"sha256": "0", "size": 1}}),
     "has no checksum": lambda m: m["files"].pop("tokenizer.json"),
     "needs an fp32 variant": lambda m: m["towers"]["vision"].update(variants={}),
-    "crop_size must be": lambda m: m["preprocess"].update(crop_size=500),
-    "at most 4096": lambda m: m["preprocess"].update(shortest_edge=5000),
+    "shortest_edge must be": lambda m: m["preprocess"].update(crop_size=500),
+    "to 4096, not 5000": lambda m: m["preprocess"].update(shortest_edge=5000),
     "only bicubic": lambda m: m["preprocess"].update(resample="bilinear"),
     "image_std must be positive": lambda m: m["preprocess"].update(image_std=[0, 1, 1]),
-    "unpack": lambda m: m["preprocess"].update(image_mean=[0.5, 0.5]),
+    "image_mean must be three numbers": lambda m: m["preprocess"].update(image_mean=[0.5, 0.5]),
     "unexpected keyword": lambda m: m["towers"]["vision"].update(colour="red"),
     "KeyError": lambda m: m.pop("created"),
     "AttributeError": lambda m: m.update(towers=[]),
@@ -87,6 +126,12 @@ def test_a_manifest_that_contradicts_itself_is_refused_with_the_reason(said: str
     with pytest.raises(ModelCorruptError, match="Convert the model again") as caught:
         load_manifest(spoil(CHANGES[said]))
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize("facts", [{"image_mean": (0.5, 0.5, float("nan"))}, {"rescale_factor": float("inf")}])
+def test_preprocessing_that_is_no_number_cannot_even_be_built(facts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"image_mean must be three numbers|rescale_factor must be positive"):
+        replace(SPEC, **facts)
 
 
 def test_files_are_proven_by_size_and_hash(manifest: ModelManifest, tiny_model: Path) -> None:
@@ -134,6 +179,45 @@ def test_no_models_folder_means_no_models(tmp_path: Path) -> None:
 
 
 # --- identities ---
+
+
+BUNDLED = Path(__file__).parents[1] / "onnx_models" / "demo"
+
+
+def test_the_ids_of_the_bundled_model_never_change() -> None:
+    """Vectors that people have stored carry them."""
+    demo = load_manifest(BUNDLED)
+    assert json.loads((BUNDLED / "manifest.json").read_bytes())["format"] == 1
+    assert demo.preprocess.id == "637b2cf8e3e922c9"
+    assert demo.preprocess.id_with(exif_orientation=False) == "9ca6162d4cbe250d"
+    assert demo.embedding_id("fp32", demo.preprocess.id) == "3d465f3198fcc064"
+    assert demo.embedding_id("bf16", demo.preprocess.id) == "7831ac15d4792f1c"
+    assert demo.embedding_id("fp32", "9ca6162d4cbe250d") == "a250ae2361913424"
+
+
+def test_the_ids_of_a_manifest_of_format_1_never_change(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes((GOLDEN / "manifest_of_format_1.json").read_bytes())
+    old = load_manifest(tmp_path)
+    assert (old.family, old.made_from, old.identity) == ("clip", {}, {})
+    assert old.preprocess.id == "70885aed0bad45c9"
+    ids = [old.embedding_id(precision, old.preprocess.id) for precision in ("fp32", "fp16", "int8")]
+    assert ids == ["0327eef459e64a80", "71061adf220ed1d6", "cb03b4a4809fe0ac"]
+    (tmp_path / "manifest.json").write_text(old.to_json())  # as format 2
+    assert load_manifest(tmp_path) == old
+
+
+def test_the_embedding_id_changes_with_every_fact_of_the_models_identity(manifest: ModelManifest) -> None:
+    identities: list[dict[str, str | int | float]] = [
+        {},
+        {"vision.activation": "gelu"},
+        {"text.activation": "gelu"},
+        {"vision.epsilon": 1e-6},
+        {"vision.epsilon": 1e-4},
+        {"text.end": 7},
+        {"tokenizer": "0123456789abcdef"},
+    ]
+    ids = {replace(manifest, identity=facts).embedding_id("fp32", SPEC.id) for facts in identities}
+    assert len(ids) == len(identities)
 
 
 def test_the_preprocessing_id_changes_with_every_fact() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipsrv.images.resize import COMPILED, resize_window
-from clipsrv.manifest import PreprocessSpec
+from clipsrv.specs import PreprocessSpec
 
 #: Beyond this ratio of the sides the whole resized image costs far more than its crop, even if numpy makes that.
 _LONG_AND_THIN = 4

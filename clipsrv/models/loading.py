@@ -9,13 +9,14 @@ from pathlib import Path
 from clipsrv.cpu import this_cpu
 from clipsrv.errors import DeviceError
 from clipsrv.machine import usable_cores
-from clipsrv.manifest import TEXT, VISION, ModelManifest, TowerSpec, load_manifest, verify_files
+from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.model import Model
 from clipsrv.runtime.choice import candidate_devices, choose_precision, graph_file, in_parts
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.providers.row import DevicePlan
 from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
+from clipsrv.specs import TowerSpec
 from clipsrv.text.clip import Tokenizer
 
 

@@ -9,9 +9,9 @@ import onnxruntime as ort
 
 from clipsrv.cpu import CANNOT_TELL, Cpu
 from clipsrv.errors import DeviceError
-from clipsrv.manifest import TowerSpec
 from clipsrv.runtime.providers.row import Arithmetic, DevicePlan, Instructions
 from clipsrv.runtime.providers.table import OTHERWISE, PROVIDERS, auto_order, provider
+from clipsrv.specs import TowerSpec
 
 #: Error relative to the mean distance between images up to which `auto` may take a faster precision.
 AUTO_BOUND = 0.02

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.errors import InferenceFailedError, ModelCorruptError, OutOfMemoryError
-from clipsrv.manifest import TowerSpec
 from clipsrv.runtime.vectors import Vectors, unit
+from clipsrv.specs import TowerSpec
 
 _OUT_OF_MEMORY = ("bad_alloc", "bad alloc", "allocate memory", "out of memory", "memory allocation")
 

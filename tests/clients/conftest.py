@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.support.model import NAME
 
@@ -25,8 +25,7 @@ def npm() -> str:
     assert command is not None, "these tests need Node.js 20 or newer with npm on the PATH"
     lock = (ROOT / "package-lock.json").read_bytes()
     stamp = ROOT / "node_modules" / ".installed-from"
-    with (ROOT / "package-lock.json").open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # tests run in several processes
+    with FileLock(ROOT / ".pytest_cache" / "npm.lock"):  # tests run in several processes
         if not stamp.exists() or stamp.read_bytes() != lock:
             subprocess.run([command, "ci", "--no-audit", "--no-fund"], cwd=ROOT, check=True)
             stamp.write_bytes(lock)

@@ -115,6 +115,95 @@ def test_converting_again_does_nothing_until_forced_or_asked_for_more(tiny_check
     assert {path.name for path in tmp_path.iterdir()} == {"m", ".lock"}
 
 
+def change_config(checkpoint: Path, tower: str, **facts: object) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    config[f"{tower}_config"].update(facts)
+    (checkpoint / "config.json").write_text(json.dumps(config))
+
+
+def change_vocabulary(checkpoint: Path) -> None:
+    """Swaps two letters: the same weights read other texts."""
+    rules = json.loads((checkpoint / "tokenizer.json").read_text())
+    vocabulary = rules["model"]["vocab"]
+    vocabulary["q"], vocabulary["z"] = vocabulary["z"], vocabulary["q"]
+    (checkpoint / "tokenizer.json").write_text(json.dumps(rules))
+
+
+def change_preprocessing(checkpoint: Path) -> None:
+    steps = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    steps["size"]["shortest_edge"] = 256
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(steps))
+
+
+def embedding_id(folder: Path) -> str:
+    manifest = load_manifest(folder)
+    return manifest.embedding_id("fp32", manifest.preprocess.id)
+
+
+def test_a_checkpoint_mended_in_any_part_is_converted_again_and_has_another_embedding_id(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """The weights stay the same through all of it."""
+    mendings: list[Callable[[], None]] = [
+        lambda: None,
+        lambda: change_config(checkpoint, "vision", hidden_act="gelu"),
+        lambda: change_vocabulary(checkpoint),
+        lambda: change_preprocessing(checkpoint),
+    ]
+    ids, weights = set(), set()
+    for mend in mendings:
+        mend()
+        assert convert(job(checkpoint, tmp_path / "models"), silent) is not None
+        assert convert(job(checkpoint, tmp_path / "models"), silent) is None
+        ids.add(embedding_id(tmp_path / "models" / "m"))
+        weights.add(load_manifest(tmp_path / "models" / "m").source["weights_sha256"])
+    assert (len(ids), len(weights)) == (len(mendings), 1)
+
+
+def as_format_1(folder: Path) -> None:
+    """What an earlier version wrote."""
+    document = json.loads((folder / "manifest.json").read_text())
+    for name in ("family", "made_from", "identity"):
+        del document[name]
+    (folder / "manifest.json").write_text(json.dumps(document | {"format": 1}))
+
+
+def test_a_folder_of_format_1_keeps_its_id_while_it_gives_the_originals_vectors(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Also with a further precision; another once the config was mended, of which its manifest knows nothing."""
+    models = tmp_path / "models"
+    change_config(checkpoint, "vision", hidden_act="gelu")
+    convert(job(checkpoint, models), silent)
+    as_format_1(models / "m")
+    old = embedding_id(models / "m")
+    assert convert(job(checkpoint, models), silent) is None
+    assert json.loads((models / "m" / "manifest.json").read_text())["format"] == 1
+    assert convert(job(checkpoint, models, precisions=("fp32", "fp16")), silent) is not None
+    assert (embedding_id(models / "m"), load_manifest(models / "m").identity) == (old, {})
+    assert convert(job(checkpoint, models, precisions=("fp32", "fp16"), force=True), silent) is not None
+    assert embedding_id(models / "m") == old
+    as_format_1(models / "m")
+    change_config(checkpoint, "vision", hidden_act="quick_gelu")
+    assert convert(job(checkpoint, models), silent) is not None
+    assert embedding_id(models / "m") != old
+
+
+def test_a_checkpoint_saved_by_transformers_5_converts(checkpoint: Path, tmp_path: Path) -> None:
+    """Its preprocessing lies in processor_config.json; with both files there the older one decides, as there."""
+    steps = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    saved = {"image_processor": steps, "processor_class": "CLIPProcessor"}
+    (checkpoint / "processor_config.json").write_text(json.dumps(saved))
+    (checkpoint / "preprocessor_config.json").rename(checkpoint / "aside.json")
+    convert(job(checkpoint, tmp_path / "models"), silent)
+    first = embedding_id(tmp_path / "models" / "m")
+    (checkpoint / "aside.json").rename(checkpoint / "preprocessor_config.json")
+    saved["image_processor"] = steps | {"size": {"shortest_edge": 300}}
+    (checkpoint / "processor_config.json").write_text(json.dumps(saved))
+    assert convert(job(checkpoint, tmp_path / "models"), silent) is None
+    assert embedding_id(tmp_path / "models" / "m") == first
+
+
 def test_a_damaged_folder_is_converted_again(tiny_checkpoint: Path, tmp_path: Path) -> None:
     convert(job(tiny_checkpoint, tmp_path), silent)
     data = tmp_path / "m" / "vision.fp32.onnx.data"
@@ -203,4 +292,11 @@ def test_verify_measures_again_with_the_checkpoint_and_says_what_it_could_not_wi
 def test_verify_refuses_another_checkpoint(converted_model: Path, checkpoint: Path) -> None:
     CLIPModel(CLIPModel.from_pretrained(checkpoint).config).save_pretrained(checkpoint)
     with pytest.raises(CheckpointError, match="was not made from this checkpoint"):
+        verify_folder(converted_model, checkpoint, offline=True, say=silent)
+
+
+def test_verify_says_what_of_the_checkpoint_changed(converted_model: Path, checkpoint: Path) -> None:
+    change_config(checkpoint, "vision", hidden_act="gelu")
+    change_preprocessing(checkpoint)
+    with pytest.raises(CheckpointError, match="before its config and preprocessing changed: convert it again"):
         verify_folder(converted_model, checkpoint, offline=True, say=silent)

@@ -6,6 +6,7 @@ Each case prints the folder that `fetch` returns, or ends with the converter's e
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -89,6 +90,47 @@ def test_a_pinned_revision_in_the_cache_needs_no_network(hub: StandInHub, tmp_pa
         again = fetch(hub.url, tmp_path / "hf", sha256=sha256_of(hub), offline=offline)
         assert again.stdout == first.stdout
     assert len(hub.asked) == asked
+
+
+def test_a_branch_is_asked_for_again_unless_offline(hub: StandInHub, tmp_path: Path) -> None:
+    """What it names may have been mended meanwhile."""
+    first = fetch(hub.url, tmp_path / "hf", revision="main")
+    asked = len(hub.asked)
+    assert fetch(hub.url, tmp_path / "hf", revision="main", offline="1").stdout == first.stdout
+    assert len(hub.asked) == asked
+    assert fetch(hub.url, tmp_path / "hf", revision="main").stdout == first.stdout
+    assert len(hub.asked) > asked
+    assert len(hub.downloads("model.safetensors")) == 1
+
+
+def test_a_checkpoint_saved_by_transformers_5_is_fetched_whole(hub: StandInHub, tmp_path: Path) -> None:
+    hub.files["processor_config.json"] = hub.files.pop("preprocessor_config.json")
+    done = fetch(hub.url, tmp_path / "hf")
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.split()[0]) / "processor_config.json").exists()
+    assert fetch(hub.url, tmp_path / "hf", offline="1").stdout == done.stdout
+
+
+def test_shards_and_their_index_are_fetched_and_no_others(hub: StandInHub, tmp_path: Path) -> None:
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    del hub.files["model.safetensors"]
+    index = {"weight_map": dict(zip("ab", shards, strict=True))}
+    hub.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    hub.files |= dict.fromkeys([*shards, "pytorch_model-00001-of-00001.bin", "other-1.safetensors"], b"weights")
+    done = fetch(hub.url, tmp_path / "hf")
+    assert done.returncode == 0, done.stderr
+    there = {path.name for path in Path(done.stdout.split()[0]).iterdir()}
+    assert {name for name in there if "model" in name} == {*shards, "model.safetensors.index.json"}
+
+
+def test_a_cache_without_its_weights_is_completed(hub: StandInHub, tmp_path: Path) -> None:
+    folder = Path(fetch(hub.url, tmp_path / "hf").stdout.split()[0])
+    (folder / "model.safetensors").resolve().unlink()
+    (folder / "model.safetensors").unlink()
+    assert fetch(hub.url, tmp_path / "hf", offline="1").returncode == 7
+    hub.fault(f"/revision/{COMMIT}", 500)
+    assert fetch(hub.url, tmp_path / "hf").returncode == 0
+    assert (folder / "model.safetensors").exists()
 
 
 def test_offline_with_an_empty_cache_ends_with_status_7_at_once(hub: StandInHub, tmp_path: Path) -> None:
@@ -214,7 +256,7 @@ def test_a_redirect_from_https_to_http_is_refused_and_a_mirror_on_http_is_not(hu
 
     try:
         _refuse_downgrades("https://huggingface.co")
-        with pytest.raises(requests.RequestException, match="refused to follow https"):
+        with pytest.raises(requests.RequestException, match="No connection adapters"):
             get_session().get(hub.url)
         assert hub.asked == []
         _refuse_downgrades(hub.url)

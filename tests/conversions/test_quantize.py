@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clipsrv.manifest import TowerSpec
 from clipsrv.runtime.encoder import SessionEncoder
 from clipsrv.runtime.providers.row import DevicePlan
 from clipsrv.runtime.session import open_session
+from clipsrv.specs import TowerSpec
 from conversions.errors import ConversionError
 from conversions.quantize import compress_weights, quantize, quantize_weight
 

@@ -29,7 +29,7 @@ from transformers import CLIPImageProcessor
 
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
 from clipsrv.images.rgb import to_rgb
-from clipsrv.manifest import PreprocessSpec
+from clipsrv.specs import PreprocessSpec
 from tests.golden.images import random_image, write_inputs
 
 PROCESSOR: Any = CLIPImageProcessor()  # its defaults are those of OpenAI's checkpoints

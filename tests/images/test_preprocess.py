@@ -17,7 +17,7 @@ from PIL import Image
 from clipsrv.images import preprocess
 from clipsrv.images.decode import decode_image
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
-from clipsrv.manifest import PreprocessSpec
+from clipsrv.specs import PreprocessSpec
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROWS: dict[str, dict[str, Any]] = json.loads((GOLDEN / "preprocess.json").read_text())["files"]

@@ -6,9 +6,9 @@ import pytest
 
 from clipsrv.cpu import Cpu
 from clipsrv.errors import DeviceError
-from clipsrv.manifest import TowerSpec
 from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, in_parts, variant
 from clipsrv.runtime.providers.row import DevicePlan
+from clipsrv.specs import TowerSpec
 from tests.runtime.conftest import BuiltWith
 
 TOWER = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "fp16": "a.fp16.onnx", "int8": "a.int8.onnx"})

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from clipsrv.errors import InferenceFailedError, OutOfMemoryError
-from clipsrv.manifest import TowerSpec
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import SessionEncoder
 from clipsrv.settings import ModelSettings
+from clipsrv.specs import TowerSpec
 from tests.support.model import DIMENSIONS, SIZE, write_model
 
 TOWER = TowerSpec("x", "y", {"fp32": "a.onnx"})

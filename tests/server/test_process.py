@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from clipsrv.manifest import FileSpec, load_manifest
+from clipsrv.manifest import load_manifest
+from clipsrv.specs import FileSpec
 from tests.support.model import write_model
 from tests.support.photos import cuttings, photo_path
 from tests.support.server import ServerProcess

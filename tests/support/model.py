@@ -21,12 +21,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clipsrv.manifest import FileSpec, ModelManifest, PreprocessSpec, TowerSpec
+from clipsrv.manifest import ModelManifest
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.settings import ImageLimits, ModelSettings
+from clipsrv.specs import FileSpec, PreprocessSpec, TowerSpec
 
 NAME, DIMENSIONS, SIZE = "tiny", 64, 32
 SPEC = PreprocessSpec(

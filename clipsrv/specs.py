@@ -1,0 +1,103 @@
+"""Facts of a model folder in parts: how it wants its images, what each tower takes and gives, which file is which.
+
+Each checks itself when built and raises ValueError in words. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+#: More than any model has: what is larger is damage, and would only take memory.
+MAX_EDGE, MAX_CONTEXT, MAX_DIMENSIONS = 4096, 8192, 65536
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """Preprocessing facts in Hugging Face's own words (preprocessor_config.json of the checkpoint).
+
+    `shortest_edge` and `crop_size` in pixels; `image_mean`, `image_std` one float per RGB channel of the
+    image after multiplication by `rescale_factor`.
+    """
+
+    shortest_edge: int
+    crop_size: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    rescale_factor: float = 1 / 255
+    resample: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        whole(self.crop_size, "crop_size", 1, MAX_EDGE)
+        whole(self.shortest_edge, "shortest_edge", self.crop_size, MAX_EDGE)
+        if self.resample != "bicubic":
+            raise ValueError(f"resample {self.resample!r}: only bicubic is implemented")
+        for name, values in (("image_mean", self.image_mean), ("image_std", self.image_std)):
+            if len(values) != 3 or not all(isfinite(value) for value in values):
+                raise ValueError(f"{name} must be three numbers")
+        if not all(std > 0 for std in self.image_std):
+            raise ValueError("image_std must be positive")
+        if not 0 < self.rescale_factor < float("inf"):
+            raise ValueError("rescale_factor must be positive")
+
+    @property
+    def id(self) -> str:
+        """Short hash of every fact above."""
+        return self.id_with()
+
+    def id_with(self, **options: bool) -> str:
+        """`id` where all `options` have their defaults, else another: vectors of different ids must not be compared."""
+        return short_hash(asdict(self) | options)
+
+
+@dataclass(frozen=True)
+class TowerSpec:
+    """One half of the model. `variants` maps a precision (fp32, fp16, int8) to the graph's file name;
+    int8-openvino is int8 as OpenVINO computes it.
+
+    Vision: input float32 (n, 3, S, S), output (n, dimensions). Text: input int64 (n, length <= context_length),
+    output (n, dimensions). Outputs are not yet of unit length. Weights kept outside a graph lie in the file of
+    its name plus ".data".
+    """
+
+    input: str
+    output: str
+    variants: Mapping[str, str]
+    context_length: int | None = None
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if "fp32" not in self.variants:
+            raise ValueError("every tower needs an fp32 variant")
+        if self.context_length is not None:
+            whole(self.context_length, "context_length", 3, MAX_CONTEXT)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files it names: a graph for each precision, and its tokenizer."""
+        return (*self.variants.values(), *filter(None, [self.tokenizer]))
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    sha256: str
+    size: int
+
+    def __post_init__(self) -> None:
+        whole(self.size, "size", 0, 2**63)
+
+
+def whole(value: Any, name: str, low: int, high: int) -> int:
+    """`value`, a whole number from `low` to `high`. Raises ValueError."""
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def short_hash(facts: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that stand for `facts`, whatever their order."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
