@@ -77,7 +77,7 @@ REFUSED_FORMS = {
         MULTIPART,
         named(b'Content-Disposition: form-data; name="im\xff"'),
         400,
-        "malformed_multipart",
+        "unexpected_field",
     ),
     "nested forms": (MULTIPART, NESTED, 422, "not_an_image"),
     "text": ("text/plain", b"hello", 415, "unsupported_media_type"),
@@ -96,7 +96,7 @@ async def test_a_body_that_is_no_form_of_one_image_is_refused_by_name(name: str)
         await assert_as_before(served)
 
 
-FILE_NAMES = {
+FILE_NAMES: dict[str, str | bytes | None] = {
     "path up": '"../../etc/passwd"',
     "absolute path": '"/etc/passwd"',
     "Windows path": '"..\\..\\x"',
@@ -105,13 +105,23 @@ FILE_NAMES = {
     "long": '"' + "a" * 300 + '"',
     "none": None,
     "empty": '""',
+    "Shift_JIS, as curl sends it on Windows": '"写真.png"'.encode("cp932"),
+    "Shift_JIS that ends in a backslash": '"一覧表"'.encode("cp932"),
+    "GBK": '"图片.png"'.encode("gbk"),
+    "Big5": '"功蓋許.png"'.encode("big5"),
+    "EUC-KR": '"사진.png"'.encode("euc-kr"),
+    "code page 1252": '"Größe €.png"'.encode("cp1252"),
+    "bytes of no encoding": b'"\xff\xfe\x80"',
+    "as RFC 5987 says": "a; filename*=iso-8859-1''%e4.png",
 }
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
 async def test_a_file_name_changes_nothing_and_is_not_repeated(name: str) -> None:
     value = FILE_NAMES[name]
-    head = 'Content-Disposition: form-data; name="image"' + (f"; filename={value}" if value is not None else "")
+    head = b'Content-Disposition: form-data; name="image"'
+    if value is not None:
+        head += b"; filename=" + (value if isinstance(value, bytes) else value.encode())
     async with serving() as served:
         reply = await served.post("/embed", named(head), MULTIPART)
     assert reply.status == 200
@@ -155,6 +165,7 @@ async def test_more_images_than_allowed_are_refused_before_any_is_computed() -> 
     async with serving(max_images=3) as served:
         reply = await served.form(*[part(GOOD, "images")] * 4, path="/embed/batch")
         assert (reply.status, reply.code, reply.json["error"]["details"]) == (413, "too_many_images", {"limit": 3})
+        assert "--max-images" in reply.json["error"]["message"]
         document = json.dumps({"images": [base64.b64encode(GOOD).decode()] * 4}).encode()
         assert (await served.post("/embed/batch", document, "application/json")).code == "too_many_images"
         await assert_as_before(served)
@@ -202,8 +213,11 @@ BAD_JSON = {
     "another key": (b'{"img": ""}', "missing_image"),
     "an extra key": (b'{"image": "", "path": "/etc/passwd"}', "unexpected_field"),
     "a URL field": (b'{"url": "http://127.0.0.1/"}', "missing_image"),
-    "a URL as image": (b'{"image": "http://127.0.0.1/"}', "invalid_base64"),
-    "a file URL": (b'{"image": "file:///etc/passwd"}', "invalid_base64"),
+    "a URL as image": (b'{"image": "http://127.0.0.1/"}', "remote_url_disabled"),
+    "a file URL": (b'{"image": "file:///etc/passwd"}', "remote_url_disabled"),
+    "a URL in capitals": (b'{"image": " HTTPS://example.org/a.png"}', "remote_url_disabled"),
+    "a bucket": (b'{"image": "s3://bucket/key"}', "remote_url_disabled"),
+    "a path": (b'{"image": "/etc/passwd.png"}', "invalid_base64"),
     "punctuation": (b'{"image": "!!!!"}', "invalid_base64"),
     "blanks": (b'{"image": "aaaa aaaa"}', "invalid_base64"),
     "a line break": (b'{"image": "aaaa\\naaaa"}', "invalid_base64"),

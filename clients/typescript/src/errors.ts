@@ -23,7 +23,7 @@ export const ERROR_CODES = [
   'empty_image', 'expectation_failed', 'forbidden', 'headers_too_large', 'host_forbidden', 'image_too_large', 'inference_failed',
   'internal', 'invalid_base64', 'invalid_field', 'invalid_image', 'invalid_json', 'invalid_request', 'invalid_text',
   'length_required',  'malformed_multipart', 'method_not_allowed', 'missing_image', 'no_text_tower', 'not_acceptable', 'not_an_image',
-  'not_found', 'origin_forbidden', 'out_of_memory', 'overloaded', 'request_timeout', 'shutting_down', 'starting',
+  'not_found', 'origin_forbidden', 'out_of_memory', 'overloaded', 'remote_url_disabled', 'request_timeout', 'shutting_down', 'starting',
   'too_many_failures', 'too_many_images', 'too_many_parts', 'too_many_texts', 'truncated_image', 'unauthorized', 'unexpected_field',
   'unknown_option', 'unsupported_content_encoding', 'unsupported_image_format', 'unsupported_media_type',
   'unsupported_part_encoding',

@@ -11,6 +11,7 @@ from clipsrv.errors import ConfigError
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+_MOST_HOPS = 32
 
 
 class Proxies:
@@ -37,7 +38,7 @@ class Proxies:
         nearest = request.remote or ""
         if not self._networks:
             return nearest
-        hops = [hop for line in request.headers.getall(hdrs.X_FORWARDED_FOR, ()) for hop in line.split(",")]
+        hops = ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, ())).rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]
         while self._trusts(nearest) and hops:
             address = _address(hops.pop())
             if address is None:  # "unknown", or a name: then the proxy itself is all that is known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
@@ -60,7 +60,7 @@ class BodyReader:
         self.in_flight.check(request.content_length or 0, caller)
         return self.in_flight.take(0, caller)
 
-    async def chunks(self, request: web.Request, lease: Lease) -> AsyncIterator[bytes]:
+    async def chunks(self, request: web.Request, lease: Lease) -> AsyncGenerator[bytes]:
         """The body as it comes. Raises InvalidRequestError of the kind that fits, OverloadedError if one that was not
         announced finds no room."""
         loop, read = asyncio.get_running_loop(), 0
@@ -96,4 +96,5 @@ class BodyReader:
 
     def _too_large(self) -> BodyTooLargeError:
         limit = self._limits.max_body_bytes
-        return BodyTooLargeError(f"The body is larger than {limit:,} bytes. Send fewer images at once.", limit=limit)
+        message = f"The body is larger than {limit:,} bytes (--max-body-bytes). Send fewer images at once."
+        return BodyTooLargeError(message, limit=limit)

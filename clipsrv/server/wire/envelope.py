@@ -4,7 +4,7 @@ ClipsrvError
 ├── InvalidRequestError
 │   ├── EmptyBodyError · MissingImageError · EmptyBatchError · UnexpectedFieldError · DuplicateFieldError
 │   ├── MalformedMultipartError · UnsupportedPartEncodingError
-│   ├── InvalidJsonError · InvalidFieldError · InvalidBase64Error · UnknownOptionError
+│   ├── InvalidJsonError · InvalidFieldError · InvalidBase64Error · RemoteUrlError · UnknownOptionError
 │   ├── BodyTooLargeError · TooManyImagesError · TooManyTextsError · TooManyPartsError
 │   ├── UnsupportedMediaTypeError · UnsupportedContentEncodingError · NotAcceptableError
 │   ├── RequestTimeoutError
@@ -60,6 +60,10 @@ class InvalidFieldError(InvalidRequestError):
 
 class InvalidBase64Error(InvalidRequestError):
     code = "invalid_base64"
+
+
+class RemoteUrlError(InvalidRequestError):
+    code = "remote_url_disabled"
 
 
 class UnknownOptionError(InvalidRequestError):

@@ -6,14 +6,17 @@ aiohttp's own form reading is not used: it answers malformed bodies with 500 and
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 
 import multipart
 
+from clipsrv.server.wire.boundaries import Unpadded
 from clipsrv.server.wire.envelope import (
     BodyTooLargeError,
     DuplicateFieldError,
     EmptyBodyError,
+    InvalidRequestError,
     MalformedMultipartError,
     MissingImageError,
     TooManyImagesError,
@@ -25,31 +28,35 @@ from clipsrv.server.wire.envelope import (
 #: Parts a form may have beside its images before it is refused, and bytes after its end.
 _SPARE_PARTS, _EPILOGUE = 8, 65_536
 _LONGEST_BOUNDARY = 70  # RFC 2046, 5.1.1
+#: Reads any bytes: a file name comes in whatever code page its machine has (cp932, 1252), and is never used.
+_CHARSET = "latin-1"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MALFORMED = "The body is not well-formed multipart/form-data: check the boundary, and that it was sent whole."
 
 
-async def read_form(content_type: str, chunks: AsyncIterator[bytes], field: str, limit: int) -> list[bytes]:
+async def read_form(content_type: str, chunks: AsyncGenerator[bytes], field: str, limit: int) -> list[bytes]:
     """The bodies of the parts named `field`, at most `limit`, in the order sent; no other part may be there.
 
     Raises InvalidRequestError of the kind that fits, and whatever `chunks` raises.
     """
-    boundary = multipart.parse_options_header(content_type)[1].get("boundary", "")
-    form, parser = _Form(field, limit, boundary), _parser(boundary, limit + _SPARE_PARTS)
+    parser = _parser(content_type, limit + _SPARE_PARTS)
+    form = _Form(parser, field, limit)
+    problem: InvalidRequestError | None = None
     try:
-        with parser:
+        async with aclosing(chunks):
             async for chunk in chunks:
-                form.feed(parser, chunk)
+                form.feed(chunk)
+        parser.close()
     except multipart.ParserLimitReached as error:
-        if "header" in str(error).lower():
-            raise MalformedMultipartError("A part of the form has too many or too long headers.") from None
-        raise TooManyPartsError(
-            f"The form has too many parts; at most {limit} images are accepted.", limit=limit + _SPARE_PARTS
-        ) from None
+        problem = _limit_reached(str(error), limit)
     except (multipart.MultipartError, ValueError, LookupError, AssertionError):
+        problem = MalformedMultipartError(_MALFORMED)
         if form.empty:
-            raise EmptyBodyError(f"The body is empty; send the image in the form field {field!r}.") from None
-        raise MalformedMultipartError(_MALFORMED) from None
+            problem = EmptyBodyError(f"The body is empty; send the image in the form field {field!r}.")
+    finally:
+        parser.error = None  # it holds the frames it came through, and with them the form
+    if problem is not None:
+        raise problem
     return form.images()
 
 
@@ -57,7 +64,15 @@ def too_many(field: str, limit: int) -> DuplicateFieldError | TooManyImagesError
     """The error for more than `limit` images in `field`."""
     if limit == 1:
         return DuplicateFieldError(f"{field!r} was sent more than once; send several images to /embed/batch.")
-    return TooManyImagesError(f"The request has more than {limit:,} images.", limit=limit)
+    return TooManyImagesError(f"The request has more than {limit:,} images (--max-images).", limit=limit)
+
+
+def _limit_reached(reason: str, limit: int) -> MalformedMultipartError | TooManyPartsError:
+    if "header" in reason.lower():
+        return MalformedMultipartError("A part of the form has too many or too long headers.")
+    return TooManyPartsError(
+        f"The form has too many parts; at most {limit} images are accepted.", limit=limit + _SPARE_PARTS
+    )
 
 
 def names(received: Iterable[str]) -> str:
@@ -68,17 +83,18 @@ def names(received: Iterable[str]) -> str:
 
 
 class _Form:
-    def __init__(self, field: str, limit: int, boundary: str) -> None:
+    def __init__(self, parser: multipart.PushMultipartParser, field: str, limit: int) -> None:
         self.empty = True
+        self._parser, self._unpadded = parser, Unpadded(parser.boundary)
         self._field, self._limit = field, limit
-        self._opening = b"--" + boundary.encode("utf-8", "surrogateescape")
+        self._opening = b"--" + parser.boundary
         self._start: bytes | None = b""  # what has come, until it is enough to see the opening
         self._others: dict[str, None] = {}
         self._bodies: list[list[bytes]] = []
         self._current: list[bytes] = []
         self._epilogue: int | None = None
 
-    def feed(self, parser: multipart.PushMultipartParser, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> None:
         self.empty = False
         if self._start is not None:
             self._start += chunk
@@ -90,14 +106,11 @@ class _Form:
             chunk, self._start = self._start, None
         if self._epilogue is None:
             try:
-                for event in parser.parse(chunk):
-                    if isinstance(event, multipart.MultipartSegment):
-                        self._begin_part(event)
-                    elif event is not None:
-                        self._current.append(bytes(event))
+                if ready := self._unpadded.feed(chunk):
+                    self._parse(ready)
                 return
             except multipart.StrictParserError:
-                parser.close()  # raises unless the form has ended: then what follows is no fault of it
+                self._parser.close()  # raises unless the form has ended: then what follows is no fault of it
                 self._epilogue = 0
         self._epilogue += len(chunk)
         if self._epilogue > _EPILOGUE:
@@ -114,6 +127,13 @@ class _Form:
             body.clear()  # so that the form is in memory once, and not twice
         return images
 
+    def _parse(self, ready: bytes) -> None:
+        for event in self._parser.parse(ready):
+            if isinstance(event, multipart.MultipartSegment):
+                self._begin_part(event)
+            elif event is not None:
+                self._current.append(bytes(event))
+
     def _begin_part(self, part: multipart.MultipartSegment) -> None:
         if any(_CONTROL.search(value) for _, value in part.headerlist):
             raise MalformedMultipartError("A part has a control character in its headers.")
@@ -123,17 +143,18 @@ class _Form:
             raise UnsupportedPartEncodingError("A part has a Content-Transfer-Encoding; send the image as binary.")
         self._current = []
         if part.name != self._field:
-            self._others[str(part.name)] = None
+            self._others[str(part.name).encode(_CHARSET).decode("utf-8", "replace")] = None
             return
         self._bodies.append(self._current)
         if len(self._bodies) > self._limit:
             raise too_many(self._field, self._limit)
 
 
-def _parser(boundary: str, parts: int) -> multipart.PushMultipartParser:
+def _parser(content_type: str, parts: int) -> multipart.PushMultipartParser:
+    boundary = multipart.parse_options_header(content_type)[1].get("boundary", "")
     if not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
         raise MalformedMultipartError(f"The Content-Type needs a boundary of 1 to {_LONGEST_BOUNDARY} characters.")
     try:
-        return multipart.PushMultipartParser(boundary, max_segment_count=parts, strict=True)
+        return multipart.PushMultipartParser(boundary, max_segment_count=parts, header_charset=_CHARSET, strict=True)
     except (multipart.MultipartError, ValueError):
         raise MalformedMultipartError(_MALFORMED) from None

@@ -15,6 +15,7 @@ from clipsrv.server.wire.envelope import (
     InvalidBase64Error,
     InvalidFieldError,
     MissingImageError,
+    RemoteUrlError,
     TooManyTextsError,
     UnexpectedFieldError,
     UnsupportedMediaTypeError,
@@ -23,6 +24,7 @@ from clipsrv.server.wire.forms import names, read_form, too_many
 from clipsrv.serving.admission import Lease
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.ASCII | re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -100,7 +102,12 @@ def texts_of(document: Document, limit: int) -> tuple[list[str], bool]:
 
 
 def image_of(text: str) -> bytes:
-    """The bytes of base64 (standard or URL-safe, padded or not) or of a base64 data URI. Raises InvalidBase64Error."""
+    """The bytes of base64 (standard or URL-safe, padded or not) or of a base64 data URI.
+
+    Raises InvalidBase64Error, or RemoteUrlError for the address of an image instead of its bytes.
+    """
+    if _URL.match(text):
+        raise RemoteUrlError("A URL stands where an image belongs: the server fetches nothing; send the bytes.")
     match = _DATA_URI.match(text)
     data = text[match.end() :] if match else text
     try:

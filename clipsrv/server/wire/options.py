@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from clipsrv.server.wire.envelope import NotAcceptableError, UnknownOptionError
-from clipsrv.server.wire.replies import NPY, NPY_TYPE
+from clipsrv.server.wire.replies import JSON_TYPE, NPY, NPY_TYPE
+
+_WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.\d*)?|1(?:\.0*)?)", re.ASCII)
+#: Characters of Accept that are read; of 128 lines in the worst case, the first.
+_LONGEST = 8192
 
 
 def read_options(request: web.Request, allowed: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -27,10 +32,39 @@ def read_options(request: web.Request, allowed: Mapping[str, Sequence[str]]) -> 
 
 
 def negotiate(request: web.Request, encoding: str) -> str:
-    """json, base64 or npy from the query's encoding and the Accept header. Raises NotAcceptableError."""
-    accept = request.headers.get("Accept", "*/*").lower()
-    if NPY_TYPE in accept:
-        return NPY
-    if not any(kind in accept for kind in ("*/*", "application/*", "application/json")):
-        raise NotAcceptableError(f"Accept must allow application/json or {NPY_TYPE}.")
-    return encoding
+    """npy where Accept prefers it to JSON, else the query's `encoding`. Raises NotAcceptableError."""
+    wanted = preferred(request.headers.getall(hdrs.ACCEPT, ()), (JSON_TYPE, NPY_TYPE))
+    if wanted is None:
+        raise NotAcceptableError(f"Accept must allow {JSON_TYPE} or {NPY_TYPE}.")
+    return NPY if wanted == NPY_TYPE else encoding
+
+
+def preferred(accept: Iterable[str], offers: Sequence[str]) -> str | None:
+    """The offer (in lower case) with the highest weight in the lines of Accept; None if every one is refused.
+
+    RFC 9110, 12.5.1: the most precise range that fits an offer gives its weight. Of offers that weigh the same, one
+    named outright goes before one that only fits a pattern, then the last offer named, or the first of those not named.
+    No range at all allows everything.
+    """
+    ranges = list(_ranges(accept))
+    best, found = (0.0, 0), None
+    for offer in offers:
+        # How precise, and how heavy: the type itself, all of its kind, everything.
+        fitting = [(kind.count("*"), weight) for kind, weight in ranges if kind in (offer, _all_like(offer), "*/*")]
+        stars, weight = min(fitting, default=(2, 0.0 if ranges else 1.0))
+        rank = (weight, 2 - stars)
+        if weight and (rank > best or (rank == best and not stars)):
+            best, found = rank, offer
+    return found
+
+
+def _ranges(accept: Iterable[str]) -> Iterable[tuple[str, float]]:
+    for item in ",".join(accept)[:_LONGEST].lower().split(","):
+        kind, *parameters = (part.strip() for part in item.split(";"))
+        if kind:
+            weights = (match[1] for match in map(_WEIGHT.fullmatch, parameters) if match)
+            yield kind, float(next(weights, 1.0))
+
+
+def _all_like(offer: str) -> str:
+    return offer.partition("/")[0] + "/*"

@@ -14,7 +14,7 @@ from aiohttp import web
 from clipsrv.runtime.vectors import Vectors
 
 JSON, BASE64, NPY = "json", "base64", "npy"
-NPY_TYPE = "application/x-npy"
+JSON_TYPE, NPY_TYPE = "application/json", "application/x-npy"
 
 
 def vectors_response(
@@ -31,7 +31,7 @@ def vectors_response(
         return web.Response(body=to_npy(rows), content_type=NPY_TYPE)
     values = [row if row is None or form == JSON else to_base64(row) for row in vectors]
     body = {"embeddings": values, "count": len(values), **extra} if many else {"embedding": values[0], **extra}
-    return web.Response(body=orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
+    return web.Response(body=orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), content_type=JSON_TYPE)
 
 
 def to_base64(vector: Vectors) -> str:

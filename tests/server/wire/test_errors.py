@@ -20,11 +20,11 @@ EXPECTED = {
     400: {
         *("InvalidRequestError", "EmptyBodyError", "MissingImageError", "EmptyBatchError", "UnexpectedFieldError"),
         *("DuplicateFieldError", "MalformedMultipartError", "UnsupportedPartEncodingError", "InvalidJsonError"),
-        *("InvalidFieldError", "InvalidBase64Error", "InvalidTextError", "UnknownOptionError"),
+        *("InvalidFieldError", "InvalidBase64Error", "RemoteUrlError", "InvalidTextError", "UnknownOptionError"),
     },
     401: {"UnauthorizedError"},
     403: {"ForbiddenError", "OriginForbiddenError", "HostForbiddenError"},
-    404: {"TextTowerMissingError"},
+    404: {"TextTowerMissingError", "ModelNotOfferedError"},
     406: {"NotAcceptableError"},
     408: {"RequestTimeoutError"},
     413: {"BodyTooLargeError", "TooManyImagesError", "TooManyTextsError", "TooManyPartsError"},
