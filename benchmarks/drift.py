@@ -32,7 +32,7 @@ def _look(model: Model, blobs: list[bytes], margin: int | None) -> tuple[NDArray
         image = decode_image(blob, reduce_to=reduce_to)
         values = preprocess_image(image, spec)
         cpu += time.thread_time() - begin
-        levels.append(resize_and_crop(image, spec.shortest_edge, spec.crop_size).astype(np.int16))
+        levels.append(resize_and_crop(image, spec).astype(np.int16))
         pixels.append(values)
     vectors = [model.image_encoder.embed(np.stack(pixels[at : at + 8])) for at in range(0, len(pixels), 8)]
     return np.stack(levels), np.concatenate(vectors), 1000 * cpu / len(blobs)

@@ -8,20 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any
 
 #: More than any model has: what is larger is damage, and would only take memory.
 MAX_EDGE, MAX_CONTEXT, MAX_DIMENSIONS = 4096, 8192, 65536
 
+_CHOICES = {
+    "resample": ("bicubic", "bilinear"),
+    "resize": ("shortest_edge", "squash"),
+    "crop_offset": ("floor", "round"),
+}
+
 
 @dataclass(frozen=True)
 class PreprocessSpec:
     """Preprocessing facts in Hugging Face's own words (preprocessor_config.json of the checkpoint).
 
-    `shortest_edge` and `crop_size` in pixels; `image_mean`, `image_std` one float per RGB channel of the
-    image after multiplication by `rescale_factor`.
+    `resize`: "shortest_edge" makes the shorter side as long as `shortest_edge`, "squash" both. `resample`: the filter.
+    Then the centre is cut, `crop_size` pixels a side, its offset floored or ("round") rounded half to even.
+    `image_mean`, `image_std` are one float per RGB channel of the image after multiplication by `rescale_factor`.
     """
 
     shortest_edge: int
@@ -30,12 +37,15 @@ class PreprocessSpec:
     image_std: tuple[float, float, float]
     rescale_factor: float = 1 / 255
     resample: str = "bicubic"
+    resize: str = "shortest_edge"
+    crop_offset: str = "floor"
 
     def __post_init__(self) -> None:
         whole(self.crop_size, "crop_size", 1, MAX_EDGE)
         whole(self.shortest_edge, "shortest_edge", self.crop_size, MAX_EDGE)
-        if self.resample != "bicubic":
-            raise ValueError(f"resample {self.resample!r}: only bicubic is implemented")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r}: only {' and '.join(known)} are implemented")
         for name, values in (("image_mean", self.image_mean), ("image_std", self.image_std)):
             if len(values) != 3 or not all(isfinite(value) for value in values):
                 raise ValueError(f"{name} must be three numbers")
@@ -51,7 +61,12 @@ class PreprocessSpec:
 
     def id_with(self, **options: bool) -> str:
         """`id` where all `options` have their defaults, else another: vectors of different ids must not be compared."""
-        return short_hash(asdict(self) | options)
+        facts = asdict(self)
+        # Facts that came later count where they are not what was true before: the ids of then stay.
+        for item in fields(self):
+            if item.name in ("resize", "crop_offset") and facts[item.name] == item.default:
+                del facts[item.name]
+        return short_hash(facts | options)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def _measure_images(model: Model, images: Sequence[GoldenImage], originals: Orig
     for index, image in enumerate(images):
         opened = decode_image(image.blob)
         preprocess_image(opened, spec, pixels[index])
-        crop = resize_and_crop(opened, spec.shortest_edge, spec.crop_size)
+        crop = resize_and_crop(opened, spec)
         differing += int((crop.transpose(2, 0, 1) != originals.crops[index]).sum())
     differing += _beyond_rounding(pixels, originals.pixels)
     drawn = np.array([image.drawn for image in images])

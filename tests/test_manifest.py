@@ -112,7 +112,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "needs an fp32 variant": lambda m: m["towers"]["vision"].update(variants={}),
     "shortest_edge must be": lambda m: m["preprocess"].update(crop_size=500),
     "to 4096, not 5000": lambda m: m["preprocess"].update(shortest_edge=5000),
-    "only bicubic": lambda m: m["preprocess"].update(resample="bilinear"),
+    "only bicubic": lambda m: m["preprocess"].update(resample="lanczos"),
+    "only shortest_edge and squash": lambda m: m["preprocess"].update(resize="longest"),
     "image_std must be positive": lambda m: m["preprocess"].update(image_std=[0, 1, 1]),
     "image_mean must be three numbers": lambda m: m["preprocess"].update(image_mean=[0.5, 0.5]),
     "unexpected keyword": lambda m: m["towers"]["vision"].update(colour="red"),
@@ -227,9 +228,12 @@ def test_the_preprocessing_id_changes_with_every_fact() -> None:
         replace(SPEC, image_mean=(0.5, 0.5, 0.5)),
         replace(SPEC, image_std=(0.5, 0.5, 0.5)),
         replace(SPEC, rescale_factor=0.00392156862745098 * 2),
+        replace(SPEC, resample="bilinear"),
+        replace(SPEC, resize="squash"),
+        replace(SPEC, crop_offset="round"),
     ]
     ids = {SPEC.id, SPEC.id_with(fast=True), *(spec.id for spec in changed)}
-    assert len(ids) == 7
+    assert len(ids) == 2 + len(changed)
     assert SPEC.id_with() == SPEC.id
 
 

@@ -1,6 +1,6 @@
-"""RGB image to `pixel_values`: the arithmetic of Hugging Face's CLIPImageProcessor (Pillow backend), to the bit.
+"""RGB image to `pixel_values`: the arithmetic of Hugging Face's image processors (Pillow backend), to the bit.
 
-resize_shortest_edge and center_crop, rescale, normalize, to channels first. Pure functions of Pillow and numpy.
+resize and center_crop, rescale, normalize, to channels first. Pure functions of Pillow and numpy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from clipsrv.specs import PreprocessSpec
 
 #: Beyond this ratio of the sides the whole resized image costs far more than its crop, even if numpy makes that.
 _LONG_AND_THIN = 4
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def preprocess_image(
@@ -23,10 +24,10 @@ def preprocess_image(
 ) -> NDArray[np.float32]:
     """Pixels of one RGB image: float32 (3, S, S), written to `out` if given.
 
-    Equal to CLIPImageProcessor: uint8 pixels after the crop to the bit, and the float32 values too, since
-    each is one of the 3 x 256 values that the reference's own arithmetic gives.
+    Equal to the processor that `spec` describes: uint8 pixels after the crop to the bit, and the float32 values too,
+    since each is one of the 3 x 256 values that the reference's own arithmetic gives.
     """
-    crop = resize_and_crop(image, spec.shortest_edge, spec.crop_size)
+    crop = resize_and_crop(image, spec)
     if out is None:
         out = np.empty((3, spec.crop_size, spec.crop_size), np.float32)
     for channel, table in enumerate(_normalized_levels(spec)):
@@ -35,21 +36,28 @@ def preprocess_image(
     return out
 
 
-def resize_and_crop(image: Image.Image, shortest_edge: int, crop_size: int) -> NDArray[np.uint8]:
-    """Bicubic resize to `shortest_edge`, then the centre: uint8 (crop_size, crop_size, 3).
+def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Resized, then the centre: uint8 (crop_size, crop_size, 3).
 
-    The long edge becomes int(shortest_edge * long / short) and the crop's offsets are floored, as in
-    transformers.image_transforms (get_resize_output_image_size, center_crop).
+    Beside a shortest edge the long one becomes int(shortest_edge * long / short), as in get_resize_output_image_size of
+    transformers.image_transforms and in torchvision. The crop's offsets are floored as in the former's center_crop, or
+    rounded half to even as in the latter's.
     """
     width, height = image.size
     short, long = min(width, height), max(width, height)
-    new_long = int(shortest_edge * long / short)
-    new_width, new_height = (shortest_edge, new_long) if width <= height else (new_long, shortest_edge)
-    left, top = (new_width - crop_size) // 2, (new_height - crop_size) // 2
+    new_width = new_height = spec.shortest_edge
+    if spec.resize == "shortest_edge":
+        new_long = int(spec.shortest_edge * long / short)
+        new_width, new_height = (new_width, new_long) if width <= height else (new_long, new_height)
+    left, top = (_offset(side - spec.crop_size, spec.crop_offset) for side in (new_width, new_height))
     if COMPILED or long > _LONG_AND_THIN * short:
-        return resize_window(image, (new_width, new_height), (left, top), crop_size)
-    resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
-    return np.asarray(resized.crop((left, top, left + crop_size, top + crop_size)))
+        return resize_window(image, (new_width, new_height), (left, top), spec.crop_size, spec.resample)
+    resized = image.resize((new_width, new_height), _RESAMPLING[spec.resample])
+    return np.asarray(resized.crop((left, top, left + spec.crop_size, top + spec.crop_size)))
+
+
+def _offset(over: int, rule: str) -> int:
+    return over // 2 if rule == "floor" else round(over / 2)
 
 
 @lru_cache(maxsize=8)

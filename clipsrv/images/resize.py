@@ -1,4 +1,4 @@
-"""Pillow's bicubic resize, for a window of the result only: level for level the same, at the cost of the window.
+"""Pillow's resize, for a window of the result only: level for level the same, at the cost of the window.
 
 Pillow itself can only resize whole images exactly: its `box` is rounded to float32. The passes run in the compiled
 _resize where it could be built, else in numpy.
@@ -48,12 +48,18 @@ class _Axis(NamedTuple):
 
 
 def resize_window(
-    image: Image.Image, new_size: tuple[int, int], offset: tuple[int, int], size: int, kernel: Kernel | None = None
+    image: Image.Image,
+    new_size: tuple[int, int],
+    offset: tuple[int, int],
+    size: int,
+    resample: str = "bicubic",
+    kernel: Kernel | None = None,
 ) -> NDArray[np.uint8]:
-    """uint8 (size, size, 3): what Image.resize of an RGB image to `new_size` (bicubic) and a crop at `offset` (left,
-    top) give. `kernel` is the fastest here unless given."""
+    """uint8 (size, size, 3): what Image.resize of an RGB image to `new_size` and a crop at `offset` (left, top) give.
+    `resample` names a filter of FILTERS, `kernel` is the fastest here unless given."""
     (width, height), (new_width, new_height), (left, top) = image.size, new_size, offset
-    columns, rows = _axis(width, new_width, left, size), _axis(height, new_height, top, size)
+    columns = _axis(width, new_width, left, size, resample)
+    rows = _axis(height, new_height, top, size, resample)
     # Pillow 13 takes the vertical pass first where that is the cheaper order; each pass rounds, so order matters.
     rows_first = new_height < height and 2 * (width - new_width) < height - new_height
     return (_rows_first if rows_first else _columns_first)(image, columns, rows, kernel or FASTEST)[:, :, :3]
@@ -100,13 +106,14 @@ def _levels(image: Image.Image, left: int, top: int, width: int, height: int) ->
 
 
 @lru_cache(maxsize=64)
-def _axis(size: int, new_size: int, start: int, count: int) -> _Axis:
+def _axis(size: int, new_size: int, start: int, count: int, resample: str) -> _Axis:
     """Sources and weights of `count` outputs from `start` on, of `size` pixels made `new_size`: Pillow's, which are
     doubles rounded to 22 bits. Taps are filled up to a multiple of four with weights of zero, on the side where there
     are sources."""
     scale = size / new_size
     stretch = max(scale, 1.0)
-    support = 2.0 * stretch
+    reach, weigh = FILTERS[resample]
+    support = reach * stretch
     centers = (np.arange(start, start + count) + 0.5) * scale
     first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
     last = np.minimum((centers + support + 0.5).astype(np.int64), size)
@@ -114,7 +121,7 @@ def _axis(size: int, new_size: int, start: int, count: int) -> _Axis:
     filled = np.minimum(first, max(size - taps, 0))
     sources = filled[:, None] + np.arange(taps)
     inside = (sources >= first[:, None]) & (sources < last[:, None])
-    weights = np.where(inside, _bicubic((sources - centers[:, None] + 0.5) / stretch), 0.0)
+    weights = np.where(inside, weigh((sources - centers[:, None] + 0.5) / stretch), 0.0)
     # Summed tap by tap, as Pillow does: a pairwise sum could differ in the last bit.
     weights /= np.cumsum(weights, axis=1)[:, -1:]
     rounded = np.trunc(weights * (1 << _BITS) + np.copysign(0.5, weights)).astype(np.int32)
@@ -129,6 +136,15 @@ def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     near = ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * -0.5
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The triangle that joins neighbours by straight lines."""
+    return np.maximum(1.0 - np.abs(x), 0.0)
+
+
+#: By name: how far a filter reaches at a scale of 1, in pixels to either side, and its weight at a distance.
+FILTERS = {"bicubic": (2.0, _bicubic), "bilinear": (1.0, _bilinear)}
 
 
 def _in_numpy(

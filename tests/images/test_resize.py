@@ -15,7 +15,7 @@ from PIL import Image
 
 from clipsrv import images
 from clipsrv.images import _resize, resize
-from clipsrv.images.resize import KERNELS, Kernel, resize_window
+from clipsrv.images.resize import FILTERS, KERNELS, Kernel, resize_window
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 
@@ -26,12 +26,12 @@ def noise(width: int, height: int, seed: int, *, two_levels: bool) -> Image.Imag
 
 
 def assert_window_equals_pillow(
-    image: Image.Image, new_size: tuple[int, int], offset: tuple[int, int], kernel: Kernel
+    image: Image.Image, new_size: tuple[int, int], offset: tuple[int, int], kernel: Kernel, resample: str = "bicubic"
 ) -> None:
     size = min(new_size[0] - offset[0], new_size[1] - offset[1], 40)
     left, top = offset
-    whole = np.asarray(image.resize(new_size, Image.Resampling.BICUBIC))
-    window = resize_window(image, new_size, offset, size, kernel)
+    whole = np.asarray(image.resize(new_size, Image.Resampling[resample.upper()]))
+    window = resize_window(image, new_size, offset, size, resample, kernel)
     assert np.array_equal(window, whole[top : top + size, left : left + size])
 
 
@@ -49,11 +49,13 @@ sides = st.integers(1, 300)
     down=st.floats(0, 1),
     seed=st.integers(0, 99),
     two_levels=st.booleans(),
+    resample=st.sampled_from(sorted(FILTERS)),
 )
-@example(300, 300, 20, 250, 0.5, 0.5, 0, True)
-@example(300, 300, 250, 20, 0.5, 0.5, 0, True)
-@example(1, 300, 10, 200, 0.5, 0.5, 0, True)
-@example(1, 1, 300, 300, 0.5, 0.5, 0, True)
+@example(300, 300, 20, 250, 0.5, 0.5, 0, True, "bicubic")
+@example(300, 300, 250, 20, 0.5, 0.5, 0, True, "bilinear")
+@example(1, 300, 10, 200, 0.5, 0.5, 0, True, "bicubic")
+@example(1, 1, 300, 300, 0.5, 0.5, 0, True, "bilinear")
+@example(300, 200, 300, 200, 0.5, 0.5, 0, True, "bilinear")
 def test_a_window_equals_the_same_part_of_the_whole_resized_by_pillow(
     kernel: Kernel,
     width: int,
@@ -64,10 +66,11 @@ def test_a_window_equals_the_same_part_of_the_whole_resized_by_pillow(
     down: float,
     seed: int,
     two_levels: bool,
+    resample: str,
 ) -> None:
     offset = round(across * (new_width - 1)), round(down * (new_height - 1))
     image = noise(width, height, seed, two_levels=two_levels)
-    assert_window_equals_pillow(image, (new_width, new_height), offset, kernel)
+    assert_window_equals_pillow(image, (new_width, new_height), offset, kernel, resample)
 
 
 @every_kernel
@@ -83,7 +86,7 @@ def test_the_order_of_passes_turns_where_pillow_turns_it(new_height: int, kernel
 def test_the_order_of_passes_shows_in_the_pixels() -> None:
     """Otherwise the tests above would not notice a change of order."""
     image = noise(200, 300, 1, two_levels=True)
-    columns, rows = resize._axis(200, 140, 0, 100), resize._axis(300, 100, 0, 100)
+    columns, rows = (resize._axis(*axis, 0, 100, "bicubic") for axis in ((200, 140), (300, 100)))
     rows_first, columns_first = (
         in_order(image, columns, rows, resize.FASTEST)[:, :, :3]
         for in_order in (resize._rows_first, resize._columns_first)
@@ -106,10 +109,11 @@ def test_a_long_thin_image_makes_no_giant_intermediate(width: int, height: int) 
     """The whole resized image would take 40 MB. Pillow's memory is not Python's: the process is measured."""
     program = (
         "import resource; from PIL import Image; from clipsrv.images.preprocess import resize_and_crop\n"
-        "resize_and_crop(Image.new('RGB', (800, 300)), 224, 224)\n"
+        "from clipsrv.specs import PreprocessSpec; spec = PreprocessSpec(224, 224, (0.5,) * 3, (0.5,) * 3)\n"
+        "resize_and_crop(Image.new('RGB', (800, 300)), spec)\n"
         f"image = Image.new('RGB', ({width}, {height}))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert resize_and_crop(image, 224, 224).shape == (224, 224, 3)\n"
+        "assert resize_and_crop(image, spec).shape == (224, 224, 3)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     grown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
