@@ -14,6 +14,7 @@ from dataclasses import fields
 from clipsrv import __version__
 from clipsrv.config import Config, add_flags, read, service_links, unknown_variables
 from clipsrv.errors import DeviceError, StartError
+from clipsrv.installation import program
 from clipsrv.runtime.providers.table import extras
 
 logger = logging.getLogger("clipsrv")
@@ -56,7 +57,7 @@ def read_config(argv: Sequence[str], parser: argparse.ArgumentParser | None = No
 
 def _parser(usage: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m clipsrv",
+        prog=program(),
         usage=f"%(prog)s {usage}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=description,

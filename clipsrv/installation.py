@@ -29,6 +29,11 @@ def installations() -> list[Installation]:
     return [_read(folder) for folder in dict.fromkeys([here, *_found()])]
 
 
+def program() -> str:
+    """The words this process was started by: the command that pip installs, or Python and the module."""
+    return "clipsrv" if Path(sys.argv[0]).stem == "clipsrv" else "python -m clipsrv"
+
+
 def _found() -> Iterator[Path]:
     specs: list[ModuleSpec | None] = [PathFinder.find_spec("clipsrv", [entry]) for entry in sys.path]
     # Editable installations have finders of their own.

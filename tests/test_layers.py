@@ -43,6 +43,7 @@ NEVER = {
 
 GROUND = (
     "errors",
+    "installation",
     "cpu",
     "cgroups",
     "machine",
@@ -75,7 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "serving": (*GROUND, "images", "text", "runtime", "models"),
     "search": (*GROUND, "runtime", "models"),
     "bulk": (*GROUND, "images", "runtime", "models", "search"),
-    "doctor": (*GROUND, "installation", "images", "runtime", "models"),
+    "doctor": (*GROUND, "images", "runtime", "models"),
     "server": (*GROUND, "images", "text", "runtime", "models", "serving", "search"),
     "cli": (*GROUND, "doctor", "server", "bulk", "search"),
     "__main__": ("cli",),

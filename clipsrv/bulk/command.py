@@ -16,6 +16,7 @@ from clipsrv.bulk.options import Options
 from clipsrv.bulk.sources.local import Inputs
 from clipsrv.config import Config, add_flags, read
 from clipsrv.errors import EngineError, StartError
+from clipsrv.installation import program
 
 #: The server's settings that mean the same here.
 SETTINGS = (
@@ -37,7 +38,7 @@ Whatever the status, run the same command again to go on where it ended.
 def embed_parser() -> argparse.ArgumentParser:
     """The parser of `embed`: its own arguments, and a flag for each of SETTINGS."""
     parser = argparse.ArgumentParser(
-        prog="python -m clipsrv embed",
+        prog=f"{program()} embed",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Embeds image files without a server.",
         epilog=EXIT_STATUS,

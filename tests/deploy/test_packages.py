@@ -159,8 +159,21 @@ def test_doctor_says_which_clipsrv_runs_and_how_to_get_at_the_compiled_one(insta
     assert "pip install --editable ." in advice
 
 
-def test_the_wheel_brings_the_command_clipsrv(installed: Path) -> None:
+def test_the_wheel_brings_the_command_clipsrv_whose_help_calls_it_by_that_name(installed: Path, tmp_path: Path) -> None:
     (found,) = installed.glob("clipsrv-*.dist-info/entry_points.txt")
     points = ConfigParser()
     points.read_string(found.read_text(encoding="utf-8"))
     assert dict(points["console_scripts"]) == {"clipsrv": "clipsrv.cli:main"}
+    command = tmp_path / "clipsrv"  # as pip writes it
+    command.write_text("import sys\nfrom clipsrv.cli import main\nsys.exit(main())\n")
+    for started, name in (([str(command)], "clipsrv"), (["-m", "clipsrv"], "python -m clipsrv")):
+        for words, usage in (([], "[serve] [options]"), (["doctor"], "doctor [options]"), (["embed"], "embed [-h]")):
+            done = subprocess.run(
+                [sys.executable, *started, *words, "--help"],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(installed)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert done.stdout.startswith(f"usage: {name} {usage}")
