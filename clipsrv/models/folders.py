@@ -5,23 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsrv.errors import ModelNotFoundError
-from clipsrv.manifest import NAME, list_models
+from clipsrv.manifest import NAME, ModelManifest, list_models
 
 #: The guide's names, which `python -m conversions NAME` makes.
 KNOWN_MODELS = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
 
-#: Models inside the installed package; in a checkout they lie in onnx_models/.
-BUNDLED = Path(__file__).parent
+#: The model that comes with clipsrv: inside an installed package, or in the folder of models of a checkout.
+BUNDLED = "demo"
+_INSTALLED, _CHECKOUT = Path(__file__).parent, Path(__file__).parents[2] / "onnx_models"
+
+
+def available_models(models_dir: Path) -> dict[str, ModelManifest]:
+    """Every valid model of `models_dir` by name, and the one that comes with clipsrv."""
+    bundled = list_models(_beside())
+    return {name: bundled[name] for name in bundled if name == BUNDLED} | list_models(models_dir)
 
 
 def find_model(models_dir: Path, name: str) -> Path:
-    """The folder of a model by name, in `models_dir` or among those bundled with an installed clipsrv.
+    """The folder of a model by name, in `models_dir` or the one that comes with clipsrv.
 
     Raises ModelNotFoundError with the command that makes it.
     """
-    for folder in (models_dir / name, BUNDLED / name):
-        if NAME.fullmatch(name) and folder.is_dir():
-            return folder
+    for folder in (models_dir, _beside()) if name == BUNDLED else (models_dir,):
+        if NAME.fullmatch(name) and (folder / name).is_dir():
+            return folder / name
     there = ", ".join(list_models(models_dir)) or "none"
     cure = f"Make it with: python -m conversions {name}" if name in KNOWN_MODELS else "See python -m conversions --list"
     raise ModelNotFoundError(f"No model {name[:64]!r} in {models_dir} (there: {there}). {cure}")
+
+
+def _beside() -> Path:
+    """The folder that holds the model that comes with clipsrv."""
+    return _INSTALLED if (_INSTALLED / BUNDLED).is_dir() else _CHECKOUT

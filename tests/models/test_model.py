@@ -113,6 +113,10 @@ def test_a_model_name_never_leaves_the_models_folder(models_dir: Path, name: str
         find_model(models_dir, name)
 
 
+def test_the_model_that_comes_with_clipsrv_is_found_from_any_folder(tmp_path: Path) -> None:
+    assert (find_model(tmp_path, "demo") / "manifest.json").is_file()
+
+
 def test_decoding_options_change_the_ids_and_defaults_do_not(tiny_model: Path, model: Model) -> None:
     assert model.preprocessing_id == model.manifest.preprocess.id
     ids = {model.preprocessing_id: model.embedding_id}

@@ -250,7 +250,7 @@ async def test_health_says_draining_and_new_work_is_refused(client: Client) -> N
 
 async def test_models_lists_the_known_and_the_converted(client: Client, model: Model) -> None:
     answer = (await client.get("/models")).json
-    assert answer["models"] == [*KNOWN_MODELS, "tiny"]
+    assert answer["models"] == [*KNOWN_MODELS, "demo", "tiny"]
     assert answer["current"] == "tiny"
     details = answer["details"]
     assert set(details) == set(answer["models"])

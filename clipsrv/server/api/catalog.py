@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clipsrv.manifest import TEXT, ModelManifest, list_models
-from clipsrv.models.folders import BUNDLED, KNOWN_MODELS
+from clipsrv.manifest import TEXT, ModelManifest
+from clipsrv.models.folders import KNOWN_MODELS, available_models
 from clipsrv.models.model import Model
 
 
@@ -15,7 +15,7 @@ class Catalog:
 
     def __init__(self, models_dir: Path, current: str) -> None:
         self.current = current
-        self._manifests = list_models(BUNDLED) | list_models(models_dir)
+        self._manifests = available_models(models_dir)
 
     def running(self, model: Model) -> dict[str, Any]:
         """Facts of the model in use; device and precision are those that run, never those asked for."""
