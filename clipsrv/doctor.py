@@ -10,6 +10,7 @@ import platform
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,8 +50,9 @@ def run(config: Config) -> int:
         _print("would run", [f"nothing: {error.message}"])
         _print("change this", [_advice(config, None)])
         return 1
-    _print("would run", _chosen(model, config))
-    _print("change this", [_advice(config, model)])
+    with closing(model):
+        _print("would run", _chosen(model, config))
+        _print("change this", [_advice(config, model)])
     return 0
 
 
@@ -110,9 +112,9 @@ def _load(config: Config) -> Model:
 def _difference(model: Model, config: Config) -> tuple[float, float]:
     """Mean and worst distance between an image's vector and its fp32 vector on the same device, relative to the mean
     distance between the fp32 vectors of two images."""
-    exact = _load(replace(config, device=model.device, precision="fp32", text=False))
     pixels = _images(model.manifest.preprocess.crop_size)
-    ours, theirs = (one.image_encoder.embed(pixels) for one in (model, exact))
+    with closing(_load(replace(config, device=model.device, precision="fp32", text=False))) as exact:
+        ours, theirs = (one.image_encoder.embed(pixels) for one in (model, exact))
     distances = np.linalg.norm(theirs[:, None] - theirs[None], axis=-1)
     errors = np.linalg.norm(ours - theirs, axis=-1) / (distances.sum() / (_IMAGES * (_IMAGES - 1)))
     return float(errors.mean()), float(errors.max())

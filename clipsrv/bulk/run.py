@@ -60,7 +60,7 @@ def _run_into_file(options: Options, config: Config, received: Received) -> int:
             report.say(f"{out} is complete already.")
             return 0
         listing = Listing(parts.folder / INPUTS, listing.count, listing.sha256)
-        with closing(FileStore(out, parts, writer, facts)) as store, report:
+        with closing(model), closing(FileStore(out, parts, writer, facts)) as store, report:
             return _run(options, config, model, store, listing, report, received)
 
 
@@ -83,7 +83,7 @@ def _run_into_table(options: Options, config: Config, received: Received) -> int
             patience=options.patience,
             warn=report.say,
         )
-        with closing(store), report:
+        with closing(model), closing(store), report:
             return _run(options, config, model, store, listing, report, received)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,11 +49,13 @@ def load_model(folder: Path, settings: ModelSettings) -> Model:
 
 def _open(folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: ModelSettings) -> Model:
     spec = manifest.towers.get(TEXT) if settings.text else None
-    # Both towers at once: hashing their files and packing their weights are one core's work each.
-    with ThreadPoolExecutor(1, thread_name_prefix="open") as beside:
-        text_tower = beside.submit(_open_text, folder, manifest, spec, plan)
-        image_encoder = _open_tower(folder, manifest, manifest.towers[VISION], plan)
+    with ExitStack() as undo:  # what was opened before something else could not be
+        # Both towers at once: hashing their files and packing their weights are one core's work each.
+        with ThreadPoolExecutor(1, thread_name_prefix="open") as beside:
+            text_tower = beside.submit(_open_text, folder, manifest, spec, plan, undo)
+            image_encoder = _open_tower(folder, manifest, manifest.towers[VISION], plan, undo)
         text_encoder, tokenizer = text_tower.result()
+        undo.pop_all()
     return Model(
         manifest=manifest,
         device=plan.device,
@@ -66,19 +69,21 @@ def _open(folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: Mod
 
 
 def _open_text(
-    folder: Path, manifest: ModelManifest, spec: TowerSpec | None, plan: DevicePlan
+    folder: Path, manifest: ModelManifest, spec: TowerSpec | None, plan: DevicePlan, undo: ExitStack
 ) -> tuple[Encoder, Tokenizer] | tuple[None, None]:
     if spec is None or spec.tokenizer is None or spec.context_length is None:
         return None, None
     verify_files(folder, manifest, [spec.tokenizer])
     tokenizer = Tokenizer.from_file(folder / spec.tokenizer, spec.context_length)
-    return _open_tower(folder, manifest, spec, plan), tokenizer
+    return _open_tower(folder, manifest, spec, plan, undo), tokenizer
 
 
-def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan) -> Encoder:
+def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan, undo: ExitStack) -> Encoder:
     graph = graph_file(tower, plan.device, plan.precision)
     verify_files(folder, manifest, [name for name in (graph, f"{graph}.data") if name in manifest.files])
     session, single = open_session(folder / graph, plan), None
     if in_parts(tower, plan):
         single = open_session(folder / graph, replace(plan, threads=1))
-    return SessionEncoder(session, tower, manifest.dimensions, single=single, threads=plan.threads)
+    encoder = SessionEncoder(session, tower, manifest.dimensions, single=single, threads=plan.threads)
+    undo.callback(encoder.close)
+    return encoder

@@ -13,6 +13,7 @@ from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import decode
 from clipsrv.images.open import open_image
 from clipsrv.images.preprocess import preprocess_image
+from clipsrv.machine import give_memory_back
 from clipsrv.manifest import ModelManifest
 from clipsrv.runtime.choice import variant
 from clipsrv.runtime.encoder import Encoder
@@ -62,10 +63,11 @@ class Model:
             return preprocess_image(decode(opened, apply_orientation=self.decoding.exif_orientation), spec)
 
     def close(self) -> None:
-        """Gives the memory and threads of both towers back. Closing twice is closing once."""
+        """Gives the memory and threads of both towers back to the system. Closing twice is closing once."""
         self.image_encoder.close()
         if self.text_encoder is not None:
             self.text_encoder.close()
+        give_memory_back()
 
     def warm_up(self, batch_sizes: Iterable[int]) -> None:
         """Runs both towers at the batch sizes given. Raises EngineError."""

@@ -84,6 +84,8 @@ class SessionEncoder:
         except InferenceFailedError:
             raise
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            if self._session is None:  # closed while this ran
+                raise _closed() from None
             if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
                 raise OutOfMemoryError("Not enough memory for this batch.") from error
             raise InferenceFailedError("The model could not compute this batch.") from error
@@ -97,18 +99,24 @@ class SessionEncoder:
             self.embed(np.repeat(one.astype(self._dtype)[None], size, axis=0))
 
     def close(self) -> None:
+        # What computes now holds its session until it is done.
         self._session = self._single = None
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        if self._session is None:
-            raise InferenceFailedError("The model is closed.")
-        if self._single is None or len(batch) == 1:
-            return self._compute(self._session, batch)
+        session, single = self._session, self._single
+        if session is None:
+            raise _closed()
+        if single is None or len(batch) <= 1:
+            return self._compute(session, batch)
         parts = np.array_split(batch, min(self._threads, len(batch)))
-        return np.concatenate(list(self._pool.map(partial(self._compute, self._single), parts)))
+        return np.concatenate(list(self._pool.map(partial(self._compute, single), parts)))
 
     def _compute(self, session: Session, batch: NDArray[Any]) -> NDArray[np.float32]:
         features: NDArray[np.float32]
         (features,) = session.run([self._tower.output], {self._tower.input: batch})
         return features
+
+
+def _closed() -> InferenceFailedError:
+    return InferenceFailedError("The model is closed.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,39 @@ def test_a_closed_encoder_says_so_and_may_be_closed_again() -> None:
     encoder.close()
     with pytest.raises(InferenceFailedError, match="closed"):
         encoder.embed(np.ones((1, 5), np.float32))
+
+
+class Held(Doubling):
+    """Waits in its first part until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+        self.entered.set()
+        assert self.go_on.wait(30)
+        return super().run(outputs, inputs)
+
+
+def test_a_batch_in_parts_that_is_closed_in_the_middle_says_so() -> None:
+    held = Held()
+    encoder = SessionEncoder(Doubling(), TOWER, 4, single=held, threads=2)
+    with ThreadPoolExecutor(2) as callers:
+        # Four parts of two batches on two threads: some are begun, the others wait.
+        batches = [callers.submit(encoder.embed, np.ones((2, 5), np.float32)) for _ in range(2)]
+        assert held.entered.wait(30)
+        encoder.close()
+        held.go_on.set()
+        done, said = [], []
+        for batch in batches:
+            try:
+                done.append(batch.result(30))
+            except InferenceFailedError as error:
+                said.append(error.message)
+    assert set(said) == {"The model is closed."}
+    assert len(done) + len(said) == 2
+    assert all(vectors.shape == (2, 4) for vectors in done)
 
 
 @pytest.mark.parametrize(("value", "reason"), [(0.0, "zeros"), (np.nan, "not finite"), (np.inf, "not finite")])
