@@ -104,6 +104,8 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> LogPump:
     logging.captureWarnings(True)
     # Pillow warns of oddities in images that it reads all the same: callers must not write our log.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # Its debugging lines repeat what is written in images: who, when and where.
+    logging.getLogger("PIL").setLevel(logging.INFO)
     return pump
 
 

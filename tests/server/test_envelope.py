@@ -173,8 +173,10 @@ async def test_more_images_than_allowed_are_refused_before_any_is_computed() -> 
 
 async def test_a_batch_of_none_is_refused() -> None:
     async with serving() as served:
-        assert (await served.form(path="/embed/batch")).code == "missing_image"
-        assert (await served.post("/embed/batch", b'{"images": []}', "application/json")).code == "empty_batch"
+        reply = await served.form(path="/embed/batch")
+        assert (reply.status, reply.code) == (400, "missing_image")
+        reply = await served.post("/embed/batch", b'{"images": []}', "application/json")
+        assert (reply.status, reply.code) == (400, "empty_batch")
 
 
 async def test_one_bad_image_of_32_fails_its_request_by_index_or_leaves_null_and_hurts_nobody_else() -> None:
@@ -260,6 +262,7 @@ async def test_the_image_itself_may_be_the_body() -> None:
     async with serving() as served:
         for kind in ("image/png", "image/jpeg", "application/octet-stream"):
             reply = await served.post("/embed", GOOD, kind)
+            assert reply.status == 200
             np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-6)
 
 

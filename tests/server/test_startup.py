@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clipsrv.cli import main
 from clipsrv.config import Config
+from clipsrv.manifest import load_manifest
 from clipsrv.server import lifecycle
+from tests.support.model import describe
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
@@ -113,6 +118,17 @@ def replaced_by_a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def replaced_by_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def with_replaced(path: Path, pattern: str, text: str) -> None:
+    changed, count = re.subn(pattern, text, path.read_text())
+    assert count, "nothing was damaged"
+    path.write_text(changed)
+
+
 DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "one bit": ("vision.fp32.onnx", flipped),
     "one bit of the tokenizer": ("tokenizer.json", flipped),
@@ -126,11 +142,16 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "manifest cut": ("manifest.json", lambda path: path.write_bytes(path.read_bytes()[:100])),
     "manifest of another version": (
         "manifest.json",
-        lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 99')),
+        lambda path: with_replaced(path, '"format": [0-9]+', '"format": 99'),
     ),
+    "manifest with NaN": (
+        "manifest.json",
+        lambda path: with_replaced(path, '"crop_size": 32', '"crop_size": NaN'),
+    ),
+    "manifest that is a named pipe": ("manifest.json", replaced_by_a_pipe),
     "manifest leading outside": (
         "manifest.json",
-        lambda path: path.write_text(path.read_text().replace("vision.fp32.onnx", "../../etc/passwd")),
+        lambda path: with_replaced(path, "vision.fp32.onnx", "../../etc/passwd"),
     ),
 }
 
@@ -146,6 +167,17 @@ def test_a_damaged_model_is_status_3_and_the_file_is_named(
     status, line = start(folder=folder)
     assert status == 3
     assert file in line
+
+
+def test_a_graph_of_another_tower_is_status_3(start: Start, models_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(models_dir, tmp_path / "models") / "tiny"
+    graph = Path(shutil.copy(folder / "text.fp32.onnx", folder / "vision.fp32.onnx"))
+    manifest = load_manifest(folder)
+    changed = replace(manifest, files={**manifest.files, graph.name: describe(graph)})
+    (folder / "manifest.json").write_text(changed.to_json(), encoding="utf-8")
+    status, line = start(folder=tmp_path / "models")
+    assert status == 3
+    assert "The graph takes ['input_ids'] and gives ['text_embeds']" in line
 
 
 def test_a_port_in_use_is_status_4_before_the_model_is_opened(start: Start, models_dir: Path, tmp_path: Path) -> None:

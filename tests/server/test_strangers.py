@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from io import StringIO
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import TiffImagePlugin
+from PIL.ExifTags import Base
 
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
@@ -19,8 +22,9 @@ from clipsrv.server.http.security import (
     read_keys,
 )
 from clipsrv.server.lifecycle import warnings
-from clipsrv.server.logs import JsonFormatter, TextFormatter
+from clipsrv.server.logs import JsonFormatter, TextFormatter, set_up
 from clipsrv.server.wire.envelope import TooManyFailuresError, UnauthorizedError
+from tests.support.photos import encode, opened
 from tests.support.serving import (
     BOUNDARY,
     Reply,
@@ -288,6 +292,29 @@ async def test_one_request_is_one_log_line_whatever_it_holds(caplog: pytest.LogC
         assert len(line.splitlines()) == 1
         assert json.loads(line)["route"] in {"/embed", "/health", "unmatched"}
         assert "INJECTED" not in line
+
+
+@pytest.mark.usefixtures("logging_restored")
+async def test_no_file_name_image_or_vector_is_logged() -> None:
+    name = 'Content-Disposition: form-data; name="image"; filename="/home/ann/on-the-beach.tif"'
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[Base.ImageDescription] = "Ann on the beach"
+    blob = encode(opened().resize((40, 30)), "TIFF", tiffinfo=tags)
+    packed = base64.b64encode(blob).decode()
+    stream = StringIO()
+    pump = set_up("debug", "json", stream)
+    async with serving() as served:
+        reply = await served.form(part(blob, head=name))
+        assert reply.status == 200
+        assert (await served.form(part(blob[:-60], head=name))).status == 422
+        text = json.dumps({"text": "ann on the beach"}).encode()
+        assert (await served.post("/embed/text", text, "application/json")).status == 200
+        assert (await served.post("/embed", json.dumps({"image": packed}).encode(), "application/json")).status == 200
+    pump.close()
+    logged = stream.getvalue()
+    assert '"route":"/embed"' in logged
+    for secret in ("beach", packed[:20], *(str(value)[:8] for value in reply.json["embedding"])):
+        assert secret not in logged
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
