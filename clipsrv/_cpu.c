@@ -1,4 +1,4 @@
-/* The CPU asked by itself, for where /proc/cpuinfo cannot be read. cpu.py knows what the bits mean.
+/* The CPU asked by itself, for where /proc/cpuinfo cannot be read. processor.py knows what the bits mean.
  *
  * Two instructions and nothing else: cpuid, and xgetbv, which says what of the registers the system keeps. Elsewhere
  * than on x86, and by other compilers than GCC and Clang, both answer None.

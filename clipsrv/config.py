@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from clipsrv.errors import ConfigError
-from clipsrv.runtime.providers.row import PRECISIONS
+from clipsrv.runtime.providers.provider import PRECISIONS
 from clipsrv.runtime.providers.table import DEVICES
 
 _MIB = 2**20

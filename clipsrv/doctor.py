@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from clipsrv import __version__
 from clipsrv.config import Config
-from clipsrv.cpu import CANNOT_TELL, this_cpu
 from clipsrv.errors import StartError
 from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
 from clipsrv.installation import installations
@@ -30,6 +29,7 @@ from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
 from clipsrv.models.folders import KNOWN_MODELS, find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
+from clipsrv.processor import CANNOT_TELL, this_processor
 from clipsrv.runtime.providers.cpu import CPU
 from clipsrv.runtime.providers.instructions import VNNI
 from clipsrv.runtime.providers.openvino import OPENVINO
@@ -61,7 +61,7 @@ def _machine() -> Iterator[str]:
     yield f"clipsrv {__version__} of {this.folder}, Python {platform.python_version()}, {platform.platform()}"
     for other in others:
         yield f"it runs in the place of clipsrv {other.version} of {other.folder}"
-    cpu = this_cpu()
+    cpu = this_processor()
     features = f"cannot tell: {CANNOT_TELL}" if cpu.features is None else ", ".join(cpu.features) or "none"
     yield f"{cpu.name}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
     yield f"CPU features that matter here: {features}"
@@ -161,7 +161,11 @@ def _advice(config: Config, model: Model | None) -> str:
                     f"{this.folder.parent}; or compile this one: pip install --editable . there"
                 )
         return f"the slow resize: {HOW_TO_COMPILE}"
-    if model.device == CPU.device and {*VNNI.any_of} & {*(this_cpu().features or ())} and model.precision == "fp32":
+    if (
+        model.device == CPU.device
+        and {*VNNI.any_of} & {*(this_processor().features or ())}
+        and model.precision == "fp32"
+    ):
         return (
             "the precision, if a search may be a little less exact: --precision int8 (closer to fp32 with pip install "
             f"'clipsrv[{OPENVINO.extra}]' and --device {OPENVINO.device}); docs/precision.md has what it costs"

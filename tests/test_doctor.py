@@ -17,8 +17,8 @@ from onnx import numpy_helper
 
 from clipsrv import doctor
 from clipsrv.config import Config
-from clipsrv.cpu import Cpu
 from clipsrv.manifest import load_manifest
+from clipsrv.processor import Processor
 from clipsrv.specs import FileSpec
 
 
@@ -134,7 +134,7 @@ def test_without_the_compiled_resize_a_compiler_is_the_thing_to_install(
 def test_features_that_cannot_be_told_are_not_called_missing(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "this_cpu", lambda: Cpu("some CPU", True, None))
+    monkeypatch.setattr(doctor, "this_processor", lambda: Processor("some CPU", True, None))
     assert doctor.run(config()) == 0
     said = capsys.readouterr().out
     assert "some CPU: " in said

@@ -44,7 +44,7 @@ NEVER = {
 GROUND = (
     "errors",
     "installation",
-    "cpu",
+    "processor",
     "cgroups",
     "machine",
     "runtime/providers",
@@ -59,7 +59,7 @@ GROUND = (
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "_cpu": (),
-    "cpu": ("_cpu",),
+    "processor": ("_cpu",),
     "cgroups": (),
     "machine": ("cgroups",),
     "installation": (),
@@ -127,7 +127,7 @@ BESIDE = {"conversions": (*GROUND, "images", "text", "runtime", "models")}
 #: Standard library that pure rooms and policies must not know.
 PURE = (
     "errors",
-    "cpu",
+    "processor",
     "machine",
     "runtime/providers",
     "config",

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
-from clipsrv.bulk.options import Options
+from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.sources.local import Inputs
 from clipsrv.config import Config, add_flags, read
 from clipsrv.errors import EngineError, StartError
@@ -95,12 +95,12 @@ def run(argv: Sequence[str]) -> int:
     return status
 
 
-def _options(given: Mapping[str, Any]) -> Options:
+def _options(given: Mapping[str, Any]) -> JobOptions:
     inputs = Inputs(given["paths"], given["files_from"], given["null"], given["relative_to"])
-    return Options(inputs, **{item.name: given[item.name] for item in fields(Options) if item.name != "inputs"})
+    return JobOptions(inputs, **{item.name: given[item.name] for item in fields(JobOptions) if item.name != "inputs"})
 
 
-def _run(options: Options, config: Config, received: Callable[[], int | None]) -> int:
+def _run(options: JobOptions, config: Config, received: Callable[[], int | None]) -> int:
     from clipsrv.bulk.run import run_job
 
     return run_job(options, config, received)

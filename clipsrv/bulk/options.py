@@ -12,7 +12,7 @@ from clipsrv.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Options:
+class JobOptions:
     """`out` is a file's path or a URL; `errors` the file where bad images are listed, or None for one beside `out`.
 
     `patience` in seconds. Raises ConfigError for a value out of range.

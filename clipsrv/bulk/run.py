@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from clipsrv.bulk.job import Job, JobSettings
-from clipsrv.bulk.options import Options
+from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.prepare import Preparer
 from clipsrv.bulk.records import Facts, Store
 from clipsrv.bulk.report import Report
@@ -37,14 +37,14 @@ URL_SCHEMES = ("postgresql://", "postgres://")
 Received = Callable[[], int | None]
 
 
-def run_job(options: Options, config: Config, received: Received) -> int:
+def run_job(options: JobOptions, config: Config, received: Received) -> int:
     """Runs the job of checked arguments. Raises StartError or EngineError."""
     if options.out.startswith(URL_SCHEMES):
         return _run_into_table(options, config, received)
     return _run_into_file(options, config, received)
 
 
-def _run_into_file(options: Options, config: Config, received: Received) -> int:
+def _run_into_file(options: JobOptions, config: Config, received: Received) -> int:
     out = Path(options.out)
     writer = writer_for(out)
     errors = Path(options.errors) if options.errors else beside(out, "errors.jsonl")
@@ -64,7 +64,7 @@ def _run_into_file(options: Options, config: Config, received: Received) -> int:
             return _run(options, config, model, store, listing, report, received)
 
 
-def _run_into_table(options: Options, config: Config, received: Received) -> int:
+def _run_into_table(options: JobOptions, config: Config, received: Received) -> int:
     try:
         from clipsrv.bulk.stores.postgres import PostgresStore
     except ImportError:
@@ -88,7 +88,7 @@ def _run_into_table(options: Options, config: Config, received: Received) -> int
 
 
 def _run(
-    options: Options,
+    options: JobOptions,
     config: Config,
     model: Model,
     store: Store,

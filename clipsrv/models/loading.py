@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from clipsrv.cpu import this_cpu
 from clipsrv.errors import DeviceError
 from clipsrv.machine import usable_cores
 from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.model import Model
+from clipsrv.processor import this_processor
 from clipsrv.runtime.choice import candidate_devices, choose_precision, graph_file, in_parts
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
-from clipsrv.runtime.providers.row import DevicePlan
+from clipsrv.runtime.providers.provider import DevicePlan
 from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
@@ -35,7 +35,7 @@ def load_model(folder: Path, settings: ModelSettings) -> Model:
                 settings.precision,
                 candidate,
                 manifest.towers[VISION],
-                this_cpu(),
+                this_processor(),
                 errors=manifest.relative_errors(VISION),
             )
             plan = DevicePlan(candidate, settings.threads or usable_cores(), chosen)

@@ -7,9 +7,10 @@ from types import MappingProxyType
 
 import onnxruntime as ort
 
-from clipsrv.cpu import CANNOT_TELL, Cpu
 from clipsrv.errors import DeviceError
-from clipsrv.runtime.providers.row import Arithmetic, DevicePlan, Instructions
+from clipsrv.processor import CANNOT_TELL, Processor
+from clipsrv.runtime.providers.instructions import Instructions
+from clipsrv.runtime.providers.provider import Arithmetic, DevicePlan
 from clipsrv.runtime.providers.table import OTHERWISE, PROVIDERS, auto_order, provider
 from clipsrv.specs import TowerSpec
 
@@ -32,7 +33,7 @@ def candidate_devices(device: str) -> list[str]:
 
 
 def choose_precision(
-    asked: str, device: str, tower: TowerSpec, cpu: Cpu, *, errors: Mapping[str, float] = MappingProxyType({})
+    asked: str, device: str, tower: TowerSpec, cpu: Processor, *, errors: Mapping[str, float] = MappingProxyType({})
 ) -> str:
     """The precision that will run for the one asked for. Raises DeviceError if device, CPU or model cannot give it.
 
@@ -84,11 +85,11 @@ def _arithmetic(device: str, precision: str) -> Arithmetic:
     return provider(device).precisions[precision]
 
 
-def _refusal(needs: Instructions, cpu: Cpu) -> str | None:
+def _refusal(needs: Instructions, cpu: Processor) -> str | None:
     if needs.x86_only and not cpu.is_x86:
         return None
     if cpu.features is None:
         return f"it cannot be told whether this CPU has {needs.name}, {needs.without}. {CANNOT_TELL} Or use fp32."
-    if not set(needs.any_of) & set(cpu.features):
+    if set(needs.any_of).isdisjoint(cpu.features):
         return f"this CPU has no {needs.name}, {needs.without}. Use fp32."
     return None

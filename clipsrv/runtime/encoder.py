@@ -37,7 +37,7 @@ class Encoder(Protocol):
         """Gives memory and threads back; embedding is then an InferenceFailedError. Closing twice is closing once."""
 
 
-class Session(Protocol):
+class InferenceSession(Protocol):
     """What an encoder needs of onnxruntime's InferenceSession."""
 
     def get_inputs(self) -> Sequence[Any]: ...
@@ -52,11 +52,11 @@ class SessionEncoder:
 
     def __init__(
         self,
-        session: Session,
+        session: InferenceSession,
         tower: TowerSpec,
         dimensions: int,
         *,
-        single: Session | None = None,
+        single: InferenceSession | None = None,
         threads: int = 1,
     ) -> None:
         """`single`, a session of one thread, computes batches in parts, on `threads` threads at once; without one, the
@@ -70,7 +70,7 @@ class SessionEncoder:
                 f"The graph takes {inputs} and gives {outputs}; its manifest says [{tower.input!r}] and "
                 f"[{tower.output!r}]. Convert the model again."
             )
-        self._session: Session | None = session
+        self._session: InferenceSession | None = session
         self._single, self._threads = single, threads
         self._tower, self._dimensions = tower, dimensions
         self._dtype = np.int64 if "int" in session.get_inputs()[0].type else np.float32
@@ -112,7 +112,7 @@ class SessionEncoder:
         parts = np.array_split(batch, min(self._threads, len(batch)))
         return np.concatenate(list(self._pool.map(partial(self._compute, single), parts)))
 
-    def _compute(self, session: Session, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def _compute(self, session: InferenceSession, batch: NDArray[Any]) -> NDArray[np.float32]:
         features: NDArray[np.float32]
         (features,) = session.run([self._tower.output], {self._tower.input: batch})
         return features

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from clipsrv.errors import DeviceError, ModelCorruptError
 from clipsrv.runtime.libraries import missing, preload
 from clipsrv.runtime.providers.cpu import CPU
-from clipsrv.runtime.providers.row import DevicePlan, Provider
+from clipsrv.runtime.providers.provider import DevicePlan, Provider
 from clipsrv.runtime.providers.table import OTHERWISE, provider
 
 #: Threads wait for the next operator awake, for as long as a short one takes, and sleep while nothing runs: falling

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from clipsrv.cpu import Cpu
 from clipsrv.errors import DeviceError
+from clipsrv.processor import Processor
 from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, in_parts, variant
-from clipsrv.runtime.providers.row import DevicePlan
+from clipsrv.runtime.providers.provider import DevicePlan
 from clipsrv.specs import TowerSpec
 from tests.runtime.conftest import BuiltWith
 
@@ -16,12 +16,12 @@ FOR_OPENVINO = TowerSpec("x", "y", {"fp32": "a.fp32.onnx", "int8-openvino": "a.i
 PLAIN = TowerSpec("x", "y", {"fp32": "a.fp32.onnx"})
 
 
-def x86(*features: str) -> Cpu:
-    return Cpu("an x86 CPU", True, features)
+def x86(*features: str) -> Processor:
+    return Processor("an x86 CPU", True, features)
 
 
-UNKNOWN = Cpu("an x86 CPU that cannot be asked", True, None)
-ARM = Cpu("an ARM CPU", False, ())
+UNKNOWN = Processor("an x86 CPU that cannot be asked", True, None)
+ARM = Processor("an ARM CPU", False, ())
 
 
 @pytest.mark.parametrize("device", ["cuda", "coreml", "mps", "openvino"])
@@ -81,7 +81,7 @@ def test_auto_never_changes_vectors_noticeably(
     ],
 )
 def test_a_precision_that_cannot_be_had_is_refused_with_the_reason(
-    asked: str, device: str, cpu: Cpu, said: str
+    asked: str, device: str, cpu: Processor, said: str
 ) -> None:
     with pytest.raises(DeviceError, match=said):
         choose_precision(asked, device, PLAIN, cpu)

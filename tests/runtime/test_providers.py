@@ -11,7 +11,7 @@ import pytest
 
 from clipsrv.config import Config
 from clipsrv.errors import DeviceError
-from clipsrv.runtime.providers.row import PRECISIONS, DevicePlan, Provider
+from clipsrv.runtime.providers.provider import PRECISIONS, DevicePlan, Provider
 from clipsrv.runtime.providers.table import DEVICES, PROVIDERS, auto_order, extras, provider
 
 every_provider = pytest.mark.parametrize("row", PROVIDERS, ids=lambda row: row.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipsrv.runtime.providers.instructions import VNNI
-from clipsrv.runtime.providers.row import Arithmetic, Provider, same
+from clipsrv.runtime.providers.provider import Arithmetic, Provider, same
 
 CPU = Provider(
     device="cpu",

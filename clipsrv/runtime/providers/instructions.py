@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from clipsrv.runtime.providers.row import Instructions
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Instruction sets of which a CPU must have one; `name` and `without` say what is missing and what that does.
+
+    `x86_only` says that CPUs of other kinds need none of them.
+    """
+
+    any_of: tuple[str, ...]
+    name: str
+    without: str
+    x86_only: bool = False
+
 
 VNNI = Instructions(
     ("avx512_vnni", "avx_vnni"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipsrv.runtime.providers.instructions import BF16, VNNI
-from clipsrv.runtime.providers.row import Arithmetic, DevicePlan, Provider, same
+from clipsrv.runtime.providers.provider import Arithmetic, DevicePlan, Provider, same
 
 #: Channels of a token that are scaled together. Larger groups were slower, smaller ones slower still; OpenVINO's own
 #: choice is 32 (docs/precision.md).

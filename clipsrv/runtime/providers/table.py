@@ -7,7 +7,7 @@ from clipsrv.runtime.providers.coreml import COREML
 from clipsrv.runtime.providers.cpu import CPU
 from clipsrv.runtime.providers.cuda import CUDA
 from clipsrv.runtime.providers.openvino import OPENVINO
-from clipsrv.runtime.providers.row import Provider
+from clipsrv.runtime.providers.provider import Provider
 
 PROVIDERS = (CPU, CUDA, COREML, OPENVINO)
 

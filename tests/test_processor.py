@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clipsrv import cpu as module
-from clipsrv.cpu import own_features, this_cpu
+from clipsrv import processor as module
+from clipsrv.processor import own_features, this_processor
 
 
 class Answers:
@@ -37,21 +37,21 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_cpu_is_named_with_the_instructions_that_matter(tmp_path: Path, x86: None) -> None:
     first = "processor\t: 0\nmodel name\t: Some CPU 9000\nflags\t\t: fpu avx2 amx_int8 sse\n"
-    found = this_cpu(write(tmp_path, f"{first}\nprocessor\t: 1\nflags\t: none\n"))
+    found = this_processor(write(tmp_path, f"{first}\nprocessor\t: 1\nflags\t: none\n"))
     assert (found.name, found.is_x86, found.features) == ("Some CPU 9000", True, ("avx2", "amx_int8"))
 
 
 def test_a_cpu_of_another_kind_has_none_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     for path in (write(tmp_path, "processor\t: 0\nFeatures\t: fp asimd asimddp\n"), tmp_path / "none"):
-        found = this_cpu(path)
+        found = this_processor(path)
         assert (found.is_x86, found.features) == (False, ())
 
 
 def test_where_proc_cannot_be_read_the_cpu_answers_itself(tmp_path: Path) -> None:
     """Nothing replaced here: this machine's CPU, by its own word and by the system's."""
-    if this_cpu().is_x86:
-        assert this_cpu(tmp_path / "none") == this_cpu()
+    if this_processor().is_x86:
+        assert this_processor(tmp_path / "none") == this_processor()
     else:
         assert own_features() is None
 
@@ -60,10 +60,10 @@ def test_without_the_compiled_part_it_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x86: None
 ) -> None:
     monkeypatch.setattr(module, "_cpu", None)
-    assert this_cpu(tmp_path / "none").features is None
-    assert this_cpu(tmp_path / "none").name
+    assert this_processor(tmp_path / "none").features is None
+    assert this_processor(tmp_path / "none").name
     monkeypatch.setattr(module, "_cpu", Answers({}, None))  # compiled by a compiler that cannot ask
-    assert this_cpu(tmp_path / "none").features is None
+    assert this_processor(tmp_path / "none").features is None
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ CANNOT_TELL = (
 
 
 @dataclass(frozen=True)
-class Cpu:
+class Processor:
     """`features` are those that decide which arithmetic is right and fast, by their names in /proc/cpuinfo; None if
     nothing here can tell."""
 
@@ -59,14 +59,14 @@ _FEATURES = {
 _NAME = (0x80000002, 0x80000003, 0x80000004)
 
 
-def this_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
+def this_processor(cpuinfo: Path = _CPUINFO) -> Processor:
     """The CPU this process runs on."""
     facts, is_x86 = _read(cpuinfo), platform.machine().lower() in {"x86_64", "amd64", "i386", "i686"}
     name = facts.get("model name") or _own_name() or platform.processor() or "unknown CPU"
     if "flags" in facts or not is_x86:
         flags = facts.get("flags", "").split()
-        return Cpu(name, is_x86, tuple(feature for feature in _FEATURES if feature in flags))
-    return Cpu(name, is_x86, own_features())
+        return Processor(name, is_x86, tuple(feature for feature in _FEATURES if feature in flags))
+    return Processor(name, is_x86, own_features())
 
 
 def own_features() -> tuple[str, ...] | None:

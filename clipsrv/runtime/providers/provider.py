@@ -1,10 +1,12 @@
-"""What is to be known of an execution provider. Imports nothing, so that --help can list devices at once."""
+"""What is to be known of an execution provider. Imports nothing heavy, so that --help can list devices at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from clipsrv.runtime.providers.instructions import Instructions
 
 #: Every precision there is, the most exact first.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
@@ -17,19 +19,6 @@ class DevicePlan:
     device: str
     threads: int
     precision: str = "fp32"
-
-
-@dataclass(frozen=True)
-class Instructions:
-    """Instruction sets of which a CPU must have one; `name` and `without` say what is missing and what that does.
-
-    `x86_only` says that CPUs of other kinds need none of them.
-    """
-
-    any_of: tuple[str, ...]
-    name: str
-    without: str
-    x86_only: bool = False
 
 
 @dataclass(frozen=True)
