@@ -55,8 +55,12 @@ class Config:
     max_queue_per_caller: int = setting(
         0, "of these, images of one caller (API key or address); 0 takes three quarters", low=0, high=1_000_000
     )
-    max_images: int = setting(64, "images (or texts) in one request", low=1, high=100_000)
+    max_images: int = setting(64, "images in one request", low=1, high=100_000)
+    max_texts: int = setting(2048, "texts in one request; sixteen share a slot of --max-queue", low=1, high=100_000)
     max_body_bytes: int = setting(128 * _MIB, "bytes of one request's body", low=1024)
+    max_json_bytes: int = setting(
+        32 * _MIB, "bytes of a body of JSON; a quarter where it has text beyond ASCII", low=1024
+    )
     max_bytes_in_flight: int = setting(512 * _MIB, "bytes of all bodies being held", low=1024)
     max_image_bytes: int = setting(20 * _MIB, "bytes of one encoded image", low=64)
     max_pixels: int = setting(50_000_000, "pixels of one image; 16 million for GIF, WebP, AVIF", low=1)

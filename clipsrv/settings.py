@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from clipsrv.config import Config
 from clipsrv.machine import usable_cores
 
+#: Texts that one slot holds: their ids take a thousandth of the memory of an image's pixels, and short ones a tenth of
+#: the time.
+TEXTS_PER_SLOT = 16
+#: More than any text has within the 77 tokens that most models read.
+_SIGNS_PER_ITEM = 128
+
 
 @dataclass(frozen=True)
 class ImageLimits:
@@ -114,3 +120,13 @@ def decode_threads(config: Config) -> int:
 def pixels_in_flight(config: Config) -> int:
     """Pixels decoded at once: those asked for, or enough for a photo in each thread and for two of the largest."""
     return config.max_pixels_in_flight or max(2 * config.max_pixels, _PIXELS_PER_THREAD * decode_threads(config))
+
+
+def texts_of_a_request(config: Config) -> int:
+    """The most texts of one request: those asked for, as far as the slots of one caller reach."""
+    return min(config.max_texts, TEXTS_PER_SLOT * config.queue_per_caller)
+
+
+def json_values(config: Config) -> int:
+    """The most commas, colons and opening brackets of a JSON body: room for that many in each text or image."""
+    return _SIGNS_PER_ITEM * max(config.max_texts, config.max_images)

@@ -16,7 +16,7 @@ from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.server.api import guide, health, openapi
 from clipsrv.server.api.catalog import Catalog
-from clipsrv.server.api.state import BODIES, CATALOG, EMBEDDER, INPUTS, OPENAPI
+from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, OPENAPI
 from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
     GUARD,
@@ -33,11 +33,12 @@ from clipsrv.server.http.routes import add_routes
 from clipsrv.server.http.security import Guard, make_rules, read_keys
 from clipsrv.server.metrics import Metrics
 from clipsrv.server.wire.bodies import BodyLimits, BodyReader
-from clipsrv.server.wire.documents import DocumentReader
+from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import HEALTHY, Embedder
-from clipsrv.settings import model_settings, serving_settings
+from clipsrv.serving.pool import FairPool
+from clipsrv.settings import json_values, model_settings, serving_settings, texts_of_a_request
 
 #: Seconds to wait at the end for the threads to give the models back.
 _PATIENCE = 1.0
@@ -57,7 +58,10 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app[EMBEDDER] = embedder
     app[CATALOG] = Catalog(Path(config.models_dir), config.model)
     app[BODIES] = BodyReader(_body_limits(config), bodies)
-    app[INPUTS] = Inputs(app[BODIES], DocumentReader(app[BODIES]), config.max_images)
+    app[DOCUMENTS] = DocumentReader(app[BODIES], _document_limits(config), FairPool(1, "json"))
+    app[INPUTS] = Inputs(
+        app[BODIES], app[DOCUMENTS], max_images=config.max_images, max_texts=texts_of_a_request(config)
+    )
     app[OPENAPI] = openapi.describe(config)
     app[PROXIES] = Proxies.listed(config.trusted_proxies)
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
@@ -96,6 +100,10 @@ def _body_limits(config: Config) -> BodyLimits:
     )
 
 
+def _document_limits(config: Config) -> DocumentLimits:
+    return DocumentLimits(config.max_json_bytes, json_values(config))
+
+
 def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str) -> None:
     embedder, requests, workshop = app[EMBEDDER], app[REQUESTS], app[EMBEDDER].workshop
 
@@ -123,6 +131,7 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str)
 async def _stop(app: web.Application) -> None:
     """The end begins: what is still in work is answered 503, and then its connections are closed."""
     app[EMBEDDER].stop()
+    app[DOCUMENTS].stop()
 
 
 async def _keep_engines(app: web.Application) -> AsyncIterator[None]:

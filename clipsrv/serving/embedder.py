@@ -18,13 +18,9 @@ from clipsrv.serving.outcome import Outcome
 from clipsrv.serving.shelf import Shelf
 from clipsrv.serving.visit import Visit
 from clipsrv.serving.workshop import Workshop
-from clipsrv.settings import ServingSettings
+from clipsrv.settings import TEXTS_PER_SLOT, ServingSettings
 
 STARTING, HEALTHY, UNHEALTHY, DRAINING = "starting", "healthy", "unhealthy", "draining"
-
-#: Texts that one slot holds: their ids take a thousandth of the memory of an image's pixels, and short ones a tenth of
-#: the time.
-TEXTS_PER_SLOT = 16
 
 
 class Embedder:

@@ -196,7 +196,7 @@ async def test_texts_that_are_not_as_documented_are_refused(client: Client, body
 
 
 async def test_too_many_texts_are_refused(serve_here: Serve) -> None:
-    client = await serve_here(max_images=2)
+    client = await serve_here(max_texts=2)
     answer = await client.post("/embed/text", json={"texts": ["a"] * 3})
     assert (answer.status, answer.json["error"]["code"]) == (413, "too_many_texts")
     assert answer.json["error"]["details"] == {"limit": 2}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clipsrv.errors import ClipsrvError, ImageError
 from clipsrv.images.decode import decode_image
+from clipsrv.server.wire.bodies import Blob
 from clipsrv.server.wire.forms import read_form
 from clipsrv.settings import ImageLimits
 from drills.inputs import flip
@@ -66,7 +67,7 @@ def test_a_mutated_image_is_an_image_or_an_image_error(blob: bytes) -> None:
 @examples(400)
 @given(mutated([form(part(CORPUS[0]), part(CORPUS[1])), form(part(b"", head="X: y"))]), st.integers(1, 400))
 def test_a_mutated_form_is_read_or_refused_by_name_however_it_is_cut(body: bytes, size: int) -> None:
-    async def read(step: int) -> list[bytes] | str:
+    async def read(step: int) -> list[Blob] | str:
         async def chunks() -> Any:
             for at in range(0, len(body), step):
                 yield body[at : at + step]

@@ -32,11 +32,11 @@ from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.admission import Lease
-from clipsrv.serving.embedder import DRAINING, HEALTHY, STARTING, TEXTS_PER_SLOT, Embedder
+from clipsrv.serving.embedder import DRAINING, HEALTHY, STARTING, Embedder
 from clipsrv.serving.engine import Pixels
 from clipsrv.serving.outcome import Finished
 from clipsrv.serving.visit import Visit
-from clipsrv.settings import ImageLimits, ServingSettings
+from clipsrv.settings import TEXTS_PER_SLOT, ImageLimits, ServingSettings
 from clipsrv.text.clip import Tokenizer, Tokens
 from tests.support.faulty import HangingEncoder
 from tests.support.model import make_model

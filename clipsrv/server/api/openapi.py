@@ -10,6 +10,7 @@ from typing import Any
 from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.server.wire.errors import COMMON_HEADERS
+from clipsrv.settings import texts_of_a_request
 
 Schema = dict[str, Any]
 
@@ -50,7 +51,7 @@ def describe(config: Config) -> Schema:
     """The document for a server of this configuration."""
     many = {"maxItems": config.max_images, "minItems": 1}
     images = _object({"images": {"type": "array", "items": _ENCODED, **many}})
-    texts = {"type": "array", "items": _STRING, **many}
+    texts = {"type": "array", "items": _STRING, "maxItems": texts_of_a_request(config), "minItems": 1}
     one: Schema = {"embedding": _VECTOR, "dimensions": _COUNT, "model": _STRING}
     several: Schema = {
         "embeddings": {"type": "array", "items": {"anyOf": [_VECTOR, {"type": "null"}]}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
@@ -18,6 +19,8 @@ from clipsrv.serving.admission import Admission, Lease
 
 #: Seconds an upload may pause once the server is stopping.
 _HURRY = 2.0
+#: Bytes that are joined in one go.
+_ONE_GO = 2**22
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,44 @@ class BodyLimits:
     min_rate: int = 500_000
 
 
+#: Bytes of an upload, or of a part of it.
+Blob = bytes | memoryview
+
+
+class ByteLimit(NamedTuple):
+    """The most bytes of a body, and the flag that says so."""
+
+    most: int
+    flag: str
+
+
+class Pieces:
+    """Bytes that come a piece at a time. Large ones grow in place: to join them in the end would stop the loop."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size, self._large = 0, bytearray()
+
+    def add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size <= _ONE_GO:
+            self._pieces.append(piece)
+            return
+        if self._pieces:
+            self._large = bytearray().join(self._pieces)
+            self._pieces.clear()
+        self._large += piece
+
+    def whole(self) -> Blob:
+        return memoryview(self._large) if self._size > _ONE_GO else b"".join(self._pieces)
+
+
 class BodyReader:
     """Reads bodies within `limits`, holding their bytes against `in_flight` until the lease is released."""
 
     def __init__(self, limits: BodyLimits, in_flight: Admission) -> None:
         self._limits, self.in_flight = limits, in_flight
+        self._limit = ByteLimit(limits.max_body_bytes, "--max-body-bytes")
         self._pause = limits.pause
         self._waits: set[asyncio.Timeout] = set()
 
@@ -50,8 +86,8 @@ class BodyReader:
         """What the headers alone decide. Raises UnsupportedContentEncodingError, BodyTooLargeError."""
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise UnsupportedContentEncodingError("Send the body as it is, without Content-Encoding.")
-        if (request.content_length or 0) > self._limits.max_body_bytes:
-            raise self._too_large()
+        if (request.content_length or 0) > self._limit.most:
+            raise _too_large(self._limit)
 
     def hold(self, request: web.BaseRequest, caller: Hashable = None) -> Lease:
         """A lease that grows by the bytes read. Raises OverloadedError if those announced do not fit now, and as
@@ -60,10 +96,12 @@ class BodyReader:
         self.in_flight.check(request.content_length or 0, caller)
         return self.in_flight.take(0, caller)
 
-    async def chunks(self, request: web.Request, lease: Lease) -> AsyncGenerator[bytes]:
+    async def chunks(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> AsyncGenerator[bytes]:
         """The body as it comes. Raises InvalidRequestError of the kind that fits, OverloadedError if one that was not
         announced finds no room."""
-        loop, read = asyncio.get_running_loop(), 0
+        loop, read, limit = asyncio.get_running_loop(), 0, min(limit or self._limit, self._limit)
+        if (request.content_length or 0) > limit.most:
+            raise _too_large(limit)
         if request.headers.get(hdrs.EXPECT) and request.version >= (1, 1):
             if request.transport is None:
                 raise ConnectionResetError
@@ -84,17 +122,20 @@ class BodyReader:
             if not chunk:
                 return
             read += len(chunk)
-            if read > self._limits.max_body_bytes:
-                raise self._too_large()
+            if read > limit.most:
+                raise _too_large(limit)
             lease.extend(len(chunk))
             yield chunk
         raise RequestTimeoutError("The body did not arrive in time.")
 
-    async def read(self, request: web.Request, lease: Lease) -> bytes:
+    async def read(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> Blob:
         """The whole body. Raises as `chunks`."""
-        return b"".join([chunk async for chunk in self.chunks(request, lease)])
+        pieces = Pieces()
+        async for chunk in self.chunks(request, lease, limit):
+            pieces.add(chunk)
+        return pieces.whole()
 
-    def _too_large(self) -> BodyTooLargeError:
-        limit = self._limits.max_body_bytes
-        message = f"The body is larger than {limit:,} bytes (--max-body-bytes). Send fewer images at once."
-        return BodyTooLargeError(message, limit=limit)
+
+def _too_large(limit: ByteLimit) -> BodyTooLargeError:
+    message = f"The body is larger than {limit.most:,} bytes ({limit.flag}). Send less at once."
+    return BodyTooLargeError(message, limit=limit.most)

@@ -11,6 +11,7 @@ from contextlib import aclosing
 
 import multipart
 
+from clipsrv.server.wire.bodies import Blob, Pieces
 from clipsrv.server.wire.boundaries import Unpadded
 from clipsrv.server.wire.envelope import (
     BodyTooLargeError,
@@ -34,7 +35,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MALFORMED = "The body is not well-formed multipart/form-data: check the boundary, and that it was sent whole."
 
 
-async def read_form(content_type: str, chunks: AsyncGenerator[bytes], field: str, limit: int) -> list[bytes]:
+async def read_form(content_type: str, chunks: AsyncGenerator[bytes], field: str, limit: int) -> list[Blob]:
     """The bodies of the parts named `field`, at most `limit`, in the order sent; no other part may be there.
 
     Raises InvalidRequestError of the kind that fits, and whatever `chunks` raises.
@@ -90,8 +91,8 @@ class _Form:
         self._opening = b"--" + parser.boundary
         self._start: bytes | None = b""  # what has come, until it is enough to see the opening
         self._others: dict[str, None] = {}
-        self._bodies: list[list[bytes]] = []
-        self._current: list[bytes] = []
+        self._images: list[Blob] = []
+        self._current: Pieces | None = None
         self._epilogue: int | None = None
 
     def feed(self, chunk: bytes) -> None:
@@ -116,23 +117,23 @@ class _Form:
         if self._epilogue > _EPILOGUE:
             raise BodyTooLargeError(f"More than {_EPILOGUE:,} bytes follow the end of the form.", limit=_EPILOGUE)
 
-    def images(self) -> list[bytes]:
+    def images(self) -> list[Blob]:
         if self._others:
             raise UnexpectedFieldError(f"Expected the form field {self._field!r}; received {names(self._others)}.")
-        if not self._bodies:
+        if not self._images:
             raise MissingImageError(f"The form has no part; send the image in the form field {self._field!r}.")
-        images = []
-        for body in self._bodies:
-            images.append(b"".join(body))
-            body.clear()  # so that the form is in memory once, and not twice
-        return images
+        return self._images
 
     def _parse(self, ready: bytes) -> None:
         for event in self._parser.parse(ready):
             if isinstance(event, multipart.MultipartSegment):
                 self._begin_part(event)
+            elif self._current is None:
+                continue
             elif event is not None:
-                self._current.append(bytes(event))
+                self._current.add(bytes(event))
+            else:
+                self._images.append(self._current.whole())
 
     def _begin_part(self, part: multipart.MultipartSegment) -> None:
         if any(_CONTROL.search(value) for _, value in part.headerlist):
@@ -141,13 +142,13 @@ class _Form:
             raise UnsupportedPartEncodingError("A part has a Content-Encoding; send the image as it is.")
         if (part.header("Content-Transfer-Encoding") or "binary").lower() not in {"7bit", "8bit", "binary"}:
             raise UnsupportedPartEncodingError("A part has a Content-Transfer-Encoding; send the image as binary.")
-        self._current = []
+        self._current = None
         if part.name != self._field:
             self._others[str(part.name).encode(_CHARSET).decode("utf-8", "replace")] = None
             return
-        self._bodies.append(self._current)
-        if len(self._bodies) > self._limit:
+        if len(self._images) == self._limit:
             raise too_many(self._field, self._limit)
+        self._current = Pieces()
 
 
 def _parser(content_type: str, parts: int) -> multipart.PushMultipartParser:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode
+import sys
+from contextlib import suppress
 
 from aiohttp import hdrs, web
 
-from clipsrv.server.wire.bodies import BodyReader
+from clipsrv.server.wire.bodies import Blob, BodyReader, Pieces
 from clipsrv.server.wire.documents import Document, DocumentReader
 from clipsrv.server.wire.envelope import (
     EmptyBatchError,
@@ -25,16 +26,19 @@ from clipsrv.serving.admission import Lease
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.ASCII | re.IGNORECASE)
+#: Characters of base64 decoded in one go, since that holds Python's lock.
+_PIECE = 2**18
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
 class Inputs:
-    """Reads requests in the guide's forms; at most `max_images` images or texts of one."""
+    """Reads requests in the guide's forms; of one at most `max_images` images or `max_texts` texts."""
 
-    def __init__(self, bodies: BodyReader, documents: DocumentReader, max_images: int) -> None:
-        self._bodies, self._documents, self._max_images = bodies, documents, max_images
+    def __init__(self, bodies: BodyReader, documents: DocumentReader, *, max_images: int, max_texts: int) -> None:
+        self._bodies, self._documents = bodies, documents
+        self._max_images, self._max_texts = max_images, max_texts
 
-    async def images(self, request: web.Request, lease: Lease, *, many: bool) -> list[bytes]:
+    async def images(self, request: web.Request, lease: Lease, *, many: bool) -> list[Blob]:
         """The encoded images of a request in the order sent; exactly one unless `many`.
 
         Raises InvalidRequestError of the kind that fits, OverloadedError if an unannounced body finds no room.
@@ -59,17 +63,19 @@ class Inputs:
         """The texts of {"text": str} or {"texts": [str]}, and whether it was the latter. Raises as `images`."""
         if request.content_type != "application/json":
             raise UnsupportedMediaTypeError('Send JSON: {"text": "..."} or {"texts": ["...", "..."]}.')
-        return await self._documents.read(request, lease, lambda document: texts_of(document, self._max_images))
+        texts, many = await self._documents.read(request, lease, lambda document: texts_of(document, self._max_texts))
+        lease.extend(max(0, sum(map(sys.getsizeof, texts)) - lease.count))  # a character may take four bytes
+        return texts, many
 
     async def _hint(self, request: web.Request, lease: Lease) -> str:
         if not request.content_type.startswith("text/plain") or (request.content_length or 99) > 64:
             return ""
-        if (await self._bodies.read(request, lease)).strip() == b"[object FormData]":
+        if bytes(await self._bodies.read(request, lease)).strip() == b"[object FormData]":
             return " The form was sent as a string: use the FormData of the platform, not of the 'form-data' package."
         return ""
 
 
-def images_of(document: Document, field: str, limit: int) -> list[bytes]:
+def images_of(document: Document, field: str, limit: int) -> list[Blob]:
     """The images of {"image": base64} or {"images": [base64]}. Raises InvalidRequestError of the kind that fits."""
     if field not in document:
         raise MissingImageError(f"Expected the field {field!r}; received {names(document)}.")
@@ -95,13 +101,14 @@ def texts_of(document: Document, limit: int) -> tuple[list[str], bool]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InvalidFieldError("'text' must be a string, 'texts' a list of strings.")
     if len(texts) > limit:
-        raise TooManyTextsError(f"The request has {len(texts):,} texts; at most {limit:,} are accepted.", limit=limit)
+        message = f"The request has {len(texts):,} texts; at most {limit:,} are accepted (--max-texts, --max-queue)."
+        raise TooManyTextsError(message, limit=limit)
     if not texts:
         raise EmptyBatchError("'texts' is empty; send at least one.")
     return texts, many
 
 
-def image_of(text: str) -> bytes:
+def image_of(text: str) -> Blob:
     """The bytes of base64 (standard or URL-safe, padded or not) or of a base64 data URI.
 
     Raises InvalidBase64Error, or RemoteUrlError for the address of an image instead of its bytes.
@@ -109,11 +116,20 @@ def image_of(text: str) -> bytes:
     if _URL.match(text):
         raise RemoteUrlError("A URL stands where an image belongs: the server fetches nothing; send the bytes.")
     match = _DATA_URI.match(text)
-    data = text[match.end() :] if match else text
-    try:
-        return b64decode(data.translate(_URL_SAFE) + "=" * (-len(data) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidBase64Error("An image is not valid base64 (standard or URL-safe) or a base64 data URI.") from None
+    start, image = match.end() if match else 0, Pieces()
+    with suppress(ValueError):  # and binascii.Error, which is one
+        for at in range(start, len(text), _PIECE):
+            image.add(_decode(text[at : at + _PIECE], last=at + _PIECE >= len(text)))
+        return image.whole()
+    raise InvalidBase64Error("An image is not valid base64 (standard or URL-safe) or a base64 data URI.")
+
+
+def _decode(piece: str, *, last: bool) -> bytes:
+    if last:
+        piece += "=" * (-len(piece) % 4)
+    elif "=" in piece:
+        raise ValueError("padding stands at the end alone")
+    return binascii.a2b_base64(piece.translate(_URL_SAFE), strict_mode=True)
 
 
 def _is_image(kind: str) -> bool:
