@@ -104,6 +104,9 @@ class Admission:
         if not count:
             return
         self.check(count, holder)
+        self._hold(count, holder)
+
+    def _hold(self, count: int, holder: Hashable) -> None:
         self._measure()
         self.in_use += count
         self._held[holder] += count
@@ -156,6 +159,12 @@ class Lease:
     def release(self) -> None:
         count, self.count = self.count, 0
         self._admission._release(count, self.holder)
+
+    def exchange(self, count: int) -> None:
+        """Gives all slots back and holds `count` instead, free or not: for what is there already."""
+        self.release()
+        self._admission._hold(count, self.holder)
+        self.count = count
 
     def __enter__(self) -> Lease:
         return self

@@ -13,7 +13,7 @@ from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
 from clipsrv.server.wire.options import negotiate, read_options
-from clipsrv.server.wire.replies import BASE64, JSON, NPY, vectors_response
+from clipsrv.server.wire.replies import BASE64, JSON, NPY, deliver, vectors_response
 from clipsrv.serving.outcome import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
@@ -38,8 +38,9 @@ async def embed_text(request: web.Request) -> web.Response:
         texts, many = await request.app[INPUTS].texts(request, lease)
         read = time.monotonic() - started
         outcome = await embedder.embed_texts(texts, caller=caller)
-    truncated = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
-    return _answer(request, outcome, form, read, many=many, extra=truncated)
+        truncated = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
+        del texts
+        return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=truncated), lease)
 
 
 async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
@@ -55,17 +56,18 @@ async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
         blobs = await request.app[INPUTS].images(request, lease, many=many)
         read = time.monotonic() - started
         outcome = await embedder.embed_images(blobs, caller=caller, null_on_error=null_on_error)
-    extra = {"errors": describe(outcome.bad)} if null_on_error else {}
-    return _answer(request, outcome, form, read, many=many, extra=extra)
+        extra = {"errors": describe(outcome.bad)} if null_on_error else {}
+        del blobs
+        return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=extra), lease)
 
 
-def _answer(
+async def _answer(
     request: web.Request, outcome: Outcome, form: str, read: float, *, many: bool, extra: dict[str, Any]
 ) -> web.Response:
     model = outcome.model
     request[REPORT].images, request[REPORT].timings = len(outcome.vectors), outcome.timings
     facts = {"dimensions": model.manifest.dimensions, "model": model.manifest.name, **extra}
-    response = vectors_response(outcome.vectors, form, many=many, extra=facts)
+    response = await vectors_response(outcome.vectors, form, many=many, extra=facts)
     timings = outcome.timings
     stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())

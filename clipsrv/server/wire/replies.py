@@ -1,7 +1,8 @@
-"""Vectors to response bodies: JSON, base64 in JSON, or a NumPy file. Knows nothing of the model or the request."""
+"""Vectors to response bodies: JSON, base64 in JSON, or a NumPy file. Knows nothing of the model."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -12,12 +13,15 @@ import orjson
 from aiohttp import web
 
 from clipsrv.runtime.vectors import Vectors
+from clipsrv.serving.admission import Lease
 
 JSON, BASE64, NPY = "json", "base64", "npy"
+#: Vectors written in one go. Bytes of an answer that is left to the connection, which counts for as many anyway.
+_ONE_GO, _SMALL = 64, 65_536
 JSON_TYPE, NPY_TYPE = "application/json", "application/x-npy"
 
 
-def vectors_response(
+async def vectors_response(
     vectors: Sequence[Vectors | None], form: str, *, many: bool, extra: Mapping[str, Any]
 ) -> web.Response:
     """The body for one vector ({"embedding": ...}) or `many` ({"embeddings": [...], "count": n}), with `extra` keys.
@@ -29,9 +33,36 @@ def vectors_response(
         hole = np.full(extra["dimensions"], np.nan, np.float32)
         rows = np.stack([hole if row is None else row for row in vectors])
         return web.Response(body=to_npy(rows), content_type=NPY_TYPE)
-    values = [row if row is None or form == JSON else to_base64(row) for row in vectors]
-    body = {"embeddings": values, "count": len(values), **extra} if many else {"embedding": values[0], **extra}
-    return web.Response(body=orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), content_type=JSON_TYPE)
+    if not many:
+        body = _json({"embedding": vectors[0] if form == JSON else _encoded(vectors[0]), **extra})
+        return web.Response(body=body, content_type=JSON_TYPE)
+    pieces = []
+    for at in range(0, len(vectors), _ONE_GO):
+        if at:
+            await asyncio.sleep(0)  # to write thousands of vectors takes tenths of a second: others come in between
+        piece = vectors[at : at + _ONE_GO]
+        pieces.append(_json(list(piece) if form == JSON else [_encoded(row) for row in piece])[1:-1])
+    rest = _json({"count": len(vectors), **extra})[1:]
+    return web.Response(body=b'{"embeddings":[%s],%s' % (b",".join(pieces), rest), content_type=JSON_TYPE)
+
+
+async def deliver(request: web.Request, response: web.Response, lease: Lease) -> web.Response:
+    """Sends a large answer, and until the caller has taken it holds its bytes against those in flight, in the place of
+    the body's: who does not take answers shall not fill memory with them."""
+    size = len(response.body) if isinstance(response.body, bytes) else 0
+    if size > _SMALL:
+        lease.exchange(size)
+        await response.prepare(request)
+        await response.write_eof()
+    return response
+
+
+def _json(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _encoded(row: Vectors | None) -> str | None:
+    return None if row is None else to_base64(row)
 
 
 def to_base64(vector: Vectors) -> str:
