@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -17,6 +19,7 @@ from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.server.app import model_loader
 from clipsrv.settings import ModelSettings
+from tests.support.debugging import DEBUGGING, no_callback_keeps_the_loop
 from tests.support.model import NAME, write_model
 from tests.support.server import ServerProcess
 from tests.support.serving import Client, serving
@@ -25,6 +28,22 @@ from tests.support.serving import Client, serving
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In asyncio's debug mode only tests that use its loop are run: the second run of scripts/test."""
+    if DEBUGGING:
+        chosen = [item for item in items if item.get_closest_marker("asyncio")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+@pytest_asyncio.fixture(autouse=DEBUGGING)
+async def nothing_keeps_the_loop() -> AsyncIterator[None]:
+    """In the debug mode, no callback takes the loop for long."""
+    asyncio.get_running_loop().slow_callback_duration = math.inf
+    with no_callback_keeps_the_loop():
+        yield
 
 
 @pytest.fixture(scope="session")
