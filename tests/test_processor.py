@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,12 @@ def test_where_proc_cannot_be_read_the_cpu_answers_itself(tmp_path: Path) -> Non
         assert this_processor(tmp_path / "none") == this_processor()
     else:
         assert own_features() is None
+
+
+def test_clipsrv_runs_without_its_compiled_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("clipsrv._cpu")
+    monkeypatch.setitem(sys.modules, "clipsrv._cpu", None)
+    assert runpy.run_path(module.__file__)["own_features"]() is None
 
 
 def test_without_the_compiled_part_it_cannot_be_told(

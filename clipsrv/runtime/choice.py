@@ -10,7 +10,7 @@ import onnxruntime as ort
 from clipsrv.errors import DeviceError
 from clipsrv.processor import CANNOT_TELL, Processor
 from clipsrv.runtime.providers.instructions import Instructions
-from clipsrv.runtime.providers.provider import Arithmetic, DevicePlan
+from clipsrv.runtime.providers.provider import PRECISIONS, Arithmetic, DevicePlan
 from clipsrv.runtime.providers.table import OTHERWISE, PROVIDERS, auto_order, provider
 from clipsrv.specs import TowerSpec
 
@@ -47,12 +47,14 @@ def choose_precision(
             if arithmetic.auto and arithmetic.graph in tower.variants and errors.get(name, 1.0) <= AUTO_BOUND:
                 return name
         return "fp32"
+    if asked not in PRECISIONS:
+        raise DeviceError(f"There is no precision {asked!r}; it must be one of auto, {', '.join(PRECISIONS)}.")
     if asked not in precisions:
         able = [row for row in PROVIDERS if asked in row.precisions]
         hint = f" (pip install 'clipsrv[{able[0].extra}]')" if len(able) == 1 else ""
         raise DeviceError(
             f"--precision {asked} needs --device {' or '.join(row.device for row in able)}{hint}; "
-            f"--device {device} computes {' and '.join(precisions)}."
+            f"--device {device} computes {', '.join(precisions)}."
         )
     if precisions[asked].graph not in tower.variants:
         raise DeviceError(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conversions.cli import _parser
+from clipsrv.runtime.providers.table import PROVIDERS
+from conversions.cli import PRECISIONS, _parser
 from tests.conversions.conftest import ROOT, Run, environment
 
 WITHOUT_TORCH = """
@@ -25,6 +26,11 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]
     assert len(lines) == 1, done.stderr
     return lines[0]
+
+
+def test_a_precision_is_converted_for_every_provider_that_computes_it() -> None:
+    opened = {(name, one.graph) for row in PROVIDERS for name, one in row.precisions.items() if name != "bf16"}
+    assert {(name, variant) for name, variants in PRECISIONS.items() for variant in variants} == opened
 
 
 def test_help_names_every_flag_and_every_exit_status(run: Run) -> None:

@@ -76,8 +76,9 @@ def test_auto_never_changes_vectors_noticeably(
             r"cannot be told whether .* has bf16 arithmetic.*ProcSubset=all.*Or use fp32",
         ),
         ("fp16", "cpu", x86(), r"not in this model folder \(it has fp32\).*--precision fp16"),
-        ("int8", "cuda", x86(), "needs --device cpu or openvino; --device cuda computes fp32 and fp16"),
-        ("int8", "mps", x86(), "needs --device cpu or openvino; --device mps computes fp32 and fp16"),
+        ("int8", "cuda", x86(), "needs --device cpu or openvino; --device cuda computes fp32, fp16"),
+        ("fp8", "cpu", x86(), "no precision 'fp8'; it must be one of auto, fp32, bf16"),
+        ("int8", "mps", x86(), "needs --device cpu or openvino; --device mps computes fp32, fp16"),
     ],
 )
 def test_a_precision_that_cannot_be_had_is_refused_with_the_reason(
