@@ -110,9 +110,10 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "bulk": {
         "errors": (),
+        "contract": (),
         "records": (),
-        "sources": ("errors", "records"),
-        "stores": ("errors", "records"),
+        "sources": ("errors", "contract", "records"),
+        "stores": ("errors", "contract", "records"),
         "options": ("sources",),
         "prepare": ("records",),
         "job": ("errors", "records", "sources", "prepare"),

@@ -54,6 +54,7 @@ def embed_parser() -> argparse.ArgumentParser:
         help="file of one path, or JSON with id and path, a line",
     )
     add("-0", "--null", action="store_true", help="paths of lists end in NUL, as find -print0 writes them")
+    add("--encoding", metavar="NAME", help="of lists: utf-16, cp932 (default: as marked, else the bytes of the paths)")
     add("--relative-to", metavar="FOLDER", help="ids are paths relative to this folder (default: paths as given)")
     add("--out", required=True, metavar="FILE", help="FILE.npy, FILE.parquet, FILE.jsonl or postgresql://...")
     add("--table", default="image_embeddings", help="table of a postgresql:// output (default: %(default)s)")
@@ -96,7 +97,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _options(given: Mapping[str, Any]) -> JobOptions:
-    inputs = Inputs(given["paths"], given["files_from"], given["null"], given["relative_to"])
+    inputs = Inputs(given["paths"], given["files_from"], given["null"], given["relative_to"], given["encoding"])
     return JobOptions(inputs, **{item.name: given[item.name] for item in fields(JobOptions) if item.name != "inputs"})
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from clipsrv.bulk.errors import BadImagesError
 from clipsrv.bulk.prepare import Prepared, Preparer, in_order
-from clipsrv.bulk.records import BadFile, Row, Shard, Store
+from clipsrv.bulk.records import BadFile, Row, Shard, Store, bad_file
 from clipsrv.bulk.sources.listing import Listing
 from clipsrv.models.model import Model
 from clipsrv.runtime.vectors import Vectors
@@ -98,10 +98,12 @@ class Job:
             work.add(prepared)
             self._observer.advanced()
         self._report_bad(iter(work.bad), summary)
-        self._store.write(work.finish(number))
-        summary.embedded += work.embedded
-        summary.duplicates += len(work.rows) - work.embedded
+        refused = self._store.write(work.finish(number))
+        computed = work.computed.difference(refusal.place for refusal in refused)
+        summary.embedded += len(computed)
+        summary.duplicates += len(work.rows) - len(refused) - len(computed)
         summary.stored += work.stored
+        self._report_bad((bad_file(work.rows[one.place], one.code, one.message) for one in refused), summary)
 
     def _report_bad(self, found: Iterator[BadFile], summary: Summary) -> None:
         first = None
@@ -121,7 +123,8 @@ class _ShardInWork:
     ) -> None:
         self.rows: list[Row] = []
         self.bad: list[BadFile] = []
-        self.embedded = self.stored = 0
+        self.computed: set[int] = set()  # places of rows whose vector is no copy
+        self.stored = 0
         self._model, self._settings, self._store, self._prepare = model, settings, store, prepare
         self._streams = streams
         self._vectors = np.empty((settings.shard_size, model.manifest.dimensions), np.float32)
@@ -173,4 +176,4 @@ class _ShardInWork:
     def _take(self) -> None:
         places, vectors = self._computing.popleft()
         self._vectors[places] = vectors.result()
-        self.embedded += len(places)
+        self.computed.update(places)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsrv.bulk.records import BadFile, Entry, Store
-from clipsrv.errors import ImageError, ImageTooLargeError, OutOfMemoryError
+from clipsrv.bulk.records import BadFile, Entry, Source, Store, bad_file
+from clipsrv.errors import ImageError, OutOfMemoryError
 from clipsrv.images.budget import PixelBudget
 from clipsrv.models.model import Model
 from clipsrv.settings import ImageLimits
@@ -40,31 +38,44 @@ class Prepared:
 class Preparer:
     """Reads, hashes, decodes and preprocesses. Safe for use by several threads."""
 
+    source: Source
     model: Model
     limits: ImageLimits
     budget: PixelBudget
     store: Store
 
-    def __call__(self, entry: Entry, *, always: bool = False) -> Prepared:
+    def __call__(self, listed: Entry | BadFile, *, always: bool = False) -> Prepared:
         """Pixels are made unless the store makes them needless, or `always`. Raises OutOfMemoryError."""
+        if isinstance(listed, BadFile):
+            return Prepared(Entry(listed.id, listed.path), bad=listed)
+        if unfit := _unfit(listed):
+            return Prepared(listed, bad=bad_file(listed, "invalid_name", unfit))
         try:
-            blob = _read(entry, self.limits.max_bytes)
+            blob = self.source.read(listed.path, self.limits.max_bytes)
             sha256 = hashlib.sha256(blob).hexdigest()
             if not always:
-                if self.store.sha256_of(entry.id) == sha256:
-                    return Prepared(entry, sha256, stored=True)
+                if self.store.sha256_of(listed.id) == sha256:
+                    return Prepared(listed, sha256, stored=True)
                 if self.store.holds(sha256):
-                    return Prepared(entry, sha256)
-            return Prepared(entry, sha256, self.model.read_image(blob, self.limits, self.budget))
+                    return Prepared(listed, sha256)
+            return Prepared(listed, sha256, self.model.read_image(blob, self.limits, self.budget))
         except ImageError as error:
-            return Prepared(entry, bad=_bad(entry, error.code, error.message))
-        except UnicodeEncodeError:
-            return Prepared(entry, bad=_bad(entry, "invalid_name", "Its name is not valid UTF-8: rename the file."))
+            return Prepared(listed, bad=bad_file(listed, error.code, error.message))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            return Prepared(entry, bad=_bad(entry, "unreadable_file", f"The file cannot be read: {reason}."))
+            return Prepared(listed, bad=bad_file(listed, "unreadable_file", f"The file cannot be read: {reason}."))
         except MemoryError:
-            raise OutOfMemoryError(f"Not enough memory to decode {entry.path!r}.") from None
+            raise OutOfMemoryError(f"Not enough memory to decode {listed.path!r}.") from None
+
+
+def _unfit(entry: Entry) -> str | None:
+    """Why no output can hold the entry's names, if it is so."""
+    for what, text in (("id", entry.id), ("path", entry.path)):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"Its {what} is not valid Unicode: rename the file, or name the list's --encoding."
+    return None
 
 
 def in_order(
@@ -82,32 +93,3 @@ def in_order(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _read(entry: Entry, max_bytes: int) -> bytes:
-    """Raises UnicodeEncodeError for names that no output can hold."""
-    entry.id.encode()
-    entry.path.encode()
-    with open(entry.path, "rb", opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        if status.st_size > max_bytes:
-            raise ImageTooLargeError(
-                f"The image has {status.st_size:,} bytes; at most {max_bytes:,} are accepted.", limit=max_bytes
-            )
-        # A file may grow while it is read.
-        return file.read(max_bytes + 1)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # Opening a named pipe would wait for its writer for ever.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _bad(entry: Entry, code: str, message: str) -> BadFile:
-    return BadFile(_shown(entry.id), _shown(entry.path), code, message)
-
-
-def _shown(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The words of the bulk job: what is read, what is stored, and what a store must do. Data only."""
+"""The words of the bulk job: what is read, what is stored, what a source and a store must do. Data only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:  # numpy would keep `embed --help` waiting
 
 @dataclass(frozen=True)
 class Entry:
-    """One image to embed. `id` is unique in a job; `path` is relative to the working directory or absolute."""
+    """One image to embed. `id` is unique in a job; `path` is what its source reads it by, for a file its path,
+    relative to the working directory or absolute."""
 
     id: str
     path: str
@@ -20,7 +21,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One image that has its vector. `sha256` is of the file's bytes, in hexadecimal."""
+    """One image that has its vector. `sha256` is of the image's bytes, in hexadecimal."""
 
     id: str
     path: str
@@ -29,12 +30,38 @@ class Row:
 
 @dataclass(frozen=True)
 class BadFile:
-    """One image that cannot be used; `code` is an ImageError's, or unreadable_file, or invalid_name."""
+    """One image that cannot be used, in words that any output can hold.
+
+    `code` is an ImageError's, or bad_entry (a line of a list that names no image), duplicate_id, invalid_name (no
+    output can hold the id or the path, or this one cannot), refused_row (the database's own rules), unreadable_file.
+    """
 
     id: str
     path: str
     code: str
     message: str
+
+
+def bad_file(entry: Entry | Row, code: str, message: str) -> BadFile:
+    """`entry` as one that cannot be used; what is not Unicode in its names is shown as \\x.. or \\u.... ."""
+    return BadFile(_shown(entry.id), _shown(entry.path), code, _shown(message))
+
+
+def _shown(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class Source(Protocol):
+    """Where images come from."""
+
+    def entries(self) -> Iterator[Entry | BadFile]:
+        """Every entry, in the same order each time; BadFile for one that names no image. Raises ConfigError."""
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        """The bytes of an image; of a longer one `max_bytes` + 1 at most. Called from several threads.
+
+        Never waits for a writer. Raises ImageError, or OSError or ValueError with the reason in a few words.
+        """
 
 
 @dataclass(frozen=True)
@@ -45,6 +72,15 @@ class Shard:
     rows: list[Row]
     vectors: Vectors
     bad: list[BadFile] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row of a shard that its store cannot hold: its place among the rows, and why, as in BadFile."""
+
+    place: int
+    code: str
+    message: str
 
 
 #: What must be equal for a job to continue another: model, preprocessing, options and inputs, ready for JSON.
@@ -70,8 +106,9 @@ class Store(Protocol):
     def vector(self, sha256: str) -> Vectors | None:
         """The vector stored for this content: (dimensions,)."""
 
-    def write(self, shard: Shard) -> None:
-        """Durable when it returns. Raises OutputError, and then nothing of the shard is stored."""
+    def write(self, shard: Shard) -> list[Refusal]:
+        """Durable when it returns, but for the rows that the store cannot hold. Writing the same shard again changes
+        nothing. Raises OutputError, and then nothing of the shard is stored."""
 
     def finish(self) -> str:
         """Completes the output and says in a few words what it is. Raises OutputError."""

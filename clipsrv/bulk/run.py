@@ -97,6 +97,7 @@ def _run(
     received: Received,
 ) -> int:
     prepare = Preparer(
+        source=options.inputs,
         model=model,
         limits=image_limits(config),
         budget=PixelBudget(pixels_in_flight(config)),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from clipsrv.bulk.records import Entry
+from clipsrv.bulk.records import BadFile, Entry
 from clipsrv.bulk.sources.listing import read_listing, write_listing
 from clipsrv.bulk.sources.local import Inputs
-from clipsrv.errors import ConfigError
+from clipsrv.errors import ConfigError, ImageTooLargeError
 
 
 @pytest.fixture
@@ -49,27 +49,6 @@ def test_ids_can_be_relative_to_a_folder(folder: Path) -> None:
     assert found(str(folder / "in"), relative_to="in") == ["a.jpg", "b/c.PNG", "b/d.webp", "z.jpeg"]
 
 
-def test_a_list_holds_paths_and_objects_with_an_id(folder: Path) -> None:
-    Path("list").write_text('in/a.jpg\r\n\n{"id": 42, "path": "in/z.jpeg"}\nlast')
-    entries = list(Inputs((), ["list"]).entries())
-    assert entries == [Entry("in/a.jpg", "in/a.jpg"), Entry("42", "in/z.jpeg"), Entry("last", "last")]
-
-
-def test_paths_that_end_in_nul_may_hold_anything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.TextIOWrapper(io.BytesIO(b"with\nnewline.jpg\0{braces}.jpg\0caf\xe9.jpg\0"))
-    monkeypatch.setattr("sys.stdin", stdin)
-    assert found("-", null=True) == ["with\nnewline.jpg", "{braces}.jpg", os.fsdecode(b"caf\xe9.jpg")]
-
-
-@pytest.mark.parametrize(
-    "line", ['{"id": 1}', '{"path": "a"}', '{"id": true, "path": "a"}', "{", '{"id": 1, "path": ""}']
-)
-def test_an_object_that_is_not_an_entry_is_refused_with_its_line(folder: Path, line: str) -> None:
-    Path("list").write_text(f"a.jpg\n{line}\n")
-    with pytest.raises(ConfigError, match="list, line 2"):
-        list(Inputs((), ["list"]).entries())
-
-
 def test_a_listing_gives_back_its_entries_from_any_place(tmp_path: Path) -> None:
     entries = [Entry(f"{number}\n", os.fsdecode(b"\xff%d" % number)) for number in range(5)]
     listing = write_listing(entries, tmp_path / "list")
@@ -77,13 +56,54 @@ def test_a_listing_gives_back_its_entries_from_any_place(tmp_path: Path) -> None
     assert read_listing(tmp_path / "list") == listing
 
 
-def test_an_id_met_again_counts_once_and_may_not_stand_for_another_path(tmp_path: Path) -> None:
-    same, other = Entry("1", "a.jpg"), Entry("1", "b.jpg")
-    assert write_listing([same, same], tmp_path / "list").count == 1
-    with pytest.raises(ConfigError, match=r"'1' stands for 'a\.jpg' and 'b\.jpg'"):
-        write_listing([same, other], tmp_path / "list")
+def test_of_entries_with_one_id_the_first_counts_at_any_distance(tmp_path: Path) -> None:
+    between = [Entry(str(number), "x.jpg") for number in range(3, 3000)]
+    entries = [Entry("1", "a.jpg"), Entry("2", "b.jpg"), *between, Entry("1", "c.jpg"), Entry("2", "b.jpg")]
+    listing = write_listing(entries, tmp_path / "list")
+    *others, last = listing.entries()
+    assert others == entries[:-2]
+    assert isinstance(last, BadFile)
+    assert (last.id, last.path, last.code) == ("1", "c.jpg", "duplicate_id")
+    assert "a.jpg" in last.message
 
 
-def test_nothing_found_is_refused(tmp_path: Path) -> None:
+def test_ids_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
+    entries = [
+        Entry("s\ud800", "a.jpg"),
+        Entry("s\ud801", "b.jpg"),
+        Entry("s\ufffd", "c.jpg"),
+        Entry("s\udc80", "d.jpg"),
+    ]
+    assert list(write_listing(entries, tmp_path / "list").entries()) == entries
+
+
+def test_bad_entries_keep_their_place(tmp_path: Path) -> None:
+    entries = [Entry("1", "a.jpg"), BadFile("", "list, line 2", "bad_entry", "no id"), Entry("2", "b.jpg")]
+    listing = write_listing(entries, tmp_path / "list")
+    assert (listing.count, list(listing.entries())) == (3, entries)
+    assert read_listing(tmp_path / "list") == listing
+
+
+def test_nothing_found_is_refused_and_nothing_usable_with_the_first_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No image"):
         write_listing(Inputs([str(tmp_path)]).entries(), tmp_path / "list")
+    bad = [BadFile("", f"goods, line {number}", "bad_entry", "no id; its keys are: sku") for number in (1, 2)]
+    with pytest.raises(ConfigError, match="goods, line 1: no id; its keys are: sku"):
+        write_listing(bad, tmp_path / "list")
+
+
+def test_what_is_not_a_regular_file_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.jpg"))
+        for name in ("pipe.jpg", "endless.jpg", "socket.jpg", "/dev/null", "."):
+            with pytest.raises((OSError, ValueError)):
+                Inputs([]).read(str(tmp_path / name), 100)
+
+
+def test_a_file_is_read_to_one_byte_over_the_limit_whatever_its_size_says(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 101)
+    with pytest.raises(ImageTooLargeError):
+        Inputs([]).read(str(tmp_path / "a"), 100)
+    assert len(Inputs([]).read("/proc/self/smaps", 100)) == 101  # a regular file of 0 bytes that is longer

@@ -58,7 +58,7 @@ def vectors(out: Path) -> Vectors:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def ids(out: Path) -> list[str]:

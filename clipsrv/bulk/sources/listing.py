@@ -6,51 +6,50 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
 
-from clipsrv.bulk.records import Entry
+from clipsrv.bulk.records import BadFile, Entry, bad_file
 from clipsrv.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Entries in a file, one JSON pair of id and path a line. `sha256` is of that file."""
+    """Entries in a file, one JSON array a line: id and path; of a bad one code and message too. `sha256` is its own."""
 
     file: Path
     count: int
     sha256: str
 
-    def entries(self, start: int = 0) -> Iterator[Entry]:
+    def entries(self, start: int = 0) -> Iterator[Entry | BadFile]:
         """Entries from place `start` on."""
         with self.file.open(encoding="ascii") as lines:
             for line in islice(lines, start, None):
-                yield Entry(*json.loads(line))
+                fields = json.loads(line)
+                yield Entry(*fields) if len(fields) == 2 else BadFile(*fields)
 
 
-def write_listing(entries: Iterable[Entry], file: Path) -> Listing:
-    """Writes `entries` to `file`, each id once. Raises ConfigError if one id stands for two paths, or none is there."""
-    digest, count = hashlib.sha256(), 0
-    paths = sqlite3.connect("")  # a private database that moves to disk as it grows, gone when closed
-    try:
-        paths.execute("CREATE TABLE paths (id BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID")
-        with file.open("wb") as out:
-            for entry in entries:
-                key, path = _bytes(entry.id), _bytes(entry.path)
-                if not paths.execute("INSERT OR IGNORE INTO paths VALUES (?, ?)", (key, path)).rowcount:
-                    (other,) = paths.execute("SELECT path FROM paths WHERE id = ?", (key,)).fetchone()
-                    if other != path:
-                        raise ConfigError(f"The id {entry.id!r} stands for {other.decode()!r} and {entry.path!r}.")
+def write_listing(entries: Iterable[Entry | BadFile], file: Path) -> Listing:
+    """Writes `entries` to `file`, each id once: of several with one id the first counts. The others are bad entries,
+    unless they name the same path. Raises ConfigError if there is none that can be used."""
+    digest, count, useless = hashlib.sha256(), 0, ""
+    with closing(_Paths()) as paths, file.open("wb") as out:
+        for entry in entries:
+            if isinstance(entry, Entry) and (first := paths.first(entry)) is not None:
+                if first == entry.path:
                     continue
-                line = json.dumps([entry.id, entry.path]).encode() + b"\n"
-                out.write(line)
-                digest.update(line)
-                count += 1
-    finally:
-        paths.close()
-    if not count:
-        raise ConfigError("No image found in what was named.")
+                message = f"This id stands for {first} already, which comes first."
+                entry = bad_file(entry, "duplicate_id", message)
+            if isinstance(entry, BadFile):
+                useless = useless or f"{entry.path}: {entry.message}."
+            line = json.dumps(astuple(entry)).encode() + b"\n"
+            out.write(line)
+            digest.update(line)
+            count += 1
+        if not paths.count:
+            raise ConfigError(useless or "No image found in what was named.")
     return Listing(file, count, digest.hexdigest())
 
 
@@ -64,5 +63,22 @@ def read_listing(file: Path) -> Listing:
     return Listing(file, count, digest.hexdigest())
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+class _Paths:
+    """Which path each id stands for, in a private database that moves to disk as it grows and is gone when closed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._database = sqlite3.connect("")
+        self._database.execute("CREATE TABLE paths (id BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID")
+
+    def first(self, entry: Entry) -> str | None:
+        """The path of an earlier entry with this id; None, and this one is noted, if there was none."""
+        key, path = (text.encode("utf-8", "surrogatepass") for text in (entry.id, entry.path))
+        if self._database.execute("INSERT OR IGNORE INTO paths VALUES (?, ?)", (key, path)).rowcount:
+            self.count += 1
+            return None
+        (first,) = self._database.execute("SELECT path FROM paths WHERE id = ?", (key,)).fetchone()
+        return str(first, "utf-8", "surrogatepass")
+
+    def close(self) -> None:
+        self._database.close()

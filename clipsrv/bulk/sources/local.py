@@ -1,59 +1,41 @@
-"""Which images: files, folders, globs, lists and stdin to one stream of entries, always in the same order.
+"""Images on this machine: files, folders, globs, lists and stdin to one stream of entries, always in the same order.
 
-Looks at names only: no file is opened but the lists themselves.
+Listing looks at names only: no file is opened but the lists themselves.
 """
 
 from __future__ import annotations
 
 import glob
-import json
 import os
-import sys
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from clipsrv.bulk.records import Entry
-from clipsrv.errors import ConfigError
-
-#: Of the files in a folder only these are taken; files named one by one are taken whatever their names.
-SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".mpo",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
-STDIN = "-"
+from clipsrv.bulk.contract import IMAGE_SUFFIXES
+from clipsrv.bulk.records import BadFile, Entry
+from clipsrv.bulk.sources.lists import STDIN, check_encoding, read_list
+from clipsrv.errors import ConfigError, ImageTooLargeError
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What was asked for. `lists` are files of one path, or one JSON object with id and path, a line ("-": stdin).
 
-    `null` makes NUL, not the newline, end a path of a list. Ids are paths, relative to `relative_to` if given.
+    `null` makes NUL, not the newline, end a path of a list; `encoding` is that of lists. Ids are paths, relative to
+    `relative_to` if given. Raises ConfigError for an encoding that is none.
     """
 
     paths: Sequence[str]
     lists: Sequence[str] = ()
     null: bool = False
     relative_to: str | None = None
+    encoding: str | None = None
 
-    def entries(self) -> Iterator[Entry]:
+    def __post_init__(self) -> None:
+        check_encoding(self.encoding)
+
+    def entries(self) -> Iterator[Entry | BadFile]:
         """Raises ConfigError for a path that is not there, a glob without a match or a list that cannot be read."""
         lists = [*self.lists, *(STDIN for path in self.paths if path == STDIN)]
         if lists.count(STDIN) > 1:
@@ -62,52 +44,30 @@ class Inputs:
             if path != STDIN:
                 yield from map(self._entry, _expand(path))
         for name in lists:
-            yield from self._read_list(name)
+            for item in read_list(name, null=self.null, encoding=self.encoding):
+                yield self._entry(item) if isinstance(item, str) else item
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        """As records.Source has it. Raises UnicodeEncodeError for a path that is no file's name."""
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is not a regular file")
+            if status.st_size > max_bytes:
+                raise ImageTooLargeError(
+                    f"The image has {status.st_size:,} bytes; at most {max_bytes:,} are accepted.", limit=max_bytes
+                )
+            # A file may grow while it is read, or say 0 bytes and have no end.
+            return file.read(max_bytes + 1)
 
     def _entry(self, path: str) -> Entry:
         name = path if self.relative_to is None else os.path.relpath(path, self.relative_to)
         return Entry(Path(name).as_posix(), path)
 
-    def _read_list(self, name: str) -> Iterator[Entry]:
-        shown = "standard input" if name == STDIN else name
-        try:
-            if name == STDIN:
-                yield from self._parse_list(sys.stdin.buffer, shown)
-            else:
-                with open(name, "rb") as file:
-                    yield from self._parse_list(file, shown)
-        except OSError as error:
-            raise ConfigError(f"Cannot read the list {shown}: {error.strerror}.") from None
 
-    def _parse_list(self, file: BinaryIO, shown: str) -> Iterator[Entry]:
-        for number, item in enumerate(_split(file, b"\0" if self.null else b"\n"), 1):
-            text = os.fsdecode(item if self.null else item.rstrip(b"\r"))
-            if text.startswith("{") and not self.null:
-                yield _parse_object(text, f"{shown}, line {number}")
-            elif text:
-                yield self._entry(text)
-
-
-def _split(file: BinaryIO, end: bytes) -> Iterator[bytes]:
-    rest = b""
-    while block := file.read(1 << 16):
-        *whole, rest = (rest + block).split(end)
-        yield from whole
-    if rest:
-        yield rest
-
-
-def _parse_object(text: str, where: str) -> Entry:
-    try:
-        record = json.loads(text)
-        identity, path = record["id"], record["path"]
-    except (ValueError, KeyError, RecursionError):
-        raise ConfigError(
-            f'{where}: a line that begins with {{ must be like {{"id": "42", "path": "a.jpg"}}.'
-        ) from None
-    if not isinstance(identity, str | int) or isinstance(identity, bool) or not isinstance(path, str) or not path:
-        raise ConfigError(f"{where}: id must be a string or a whole number, path a string.")
-    return Entry(str(identity), path)
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Opening a named pipe would wait for its writer for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _expand(path: str) -> Iterator[str]:
@@ -148,5 +108,5 @@ def _walk(folder: str) -> Iterator[str]:
             continue
         if child.is_dir(follow_symlinks=False):
             yield from _walk(child.path)
-        elif os.path.splitext(child.name)[1].lower() in SUFFIXES and not child.is_dir():
+        elif os.path.splitext(child.name)[1].lower() in IMAGE_SUFFIXES and not child.is_dir():
             yield child.path

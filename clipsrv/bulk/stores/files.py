@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from clipsrv.bulk.errors import OutputError
-from clipsrv.bulk.records import BadFile, Facts, Row, Shard
+from clipsrv.bulk.records import BadFile, Facts, Refusal, Row, Shard
 from clipsrv.bulk.stores.outputs import Writer, beside
 from clipsrv.bulk.stores.parts import Parts, read_facts, reporting, write_whole
 from clipsrv.bulk.stores.seen import Seen
@@ -51,9 +51,10 @@ class FileStore:
         vector: Vectors = self._vectors(number)[place - first]
         return vector
 
-    def write(self, shard: Shard) -> None:
+    def write(self, shard: Shard) -> list[Refusal]:
         self._parts.write(shard)
         self._note(shard.rows)
+        return []
 
     def finish(self) -> str:
         """Makes the output and removes the parts. A kill between the two costs nothing but doing it again."""

@@ -16,8 +16,9 @@ import orjson
 import psycopg
 from psycopg import sql
 
+from clipsrv.bulk.contract import COLUMNS, LOCK
 from clipsrv.bulk.errors import OutputError
-from clipsrv.bulk.records import BadFile, Shard
+from clipsrv.bulk.records import BadFile, Refusal, Row, Shard
 from clipsrv.bulk.stores.seen import Seen
 from clipsrv.errors import ConfigError
 from clipsrv.runtime.vectors import Vectors
@@ -25,7 +26,6 @@ from clipsrv.runtime.vectors import Vectors
 Result = TypeVar("Result")
 
 _NAME = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
-_COLUMNS = ("id", "location", "sha256", "embedding_id", "embedding")
 #: Too many connections, shutdown and start-up, serialization failures (PostgreSQL, appendix A).
 _TRANSIENT = re.compile(r"08...|53300|57P0[123]|40001|40P01")
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 5.0
@@ -57,6 +57,7 @@ class PostgresStore:
             raise ConfigError(f"--out is not a PostgreSQL URL: {str(error).strip()}.") from None
         self._url, self._shown, self._embedding_id = url, table, embedding_id
         self._table = sql.Identifier(*table.split("."))
+        self._upsert = _upsert(self._table)
         self._patience, self._warn = patience, warn
         self._connection: psycopg.Connection | None = None
         self._was_connected = False
@@ -84,31 +85,44 @@ class PostgresStore:
         found = self._retrying(lambda connection: connection.execute(query, (place, sha256)).fetchone())
         return None if found is None else np.array(orjson.loads(found[0]), np.float32)
 
-    def write(self, shard: Shard) -> None:
+    def write(self, shard: Shard) -> list[Refusal]:
         """One transaction; repeating it changes nothing, so it may be tried again after a lost connection."""
-        if not shard.rows:
-            return
-        ids, paths, digests = zip(*((row.id, row.path, row.sha256) for row in shard.rows), strict=True)
         vectors = [orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode() for vector in shard.vectors]
-        upsert = sql.SQL(
-            "INSERT INTO {} (id, location, sha256, embedding_id, embedding) "
-            "SELECT id, location, sha256, %s, embedding::vector "
-            "FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS row (id, location, sha256, embedding) "
-            "ON CONFLICT (id) DO UPDATE SET (location, sha256, embedding_id, embedding) = "
-            "(excluded.location, excluded.sha256, excluded.embedding_id, excluded.embedding)"
-        ).format(self._table)
+        places = list(enumerate(zip(shard.rows, vectors, strict=True)))
 
-        def write(connection: psycopg.Connection) -> None:
+        def write(connection: psycopg.Connection) -> list[Refusal]:
             with connection.transaction():
                 if not self._checked_alone:
                     # Two jobs with different models may both have found an empty table.
                     connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"clipsrv {self._shown}",))
                     self._refuse_other(connection)
-                connection.execute(upsert, (self._embedding_id, list(ids), list(paths), list(digests), vectors))
+                return self._insert(connection, places)
 
-        self._retrying(write)
+        if not places:
+            return []
+        refused = self._retrying(write)
+        if len(refused) == len(places) > 1 and refused[0].code == "refused_row":
+            raise OutputError(f"No row fits the table {self._shown}. {refused[0].message}")
         self._checked_alone = True
-        self._seen.add((row.id, row.sha256) for row in shard.rows)
+        failed = {refusal.place for refusal in refused}
+        self._seen.add((row.id, row.sha256) for place, (row, _) in places if place not in failed)
+        return refused
+
+    def _insert(self, connection: psycopg.Connection, places: list[tuple[int, tuple[Row, str]]]) -> list[Refusal]:
+        """Stores the rows in one statement; when the database refuses, each half by itself, down to the culprits."""
+        rows = [(row.id, row.path, row.sha256, self._embedding_id, vector) for _, (row, vector) in places]
+        try:
+            with connection.transaction():
+                connection.execute(self._upsert, [list(column) for column in zip(*rows, strict=True)])
+        except psycopg.Error as error:
+            if not _is_of_rows(error):
+                raise
+            if len(places) > 1:
+                middle = len(places) // 2
+                return self._insert(connection, places[:middle]) + self._insert(connection, places[middle:])
+            code = "refused_row" if isinstance(error, psycopg.IntegrityError) else "invalid_name"
+            return [Refusal(places[0][0], code, f"The database refuses it: {_reason(error)}.")]
+        return []
 
     def finish(self) -> str:
         count = sql.SQL("SELECT count(*) FROM {}").format(self._table)
@@ -120,13 +134,14 @@ class PostgresStore:
         self._drop_connection()
 
     def _prepare(self, connection: psycopg.Connection, dimensions: int) -> None:
-        if not connection.execute("SELECT 1 FROM pg_type WHERE typname = 'vector'").fetchone():
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        create = sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {} (id text PRIMARY KEY, location text NOT NULL, sha256 text NOT NULL, "
-            "embedding_id text NOT NULL, embedding vector({}) NOT NULL)"
-        )
-        connection.execute(create.format(self._table, sql.Literal(dimensions)))
+        definition = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items()).format(dimensions=dimensions)
+        create = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(self._table, sql.SQL(definition))
+        with connection.transaction():
+            # IF NOT EXISTS is no protection against a second job that creates the same at the same moment.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (LOCK,))
+            if not connection.execute("SELECT 1 FROM pg_type WHERE typname = 'vector'").fetchone():
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            connection.execute(create)
         self._check_columns(connection, dimensions)
         self._refuse_other(connection)
         with connection.transaction(), connection.cursor(name="stored") as cursor:
@@ -141,7 +156,7 @@ class PostgresStore:
             (self._table.as_string(connection),),
         ).fetchall()
         types = {str(name): str(kind) for name, kind in rows}
-        if missing := [name for name in _COLUMNS if name not in types]:
+        if missing := [name for name in COLUMNS if name not in types]:
             raise OutputError(f"The table {self._shown} has no column {', '.join(missing)}: name another with --table.")
         if not types["embedding"].endswith(f"vector({dimensions})"):
             raise OutputError(
@@ -167,7 +182,7 @@ class PostgresStore:
                 except psycopg.Error as error:
                     away = self._is_away(error)
                     self._drop_connection()
-                    reason = str(error).strip().split("\n")[0]
+                    reason = _reason(error)
                     if not away or time.monotonic() + delay > ends:
                         raise OutputError(f"The database refused, or stayed away: {reason}") from None
                     self._warn(f"The database is away ({reason}); trying again in {delay:g} s.")
@@ -177,7 +192,11 @@ class PostgresStore:
     def _connect(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=10, application_name="clipsrv-bulk"
+                self._url,
+                autocommit=True,
+                connect_timeout=10,
+                application_name="clipsrv-bulk",
+                client_encoding="UTF8",  # whatever the database's: what it cannot hold is for it to say
             )
             self._was_connected = True
         return self._connection
@@ -193,3 +212,25 @@ class PostgresStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _upsert(table: sql.Identifier) -> sql.Composed:
+    """The statement that takes a column's values in each of its parameters, a new row's in place of an old one's."""
+    names = ", ".join(COLUMNS)
+    values = ", ".join("embedding::vector" if name == "embedding" else name for name in COLUMNS)
+    others = [name for name in COLUMNS if name != "id"]
+    return sql.SQL(
+        f"INSERT INTO {{}} ({names}) SELECT {values} "
+        f"FROM unnest({', '.join('%s::text[]' for _ in COLUMNS)}) AS row ({names}) "
+        f"ON CONFLICT (id) DO UPDATE SET ({', '.join(others)}) = ({', '.join(f'excluded.{name}' for name in others)})"
+    ).format(table)
+
+
+def _is_of_rows(error: psycopg.Error) -> bool:
+    """Whether the statement was refused for what is in its rows: text the database cannot hold, a key too long for
+    its index (54000), one id twice by the column's own rules (21000), a constraint."""
+    return isinstance(error, psycopg.DataError | psycopg.IntegrityError) or error.sqlstate in {"54000", "21000"}
+
+
+def _reason(error: psycopg.Error) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,110 @@
+"""Lists of images, a line or a NUL-ended name each, in whatever encoding they were saved. Opens no image."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from itertools import chain
+from typing import Any, BinaryIO
+
+from clipsrv.bulk.records import BadFile, Entry, bad_file
+from clipsrv.errors import ConfigError
+
+STDIN = "-"
+#: No line of a list is longer, in bytes: what is longer is no list, and would be held in memory.
+LONGEST_LINE = 2**20
+_BLOCK = 1 << 16
+#: The marks that editors put at the beginning of a text, and what follows them.
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Raises ConfigError unless `encoding` is None or the name of a text encoding."""
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, ValueError):
+        raise ConfigError(f"--encoding {encoding!r} is none that is known here: utf-16, cp932 and such.") from None
+
+
+def read_list(name: str, *, null: bool = False, encoding: str | None = None) -> Iterator[str | Entry | BadFile]:
+    """What the lines of the list `name` are: paths, entries with an id of their own, or neither.
+
+    Without `encoding` a mark at the beginning tells it, and else paths are the bytes that the system knows them by.
+    `null`: names end in NUL and are nothing but paths. Raises ConfigError for a list that cannot be read.
+    """
+    shown = "standard input" if name == STDIN else name
+    try:
+        with nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as file:
+            for number, item in enumerate(
+                _split(_utf8(file, shown, null, encoding), b"\0" if null else b"\n", shown), 1
+            ):
+                text = os.fsdecode(item if null else item.rstrip(b"\r"))
+                if null:
+                    yield text
+                elif text.removeprefix("\ufeff").startswith("{"):  # a mark: files with one were joined
+                    yield _parse_object(text.removeprefix("\ufeff"), f"{shown}, line {number}")
+                elif text:
+                    yield text
+    except OSError as error:
+        raise ConfigError(f"Cannot read the list {shown}: {error.strerror}.") from None
+
+
+def _utf8(file: BinaryIO, shown: str, null: bool, encoding: str | None) -> Iterator[bytes]:
+    """The file in blocks of UTF-8 without a mark, or as it is where its encoding is neither given nor marked."""
+    first = file.read(_BLOCK)
+    marks = () if null and not encoding else _MARKS  # what find -print0 writes is names and nothing else
+    mark, marked = next(((mark, name) for mark, name in marks if first.startswith(mark)), (b"", encoding))
+    blocks = chain([first[len(mark) :]], iter(partial(file.read, _BLOCK), b""))
+    if not marked and not null and b"\0" in first:
+        cure = "-0 if its names end in NUL, --encoding utf-16-le or utf-16-be if it is UTF-16"
+        raise ConfigError(f"The list {shown} holds NUL bytes: give {cure}.")
+    if not marked or mark == codecs.BOM_UTF8:
+        yield from blocks
+        return
+    try:
+        yield from map(str.encode, codecs.iterdecode(blocks, marked))
+    except UnicodeError as error:
+        raise ConfigError(f"The list {shown} is not text in {marked}: {error}.") from None
+
+
+def _split(blocks: Iterator[bytes], end: bytes, shown: str) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(end)
+        yield from whole
+        if len(rest) > LONGEST_LINE:
+            raise ConfigError(f"{shown} has a line of more than {LONGEST_LINE:,} bytes: that is no list of images.")
+    if rest:
+        yield rest
+
+
+def _parse_object(text: str, where: str) -> Entry | BadFile:
+    try:
+        record: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return _bad_entry("", where, 'a line that begins with { must be like {"id": "42", "path": "a.jpg"}')
+    identity, path = _identity(record.get("id")), record.get("path")
+    if missing := [name for name in ("id", "path") if name not in record]:
+        found = ", ".join(list(record)[:20])
+        return _bad_entry(identity or "", where, f"no {' and no '.join(missing)}; its keys are: {found or 'none'}")
+    if identity is None:
+        return _bad_entry("", where, "id must be a string that is not empty, or a whole number")
+    if not isinstance(path, str) or not path:
+        return _bad_entry(identity, where, "path must be a string that is not empty")
+    return Entry(identity, path)
+
+
+def _bad_entry(identity: str, where: str, message: str) -> BadFile:
+    return bad_file(Entry(identity, where), "bad_entry", message)
+
+
+def _identity(value: object) -> str | None:
+    """An id as text. A whole number may be written 42.0, as some exports do."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
