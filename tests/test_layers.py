@@ -111,15 +111,16 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
     "bulk": {
         "errors": (),
         "contract": (),
+        "voice": (),
         "records": (),
         "sources": ("errors", "contract", "records"),
         "stores": ("errors", "contract", "records"),
         "options": ("sources",),
         "prepare": ("records",),
         "job": ("errors", "records", "sources", "prepare"),
-        "report": ("errors", "records", "stores", "job"),
-        "run": ("errors", "records", "sources", "stores", "options", "prepare", "job", "report"),
-        "command": ("errors", "sources", "options", "run"),
+        "report": ("errors", "voice", "records", "stores", "job"),
+        "run": ("errors", "voice", "records", "sources", "stores", "options", "prepare", "job", "report"),
+        "command": ("errors", "voice", "sources", "options", "run"),
     },
 }
 #: Beside clipsrv: what stands on which of its rooms.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,6 +13,7 @@ from typing import Any
 from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
 from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.sources.local import Inputs
+from clipsrv.bulk.voice import Voice, fill_standard_streams
 from clipsrv.config import Config, add_flags, read
 from clipsrv.errors import EngineError, StartError
 from clipsrv.installation import program
@@ -82,6 +82,7 @@ def embed_parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Embeds what the arguments name and returns the exit status. Failures are one line on stderr."""
     given = vars(embed_parser().parse_args(argv))
+    fill_standard_streams()
     try:
         options, config = _options(given), read({name: given[name] for name in SETTINGS})
         with _stopping_at_a_shard() as received:
@@ -92,7 +93,7 @@ def run(argv: Sequence[str]) -> int:
         message, status = error.message, ENGINE_EXIT_STATUS
     except sqlite3.Error as error:
         message, status = f"Cannot keep the index of this job on the disk: {error}.", OutputError.exit_status
-    print(f"clipsrv: {message}", file=sys.stderr)
+    Voice().write(f"clipsrv: {message}\n")
     return status
 
 

@@ -7,21 +7,22 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn, TextIO
+from typing import IO, NoReturn
 
 from tqdm import tqdm
 
 from clipsrv.bulk.job import Summary
 from clipsrv.bulk.records import BadFile
 from clipsrv.bulk.stores.parts import reporting
+from clipsrv.bulk.voice import Voice
 
 
 class Report:
     """The job's observer. Bad images go to `errors`, one JSON object a line; without any there is no such file."""
 
-    def __init__(self, errors: Path, *, quiet: bool, stream: TextIO) -> None:
-        """Nothing is shown if `quiet`; the bar only if `stream` is a terminal."""
-        self._errors, self._quiet, self._stream = errors, quiet, stream
+    def __init__(self, errors: Path, *, quiet: bool, voice: Voice) -> None:
+        """Nothing is shown if `quiet`; the bar only if `voice` is a terminal."""
+        self._errors, self._quiet, self._voice = errors, quiet, voice
         self._file: IO[str] | None = None
         self._started = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
@@ -41,8 +42,8 @@ class Report:
                 self._file.close()
 
     def begun(self, total: int, done: int) -> None:
-        hidden = self._quiet or not self._stream.isatty()
-        self._bar = tqdm(total=total, initial=done, unit="image", file=self._stream, disable=hidden, dynamic_ncols=True)
+        hidden = self._quiet or not self._voice.isatty()
+        self._bar = tqdm(total=total, initial=done, unit="image", file=self._voice, disable=hidden, dynamic_ncols=True)
 
     def advanced(self) -> None:
         if self._bar is not None:
@@ -58,7 +59,7 @@ class Report:
     def say(self, message: str) -> None:
         """One line, above the bar if there is one."""
         if not self._quiet:
-            tqdm.write(message, file=self._stream)
+            tqdm.write(message, file=self._voice)
 
     def conclude(self, summary: Summary, outcome: str) -> None:
         """The last line of a run that was not ended by an error."""

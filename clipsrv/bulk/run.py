@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +18,7 @@ from clipsrv.bulk.sources.local import Inputs
 from clipsrv.bulk.stores.files import FileStore, begin_or_continue
 from clipsrv.bulk.stores.outputs import beside, writer_for
 from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts, reporting
+from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
 from clipsrv.images.budget import PixelBudget
@@ -55,7 +55,7 @@ def _run_into_file(options: JobOptions, config: Config, received: Received) -> i
             listing = _write_listing(options.inputs, parts.folder / NEW_INPUTS)
         model = _load(config)
         facts = _facts(model, config, options.shard_size, listing)
-        report = Report(errors, quiet=options.quiet, stream=sys.stderr)
+        report = Report(errors, quiet=options.quiet, voice=Voice())
         if not begin_or_continue(out, parts, facts, restart=options.restart):
             report.say(f"{out} is complete already.")
             return 0
@@ -71,7 +71,7 @@ def _run_into_table(options: JobOptions, config: Config, received: Received) -> 
         raise ConfigError("PostgreSQL needs psycopg: pip install 'clipsrv[postgres]'.") from None
     if options.restart or options.as_listed:
         raise ConfigError("--restart and --as-listed are for files: a table says itself what is done.")
-    report = Report(Path(options.errors or f"{options.table}.errors.jsonl"), quiet=options.quiet, stream=sys.stderr)
+    report = Report(Path(options.errors or f"{options.table}.errors.jsonl"), quiet=options.quiet, voice=Voice())
     with tempfile.TemporaryDirectory(prefix="clipsrv-") as folder:
         listing = _write_listing(options.inputs, Path(folder) / INPUTS)
         model = _load(config)

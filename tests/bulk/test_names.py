@@ -133,7 +133,7 @@ def test_an_id_for_a_second_image_is_listed_and_the_first_counts_in_a_file_and_i
     assert lines(tmp_path / "out.npy.errors.jsonl") == lines(errors)
 
 
-def test_two_tables_are_not_made_twice_at_once(
+def test_three_jobs_that_make_one_table_at_once_do_no_harm(
     embed: Embed, images: Path, postgres: Postgres, table: str, tmp_path: Path
 ) -> None:
     args = (images, "--out", postgres.url, "--table", table)

@@ -106,6 +106,7 @@ def test_other_inputs_are_refused_for_a_finished_output_until_told_to_restart(
     said = embed(images, "--out", out, status=6)
     assert "inputs was 23 images" in said
     assert "is 24 images" in said
+    assert "postgresql://" in said
     embed(images, "--out", out, "--restart")
     assert len(vectors(out)) == 22
 
@@ -128,6 +129,8 @@ def test_an_unfinished_job_refuses_other_inputs_and_goes_on_as_listed(
     shutil.copy(images / "01.jpg", images / "new.jpg")
     said = embed(images, "--out", unfinished, *SMALL, status=6)
     assert "inputs was 21 images" in said
+    assert "--as-listed" in said
+    assert "--restart" in said
     assert shards(unfinished) == 2
     embed(images, "--out", unfinished, *SMALL, "--as-listed")
     assert not [name for name in ids(unfinished) if name.endswith("new.jpg")]

@@ -38,6 +38,8 @@ def read_list(name: str, *, null: bool = False, encoding: str | None = None) -> 
     `null`: names end in NUL and are nothing but paths. Raises ConfigError for a list that cannot be read.
     """
     shown = "standard input" if name == STDIN else name
+    if name == STDIN and sys.stdin is None:
+        raise ConfigError("Standard input is closed: there is no list to read.")
     try:
         with nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as file:
             for number, item in enumerate(

@@ -85,10 +85,12 @@ def begin_or_continue(path: Path, parts: Parts, facts: Facts, *, restart: bool) 
     if restart:
         parts.discard()
     elif (begun := parts.facts()) is not None:
-        _refuse_other(f"The unfinished job in {parts.folder}", begun, facts)
+        cure = "go on with the list as it was taken then (--as-listed)"
+        _refuse_other(f"The unfinished job in {parts.folder}", begun, facts, cure)
         return True
     elif (finished := read_facts(beside(path, "manifest.json"))) is not None and path.exists():
-        _refuse_other(str(path), finished, facts)
+        cure = "keep what grows in PostgreSQL (--out postgresql://...), which embeds only what is new"
+        _refuse_other(str(path), finished, facts, cure)
         return False
     elif path.exists():
         raise OutputError(f"{path} is there already and has no manifest of a job. Name another, or use --restart.")
@@ -96,13 +98,14 @@ def begin_or_continue(path: Path, parts: Parts, facts: Facts, *, restart: bool) 
     return True
 
 
-def _refuse_other(what: str, before: Facts, now: Facts) -> None:
+def _refuse_other(what: str, before: Facts, now: Facts, cure: str) -> None:
+    """`cure` is for a list that differs and nothing else."""
     differences = [name for name in now if before.get(name) != now[name]]
     if differences:
         said = "; ".join(f"{name} was {_short(before.get(name))}, is {_short(now[name])}" for name in differences)
+        first = cure if differences == ["inputs"] else "run it as it was begun"
         raise OutputError(
-            f"{what} was made otherwise: {said}. Run it as it was begun, name another --out, or use --restart to "
-            "begin again."
+            f"{what} was made otherwise: {said}. Either {first}, or name another --out, or begin again (--restart)."
         )
 
 
