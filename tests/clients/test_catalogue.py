@@ -1,12 +1,38 @@
-"""The catalogue job: its own suite against this checkout's server and a real PostgreSQL."""
+"""The catalogue job: its own suite against this checkout's server and a real PostgreSQL, and its package."""
 
 from __future__ import annotations
 
+import subprocess
+import tarfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from clipsrv.bulk.contract import COLUMNS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(900)
 def test_the_jobs_suite_passes_against_the_real_server_and_database(run_suite: Callable[[str], None]) -> None:
     run_suite("clients/catalogue")
+
+
+def test_the_package_carries_the_file_that_both_jobs_read(npm: str, tmp_path: Path) -> None:
+    own = ROOT / "clipsrv" / "bulk" / "contract.json"
+    command = [npm, "pack", "--workspace", "clients/catalogue", "--pack-destination", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tgz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert (tmp_path / "package" / "contract.json").read_bytes() == own.read_bytes()
+    assert not (ROOT / "clients" / "catalogue" / "contract.json").exists()
+    program = "import { COLUMNS } from './src/contract.ts'; console.log(Object.keys(COLUMNS).join())"
+    ran = subprocess.run(
+        ["node", "--import", (ROOT / "node_modules/tsx/dist/loader.mjs").as_uri(), "--input-type=module", "-e", program],
+        cwd=tmp_path / "package",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip().split(",") == list(COLUMNS)

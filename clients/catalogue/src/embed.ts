@@ -2,10 +2,11 @@
 import { ClipClient, type RetryNotice } from 'clipsrv-client';
 import { Database } from './database.ts';
 import { RefusedError } from './errors.ts';
-import { runJob } from './job.ts';
+import { problemOf, runJob } from './job.ts';
 import type { Options } from './options.ts';
 import { Report, type Totals } from './report.ts';
-import { openQuery, openSource, type Source } from './sources.ts';
+import { openQuery, openSource } from './sources/open.ts';
+import type { Source } from './sources/source.ts';
 import { VectorTable } from './table.ts';
 
 /** Returns the exit status: 0, or 1 if an image failed. Throws RefusedError, or what made it impossible to go on. */
@@ -19,12 +20,13 @@ export async function embedCommand(options: Options, signal: AbortSignal): Promi
   const queryDatabase = options.query === undefined ? undefined : connect(options.queryDatabase);
   try {
     const source = await sourceOf(options, queryDatabase);
+    const total = await countEntries(source);
     const client = clientOf(options, onRetry);
     await client.waitUntilReady(patienceMs, { signal });
     const model = await modelOf(client);
     const table = new VectorTable(database, options.table);
     const tableExists = await prepareTable(table, model, options);
-    const report = new Report(await countEntries(source), options.dryRun ? undefined : options.failures);
+    const report = new Report(total, options.dryRun ? undefined : options.failures);
     note = (line) => report.note(line);
     try {
       const { recheck, dryRun, batch } = options;
@@ -70,7 +72,8 @@ export function clientOf(options: Options, onRetry?: (notice: RetryNotice) => vo
 
 function sourceOf(options: Options, queryDatabase: Database | undefined): Promise<Source> | Source {
   if (options.query !== undefined && queryDatabase !== undefined) return openQuery(queryDatabase, options.query, options.base);
-  return openSource(options.source ?? '', { id: options.idColumn, location: options.locationColumn }, options.base);
+  const columns = { id: options.idColumn, location: options.locationColumn };
+  return openSource(options.source ?? '', { columns, base: options.base, encoding: options.encoding });
 }
 
 /** False if the table is not there, which only a dry run accepts. */
@@ -108,14 +111,24 @@ async function finishTable(table: VectorTable, model: Model, options: Options): 
   }
 }
 
+/** Throws RefusedError if there are entries and none can be used: then it is the catalogue that is wrong, not its entries. */
 async function countEntries(source: Source): Promise<number> {
   let count = 0;
-  for await (const _ of source.entries()) count++;
+  let isUsable = false;
+  let first: string | undefined;
+  for await (const entry of source.entries()) {
+    const problem = problemOf(entry);
+    if (problem === undefined) isUsable = true;
+    else first ??= `${'item' in entry ? entry.item.location : entry.where}: ${problem}`;
+    count++;
+  }
+  if (!isUsable && first !== undefined) throw new RefusedError(`None of the ${count} entries can be used. ${first}`);
   return count;
 }
 
 function summarize(totals: Totals, options: Options, model: string): void {
-  const { due, failed, skipped, stored, total } = totals;
+  const { due, failed, repeated, skipped, stored, total } = totals;
   const done = options.dryRun ? `${due} would be embedded` : `${stored} embedded with ${model}`;
-  process.stdout.write(`${total} in the catalogue: ${done}, ${skipped} already done, ${failed} failed\n`);
+  const again = repeated > 0 ? `, ${repeated} named twice` : '';
+  process.stdout.write(`${total} in the catalogue: ${done}, ${skipped} already done, ${failed} failed${again}\n`);
 }

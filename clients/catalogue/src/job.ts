@@ -2,7 +2,8 @@
 import { ClipServerError, group, mapOrdered, type ClipClient } from 'clipsrv-client';
 import { EntryError, RefusedError } from './errors.ts';
 import { isUrl, loadImage, sha256 } from './load.ts';
-import type { CatalogueItem, Source } from './sources.ts';
+import { Seen } from './seen.ts';
+import type { CatalogueItem, Entry, Source } from './sources/source.ts';
 import type { NewRow, StoredRow, VectorTable } from './table.ts';
 
 export interface Failure {
@@ -15,6 +16,8 @@ export interface Failure {
 export interface Observer {
   stored(count: number): void;
   skipped(): void;
+  /** An entry whose id and location an earlier one has: the same image, named twice. */
+  repeated(): void;
   failed(failure: Failure): void;
   /** Dry run only: this entry would be embedded. */
   due(): void;
@@ -68,8 +71,9 @@ export async function runJob(options: JobOptions): Promise<void> {
     }
   })();
   const store = async (batch: NewRow[]): Promise<number> => {
-    await table.upsert(batch);
-    return batch.length;
+    const refused = await table.upsert(batch);
+    for (const { row, code, message } of refused) observer.failed(failureOf(row, new EntryError(code, message)));
+    return batch.length - refused.length;
   };
   for await (const count of mapOrdered(group(rows, options.batch, Infinity, () => 0), 2, store, signal)) observer.stored(count);
 }
@@ -102,15 +106,9 @@ interface Candidate {
 
 async function* candidates(options: JobOptions): AsyncGenerator<Candidate> {
   const { embeddingId, observer, recheck, source, table } = options;
-  for await (const items of group(usableItems(source, observer), LOOKUP, Infinity, () => 0)) {
+  for await (const items of group(newItems(source, observer), LOOKUP, Infinity, () => 0)) {
     const rows = options.tableExists ? await table.rows(items.map(({ id }) => id)) : new Map<string, StoredRow>();
-    const seen = new Set<string>();
     for (const item of items) {
-      if (seen.has(item.id)) {
-        observer.failed(failureOf(item, new EntryError('duplicate_id', 'this id is in the catalogue twice')));
-        continue;
-      }
-      seen.add(item.id);
       const row = rows.get(item.id);
       const current = row?.embedding_id === embeddingId && row.location === item.location ? row : undefined;
       // A file is read and compared by its sha256, which costs little; a URL is believed unless told otherwise.
@@ -120,14 +118,32 @@ async function* candidates(options: JobOptions): AsyncGenerator<Candidate> {
   }
 }
 
-async function* usableItems(source: Source, observer: Observer): AsyncGenerator<CatalogueItem> {
+/** Of the entries with one id the first: so no batch holds an id twice, and no second run undoes what the first did. */
+async function* newItems(source: Source, observer: Observer): AsyncGenerator<CatalogueItem> {
+  const seen = new Seen();
   for await (const entry of source.entries()) {
-    if ('item' in entry) yield entry.item;
-    else observer.failed({ id: '', location: entry.where, code: 'bad_entry', message: entry.problem });
+    const problem = problemOf(entry);
+    const item = 'item' in entry ? entry.item : { id: '', location: entry.where };
+    const met = problem === undefined ? seen.add(item.id, item.location) : 'bad';
+    if (met === 'new') yield item;
+    else if (met === 'same') observer.repeated();
+    else observer.failed(failureOf(item, new EntryError(met === 'bad' ? 'bad_entry' : 'duplicate_id', problem ?? DUPLICATE)));
   }
 }
 
-function failureOf({ id, location }: CatalogueItem, error: Error): Failure {
+const DUPLICATE = 'an entry before it has this id, with another image: the first counts';
+
+/** Why an entry is of no use whatever its image is: PostgreSQL holds no NUL, and half a character is sent as another. */
+export function problemOf(entry: Entry): string | undefined {
+  if (!('item' in entry)) return entry.problem;
+  for (const [name, text] of Object.entries({ id: entry.item.id, path: entry.item.location })) {
+    if (text.includes('\0')) return `the ${name} holds NUL, which PostgreSQL cannot`;
+    if (/\p{Surrogate}/u.test(text)) return `the ${name} holds half a character (a lone surrogate)`;
+  }
+  return undefined;
+}
+
+function failureOf({ id, location }: Pick<CatalogueItem, 'id' | 'location'>, error: Error): Failure {
   const code = error instanceof EntryError || error instanceof ClipServerError ? error.code : 'failed';
   return { id, location, code, message: error.message };
 }

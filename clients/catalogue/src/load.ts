@@ -1,12 +1,14 @@
 /** The bytes behind a location: a file or an http(s) URL. Knows nothing of catalogues or vectors. */
 import { createHash } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { followAbort, withRetry } from 'clipsrv-client';
 import { EntryError } from './errors.ts';
 
 export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
+const FILE_CHUNK_BYTES = 1024 * 1024;
 const DOWNLOAD_TIMEOUT_MS = 30_000;
 const DOWNLOAD_RETRY = { maxAttempts: 3, baseDelayMs: 500, maxDelayMs: 5000, maxElapsedMs: 90_000 };
 
@@ -28,9 +30,16 @@ export async function loadImage(location: string, base: string, signal: AbortSig
 
 async function loadFile(file: string): Promise<Uint8Array> {
   try {
-    const { size } = await stat(file);
-    if (size > MAX_IMAGE_BYTES) throw tooLarge(size);
-    return await readFile(file);
+    // Without O_NONBLOCK opening a named pipe waits for its writer for ever, and so does the end of the process.
+    const handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+    try {
+      const found = await handle.stat();
+      if (!found.isFile()) throw new EntryError('file_unreadable', `${file}: it is not a regular file`);
+      if (found.size > MAX_IMAGE_BYTES) throw tooLarge(found.size);
+      return await collect(handle.createReadStream({ autoClose: false, highWaterMark: FILE_CHUNK_BYTES }));
+    } finally {
+      await handle.close();
+    }
   } catch (error) {
     if (error instanceof EntryError) throw error;
     const { code } = error as NodeJS.ErrnoException;
@@ -49,7 +58,7 @@ async function download(url: string, signal: AbortSignal): Promise<Uint8Array> {
       const again = response.status === 429 || response.status >= 500;
       throw new EntryError(again ? 'download_failed' : 'download_refused', `${url}: status ${response.status}`);
     }
-    return await readBody(response);
+    return await collect((response.body ?? []) as AsyncIterable<Uint8Array>);
   } catch (error) {
     if (error instanceof EntryError) throw error;
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
@@ -60,10 +69,11 @@ async function download(url: string, signal: AbortSignal): Promise<Uint8Array> {
   }
 }
 
-async function readBody(response: Response): Promise<Uint8Array> {
+/** All of it, counted as it comes: neither a file nor a server need have said how much there is. */
+async function collect(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+  for await (const chunk of stream) {
     size += chunk.byteLength;
     if (size > MAX_IMAGE_BYTES) throw tooLarge(size);
     chunks.push(chunk);

@@ -21,6 +21,8 @@ export async function main(args: readonly string[], env: NodeJS.ProcessEnv): Pro
     controller.abort(interrupted);
   };
   process.on('SIGINT', stop).on('SIGTERM', stop);
+  // Who reads the output may go before the job is done; it is not done for the output.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   try {
     const options = parseOptions(args, env);
     if (options.command === 'help') {

@@ -1,6 +1,7 @@
 /** The command line and the environment, as one checked object. Opens nothing. */
 import { parseArgs } from 'node:util';
 import { RefusedError } from './errors.ts';
+import { decoderOf } from './text.ts';
 
 export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector, and search it.
 
@@ -14,6 +15,7 @@ SOURCE        a folder of images, a .csv, or a .jsonl/.ndjson file whose rows ha
   --query-database URL      where --query runs (default: --database)
   --id-column NAME          of a CSV or JSON line (default: id)
   --location-column NAME    of a CSV or JSON line (default: the first of path, url, location, image)
+  --encoding NAME           of a CSV or JSON lines file (default: as its mark says, else utf-8): shift_jis, windows-1252, utf-16le
   --base FOLDER             relative paths are relative to this (default: the source's own folder)
 
   --database URL            postgresql://...  (environment: DATABASE_URL)
@@ -45,6 +47,7 @@ export interface Options {
   readonly queryDatabase: string;
   readonly idColumn: string;
   readonly locationColumn: string | undefined;
+  readonly encoding: string | undefined;
   readonly base: string | undefined;
   readonly database: string;
   readonly table: string;
@@ -70,6 +73,7 @@ const FLAGS = {
   'query-database': { type: 'string' },
   'id-column': { type: 'string', default: 'id' },
   'location-column': { type: 'string' },
+  encoding: { type: 'string' },
   base: { type: 'string' },
   database: { type: 'string' },
   table: { type: 'string', default: 'image_embeddings' },
@@ -105,6 +109,7 @@ export function parseOptions(args: readonly string[], env: NodeJS.ProcessEnv): O
     queryDatabase: values['query-database'] ?? database,
     idColumn: values['id-column'],
     locationColumn: values['location-column'],
+    encoding: values.encoding,
     base: values.base,
     database,
     table: values.table,
@@ -143,6 +148,7 @@ function count(flag: string, value: string): number {
 }
 
 function check(options: Options): void {
+  if (options.encoding !== undefined) decoderOf(options.encoding);
   if (options.database === '') throw new RefusedError('No database: give --database postgresql://... or set DATABASE_URL.');
   if (!/^([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*$/.test(options.table)) {
     throw new RefusedError(`--table must be a plain name, or schema.name, not ${options.table}.`);

@@ -13,6 +13,7 @@ export interface Totals {
   readonly skipped: number;
   readonly failed: number;
   readonly due: number;
+  readonly repeated: number;
 }
 
 /** Images a second over the last half minute, and from that the time that is left. */
@@ -48,7 +49,7 @@ export class Report implements Observer {
   #multi: MultiBar | undefined;
   #bar: SingleBar | undefined;
   #ticker: NodeJS.Timeout;
-  #counts = { stored: 0, skipped: 0, failed: 0, due: 0 };
+  #counts = { stored: 0, skipped: 0, failed: 0, due: 0, repeated: 0 };
 
   constructor(
     total: number,
@@ -75,6 +76,10 @@ export class Report implements Observer {
 
   skipped(): void {
     this.#counts.skipped++;
+  }
+
+  repeated(): void {
+    this.#counts.repeated++;
   }
 
   due(): void {
@@ -104,7 +109,7 @@ export class Report implements Observer {
     this.#multi?.stop();
     const { failed } = this.#counts;
     for (const { id, location, code, message } of this.#shown) {
-      this.#out.write(`failed: ${id === '' ? location : id}: ${code}: ${message}\n`);
+      this.#out.write(`failed: ${shown(id === '' ? location : id)}: ${code}: ${shown(message)}\n`);
     }
     if (failed > this.#shown.length) this.#out.write(`... and ${failed - this.#shown.length} more\n`);
     if (failed > 0 && this.failuresFile !== undefined) this.#out.write(`All failures are in ${this.failuresFile}\n`);
@@ -112,8 +117,8 @@ export class Report implements Observer {
   }
 
   #done(): number {
-    const { due, failed, skipped, stored } = this.#counts;
-    return stored + skipped + failed + due;
+    const { due, failed, repeated, skipped, stored } = this.#counts;
+    return stored + skipped + failed + due + repeated;
   }
 
   #payload(): Record<string, unknown> {
@@ -128,4 +133,12 @@ export class Report implements Observer {
       this.#out.write(`${this.#done()}/${this.#total} | ${rate} images/s | ${remaining} left | ${failed} failed\n`);
     } else this.#bar.update(this.#done(), this.#payload());
   }
+}
+
+const LONGEST_SHOWN = 200;
+
+/** On one line of a terminal: an id may hold anything. */
+function shown(text: string): string {
+  const cut = text.length > LONGEST_SHOWN ? `${text.slice(0, LONGEST_SHOWN)}...` : text;
+  return cut.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Surrogate}]/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

