@@ -63,6 +63,13 @@ def test_a_row_is_proven_by_tests_that_can_assert_its_answer_or_says_why_not(row
         assert any(word in text for text in texts), f"no test of the row speaks of {word}"
 
 
+def test_every_test_in_typescript_named_on_the_page_exists() -> None:
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "clients").glob("*/test/*.test.ts"))
+    named = re.findall(r'"([^"]+)"', PAGE.partition("## The jobs")[2].partition("## The rows")[0])
+    assert named
+    assert [name for name in named if f"test('{name}'" not in there.replace("\\'", "'")] == []
+
+
 def test_every_setting_named_in_the_table_of_limits_is_one() -> None:
     table = PAGE.partition("## Limits")[2].partition("## Memory")[0]
     known = {item.name for item in fields(Config)}

@@ -73,6 +73,7 @@ EMBED_SETTINGS = (
 EMBED = {
     "--files-from": None,
     "--null": None,
+    "--encoding": "as marked, else the bytes of the paths",
     "--relative-to": "paths as given",
     "--out": None,
     "--table": "image_embeddings",

@@ -29,7 +29,14 @@ def test_the_package_carries_the_file_that_both_jobs_read(npm: str, tmp_path: Pa
     assert not (ROOT / "clients" / "catalogue" / "contract.json").exists()
     program = "import { COLUMNS } from './src/contract.ts'; console.log(Object.keys(COLUMNS).join())"
     ran = subprocess.run(
-        ["node", "--import", (ROOT / "node_modules/tsx/dist/loader.mjs").as_uri(), "--input-type=module", "-e", program],
+        [
+            "node",
+            "--import",
+            (ROOT / "node_modules/tsx/dist/loader.mjs").as_uri(),
+            "--input-type=module",
+            "-e",
+            program,
+        ],
         cwd=tmp_path / "package",
         capture_output=True,
         text=True,
