@@ -125,24 +125,19 @@ export class VectorTable {
 
   /** The nearest rows with this embedding_id, best first: as many as there are, up to `limit`. */
   async nearest(vector: Float32Array, embeddingId: string, limit: number): Promise<Hit[]> {
+    const values = [vectorLiteral(vector), embeddingId, limit];
+    const rows = `SELECT id, location, embedding <=> $1::vector AS distance FROM ${this.#sql} WHERE embedding_id = $2`;
+    const best = (from: string): string => `SELECT id, location, 1 - distance AS similarity FROM (${from}) AS r ORDER BY distance LIMIT $3`;
     return this.database.transaction(async (client) => {
-      const search = async (): Promise<Hit[]> => {
-        const { rows } = await client.query<Hit>(
-          `SELECT id, location, 1 - (embedding <=> $1::vector) AS similarity FROM ${this.#sql}
-           WHERE embedding_id = $2 ORDER BY embedding <=> $1::vector LIMIT $3`,
-          [vectorLiteral(vector), embeddingId, limit],
-        );
-        return rows;
-      };
       if (limit <= MAX_EF_SEARCH) {
         // An HNSW scan returns at most ef_search rows, 40 by default, whatever LIMIT says.
         await client.query(`SET LOCAL hnsw.ef_search = ${Math.max(100, limit)}`);
-        const hits = await search();
+        const hits = (await client.query<Hit>(best(rows), values)).rows;
         if (hits.length === limit) return hits;
         // Rows of another model, or rows replaced and not yet vacuumed, are among those ef_search, and fall out only then.
       }
-      await client.query('SET LOCAL enable_indexscan = off');
-      return search();
+      // Every row compared: with OFFSET no index can give the order.
+      return (await client.query<Hit>(best(`${rows} OFFSET 0`), values)).rows;
     });
   }
 }
