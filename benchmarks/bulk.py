@@ -53,12 +53,13 @@ def run_bulk(model: Model, folder: Path, cores: int) -> float:
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         out = Path(place, "out.npy")
         with closing(Parts(Path(place, "out.npy.parts"))) as parts:
-            listing = write_listing(Inputs([str(folder)]).entries(), parts.folder / NEW_INPUTS)
+            source = Inputs([str(folder)])
+            listing = write_listing(source.entries(), parts.folder / NEW_INPUTS)
             facts = {"dimensions": model.manifest.dimensions}
             begin_or_continue(out, parts, facts, restart=False)
             listing = Listing(parts.folder / INPUTS, listing.count, listing.sha256)
             with closing(FileStore(out, parts, writer_for(out), facts)) as store:
-                prepare = Preparer(model, ImageLimits(), PixelBudget(100_000_000), store)
+                prepare = Preparer(source, model, ImageLimits(), PixelBudget(100_000_000), store)
                 job = Job(
                     model, prepare, store, JobSettings(SHARD, BATCH, decode_threads=cores, streams=cores), Silent()
                 )

@@ -76,7 +76,7 @@ def test_what_cannot_be_read_as_named_is_refused_up_front() -> None:
         (b"x" * (2**20 + 70_000), {}, "a line of more than 1,048,576 bytes"),
     ):
         with pytest.raises(ConfigError, match=reason):
-            listed(content, **options)  # type: ignore[arg-type]
+            listed(content, **options)
     for encoding in ("utf-9", "base64", "\0"):
         with pytest.raises(ConfigError, match="--encoding"):
             Inputs((), ["list"], encoding=encoding)

@@ -107,8 +107,10 @@ def test_files_hold_every_id_that_is_unicode(embed: Embed, images: Path, tmp_pat
     listed = write_list(tmp_path, images, [good[0], "s\ud800", *good[1:]])
     out = tmp_path / f"out.{suffix}"
     embed("--files-from", listed, "--out", out)
-    read = {"npy": ids, "jsonl": lambda out: [line["id"] for line in lines(out)]}
-    found = read[suffix](out) if suffix in read else pq.read_table(out)["id"].to_pylist()
+    if suffix == "parquet":
+        found = pq.read_table(out)["id"].to_pylist()
+    else:
+        found = ids(out) if suffix == "npy" else [line["id"] for line in lines(out)]
     assert found == good
     assert [line["code"] for line in lines(tmp_path / f"out.{suffix}.errors.jsonl")] == ["invalid_name"]
 

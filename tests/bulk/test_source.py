@@ -78,7 +78,11 @@ def test_ids_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_bad_entries_keep_their_place(tmp_path: Path) -> None:
-    entries = [Entry("1", "a.jpg"), BadFile("", "list, line 2", "bad_entry", "no id"), Entry("2", "b.jpg")]
+    entries: list[Entry | BadFile] = [
+        Entry("1", "a.jpg"),
+        BadFile("", "list, line 2", "bad_entry", "no id"),
+        Entry("2", "b.jpg"),
+    ]
     listing = write_listing(entries, tmp_path / "list")
     assert (listing.count, list(listing.entries())) == (3, entries)
     assert read_listing(tmp_path / "list") == listing
