@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def found(*paths: str, **options: object) -> list[str]:
-    return [entry.id for entry in Inputs(paths, **options).entries()]  # type: ignore[arg-type]
+def found(*paths: str, **options: Any) -> list[str]:
+    return [entry.id for entry in Inputs(paths, **options).entries()]
 
 
 def test_a_folder_gives_its_images_by_name_without_hidden_ones_and_links_to_folders(folder: Path) -> None:

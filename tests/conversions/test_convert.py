@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,8 +33,8 @@ def silent(stage: str) -> None:
     """Nobody listens to the progress here."""
 
 
-def job(checkpoint: Path, models: Path, name: str = "m", **changes: object) -> Job:
-    return replace(Job(name, models, checkpoint), **changes)  # type: ignore[arg-type]
+def job(checkpoint: Path, models: Path, name: str = "m", **changes: Any) -> Job:
+    return replace(Job(name, models, checkpoint), **changes)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -112,8 +113,8 @@ def test_a_model_that_cannot_be_opened_whole_closes_what_it_had_opened(
     closed: list[SessionEncoder] = []
 
     class Watched(SessionEncoder):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             opened.append(self)
 
         def close(self) -> None:

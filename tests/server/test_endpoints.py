@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -285,12 +285,11 @@ async def test_other_paths_and_methods_have_the_same_error_body(
 
 
 async def test_what_nobody_foresaw_is_500_and_says_nothing(serve_here: Serve, model: Model) -> None:
-    client = await serve_here()
+    class Broken(Model):
+        def read_image(self, *arguments: object, **options: object) -> NoReturn:
+            raise LookupError("secret")
 
-    async def broken(*arguments: object, **options: object) -> None:
-        raise LookupError("secret")
-
-    client.embedder.embed_images = broken  # type: ignore[method-assign, assignment]
+    client = await serve_here(lambda: Broken(**vars(model)))
     answer = await client.post("/embed", data=form_data("image", [IMAGES[0]]))
     assert (answer.status, answer.json["error"]["code"]) == (500, "internal")
     assert b"secret" not in answer.body

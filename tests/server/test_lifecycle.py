@@ -187,7 +187,7 @@ def test_a_model_folder_that_may_only_be_read_is_enough(models_dir: Path, tmp_pa
 
 #: Prints every attempt to reach out, to start a process, or to write a file; a file size limit of 0 makes sure.
 _WATCHED = """
-import resource, socket, sys
+import logging, resource, socket, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 serving = False
 def watch(event, args):
@@ -196,13 +196,12 @@ def watch(event, args):
     if serving and event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
         print("SEEN", event, args, file=sys.stderr, flush=True)
 sys.addaudithook(watch)
-import clipsrv.server.lifecycle as lifecycle
-announce = lifecycle._announce
-def announced(*args):
-    global serving
-    announce(*args)
-    serving = True
-lifecycle._announce = announced
+class Ready(logging.Filter):
+    def filter(self, record):
+        global serving
+        serving = serving or record.getMessage().startswith("ready:")
+        return True
+logging.getLogger("clipsrv").addFilter(Ready())
 from clipsrv.cli import main
 sys.exit(main(sys.argv[1:]))
 """

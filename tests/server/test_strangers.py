@@ -16,14 +16,13 @@ from PIL.ExifTags import Base
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
 from clipsrv.server.http.security import (
-    Guard,
+    WrongKeys,
     is_loopback,
-    make_rules,
     read_keys,
 )
 from clipsrv.server.lifecycle import warnings
 from clipsrv.server.logs import JsonFormatter, TextFormatter, set_up
-from clipsrv.server.wire.envelope import TooManyFailuresError, UnauthorizedError
+from clipsrv.server.wire.envelope import TooManyFailuresError
 from tests.support.photos import encode, opened
 from tests.support.serving import (
     BOUNDARY,
@@ -125,19 +124,26 @@ async def test_ten_wrong_keys_in_a_second_make_an_address_wait_and_a_second_late
 
 def test_the_table_of_failures_is_bounded_and_forgets() -> None:
     now = [0.0]
-    guard = Guard(make_rules("127.0.0.1", "", "", [KEY], 3), clock=lambda: now[0])
+    wrong = WrongKeys(3, clock=lambda: now[0])
     for _ in range(3):
-        guard._check_failures("1.2.3.4")
-        guard._count_failure("1.2.3.4")
-    with pytest.raises(TooManyFailuresError):
-        guard._check_failures("1.2.3.4")
-    guard._check_failures("5.6.7.8")
+        wrong.check("1.2.3.4")
+        wrong.count("1.2.3.4")
+    with pytest.raises(TooManyFailuresError) as caught:
+        wrong.check("1.2.3.4")
+    assert caught.value.retry_after == 1
+    wrong.check("5.6.7.8")
     now[0] = 1.1
-    guard._check_failures("1.2.3.4")
+    wrong.check("1.2.3.4")
     for number in range(10_000):
-        guard._count_failure(str(number))
-    assert len(guard._failures) == 4096
-    assert issubclass(UnauthorizedError, Exception)
+        wrong.count(str(number))
+    assert len(wrong) == 4096
+
+
+def test_without_a_limit_nobody_waits() -> None:
+    wrong = WrongKeys(0)
+    for _ in range(100):
+        wrong.check("1.2.3.4")
+        wrong.count("1.2.3.4")
 
 
 async def test_a_key_is_in_no_log_line_answer_or_metric_at_any_level(caplog: pytest.LogCaptureFixture) -> None:

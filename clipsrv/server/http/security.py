@@ -99,9 +99,8 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """Applies the rules to a request's headers, before its body is read."""
 
-    def __init__(self, rules: Rules, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rules, self._clock = rules, clock
-        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+    def __init__(self, rules: Rules) -> None:
+        self._rules, self._wrong_keys = rules, WrongKeys(rules.failures)
 
     @property
     def key_lengths(self) -> list[int]:
@@ -116,10 +115,10 @@ class Guard:
         self._check_origin(request)
         if not self._rules.keys or request.path in OPEN_PATHS or _is_preflight(request):
             return address
-        self._check_failures(address)
+        self._wrong_keys.check(address)
         number = self._match(_presented(request))
         if number is None:
-            self._count_failure(address)
+            self._wrong_keys.count(address)
             raise UnauthorizedError("Send a valid API key: Authorization: Bearer KEY, or X-API-Key: KEY.")
         return f"key {number}"
 
@@ -163,17 +162,30 @@ class Guard:
                 number = index
         return number
 
-    def _check_failures(self, address: str) -> None:
-        count, since = self._failures.get(address, (0, 0.0))
-        if self._rules.failures and count >= self._rules.failures and self._clock() - since < 1:
+
+class WrongKeys:
+    """Wrong keys of late by address. The table is bounded: whoever has many addresses is not stopped by it."""
+
+    def __init__(self, a_second: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`a_second`: as many as an address may send in one before it must wait; 0 for any number."""
+        self._a_second, self._clock = a_second, clock
+        self._found: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Raises TooManyFailuresError while `address` must wait."""
+        count, since = self._found.get(address, (0, 0.0))
+        if self._a_second and count >= self._a_second and self._clock() - since < 1:
             raise TooManyFailuresError("Too many wrong API keys from this address; wait a second.", retry_after=1)
 
-    def _count_failure(self, address: str) -> None:
+    def count(self, address: str) -> None:
         now = self._clock()
-        count, since = self._failures.pop(address, (0, now))
-        self._failures[address] = (count + 1, since) if now - since < 1 else (1, now)
-        if len(self._failures) > _TABLE:
-            self._failures.popitem(last=False)
+        count, since = self._found.pop(address, (0, now))
+        self._found[address] = (count + 1, since) if now - since < 1 else (1, now)
+        if len(self._found) > _TABLE:
+            self._found.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _presented(request: web.Request) -> bytes:
