@@ -44,7 +44,10 @@ def decode(opened: OpenedImage, *, apply_orientation: bool = True) -> Image.Imag
     except DECODER_ERRORS as error:
         problem = named(error)
     image.close()  # whoever keeps the error must not keep the pixels
-    raise problem  # out here, so that it holds neither the decoder's error nor its frames
+    try:
+        raise problem  # out here, so that it holds neither the decoder's error nor its frames
+    finally:
+        del problem  # nor this frame, which would hold it in turn
 
 
 def decode_image(

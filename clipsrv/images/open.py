@@ -54,7 +54,10 @@ def open_image(
         problem = ImageTooLargeError(_TOO_MANY_PIXELS.format(limits.max_pixels), limit=limits.max_pixels)
     except DECODER_ERRORS as error:
         problem = named(error)
-    raise problem  # out here, so that it holds neither the decoder's error nor its frames
+    try:
+        raise problem  # out here, so that it holds neither the decoder's error nor its frames
+    finally:
+        del problem  # nor this frame, which would hold it in turn
 
 
 def _judge(image: ImageFile.ImageFile, limits: ImageLimits) -> None:

@@ -17,6 +17,7 @@ from clipsrv.errors import ShuttingDownError
 from clipsrv.serving.fairness import Turns
 
 Result = TypeVar("Result")
+_Errand = tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
 
 
 class FairPool:
@@ -61,11 +62,11 @@ class FairPool:
             raise _stopping()
         done: asyncio.Future[Result] = loop.create_future()
         self._begun.add(done)
-        self._executor.submit(self._in_thread, work, done, loop)
+        self._executor.submit(self._in_thread, [(work, done, loop)])
         try:
             return await done
         finally:
-            del done  # an error holds the frames it came through: they must not hold it in turn
+            del done  # as in the thread
 
     def stop(self) -> None:
         """Whatever waits or is being done fails with ShuttingDownError; the threads are left to what they do."""
@@ -80,15 +81,25 @@ class FairPool:
         self._waiting.clear()
         self._begun.clear()
 
-    def _in_thread(
-        self, work: Callable[[], Result], done: asyncio.Future[Result], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _in_thread(self, box: list[_Errand]) -> None:
+        # An error holds the frames it came through and those below them: none may hold the future that holds it.
+        work, done, loop = box.pop()
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._end, done, self._attempt(work))
+        del done
+
+    def _attempt(self, work: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+        """What `work` gives, or what it raises: the result is the former if the latter is None."""
         thread = threading.get_ident()
         self._running[thread] = time.monotonic()
-        outcome = _attempt(work)
-        del self._running[thread]
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._end, done, outcome)
+        try:
+            return work(), None
+        except StopIteration as error:  # no future takes it
+            return None, RuntimeError(repr(error))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever asked for the work
+            return None, error
+        finally:
+            del self._running[thread]
 
     def _end(self, done: asyncio.Future[Any], outcome: tuple[Any, BaseException | None]) -> None:
         self._begun.discard(done)
@@ -111,16 +122,6 @@ class FairPool:
     def _leave(self) -> None:
         self._free += 1
         self._admit()
-
-
-def _attempt(work: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
-    """What `work` gives, or what it raises: the result is the former if the latter is None."""
-    try:
-        return work(), None
-    except StopIteration as error:  # no future takes it
-        return None, RuntimeError(repr(error))
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever asked for the work
-        return None, error
 
 
 def _stopping() -> ShuttingDownError:

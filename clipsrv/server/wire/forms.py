@@ -42,22 +42,22 @@ async def read_form(content_type: str, chunks: AsyncGenerator[bytes], field: str
     """
     parser = _parser(content_type, limit + _SPARE_PARTS)
     form = _Form(parser, field, limit)
-    problem: InvalidRequestError | None = None
+    problems: list[InvalidRequestError] = []  # not a name of this frame, which whatever is raised holds
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 form.feed(chunk)
         parser.close()
     except multipart.ParserLimitReached as error:
-        problem = _limit_reached(str(error), limit)
+        problems.append(_limit_reached(str(error), limit))
     except (multipart.MultipartError, ValueError, LookupError, AssertionError):
-        problem = MalformedMultipartError(_MALFORMED)
-        if form.empty:
-            problem = EmptyBodyError(f"The body is empty; send the image in the form field {field!r}.")
+        empty = EmptyBodyError(f"The body is empty; send the image in the form field {field!r}.")
+        problems.append(empty if form.empty else MalformedMultipartError(_MALFORMED))
     finally:
-        parser.error = None  # it holds the frames it came through, and with them the form
-    if problem is not None:
-        raise problem
+        if parser.error is not None:  # it holds the frames it came through, and with them the form and the parser
+            parser.error.__traceback__ = None
+    if problems:
+        raise problems.pop()
     return form.images()
 
 
