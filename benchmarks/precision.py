@@ -25,8 +25,8 @@ from PIL import Image
 from clipsrv.images.decode import decode_image
 from clipsrv.images.preprocess import preprocess_image
 from clipsrv.manifest import VISION, load_manifest
-from clipsrv.runtime.providers.provider import DevicePlan
-from clipsrv.runtime.providers.table import provider
+from clipsrv.providers.provider import DevicePlan
+from clipsrv.providers.table import provider
 from clipsrv.runtime.session import open_session
 from clipsrv.runtime.vectors import unit
 from clipsrv.specs import PreprocessSpec

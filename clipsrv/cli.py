@@ -15,7 +15,7 @@ from clipsrv import __version__
 from clipsrv.config import Config, add_flags, read, service_links, unknown_variables
 from clipsrv.errors import DeviceError, StartError
 from clipsrv.installation import program
-from clipsrv.runtime.providers.table import extras
+from clipsrv.providers.table import extras
 
 logger = logging.getLogger("clipsrv")
 

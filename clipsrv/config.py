@@ -13,8 +13,8 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from clipsrv.errors import ConfigError
-from clipsrv.runtime.providers.provider import PRECISIONS
-from clipsrv.runtime.providers.table import DEVICES
+from clipsrv.providers.provider import PRECISIONS
+from clipsrv.providers.table import DEVICES
 
 _MIB = 2**20
 

@@ -30,10 +30,10 @@ from clipsrv.models.folders import KNOWN_MODELS, find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.processor import CANNOT_TELL, this_processor
-from clipsrv.runtime.providers.cpu import CPU
-from clipsrv.runtime.providers.instructions import VNNI
-from clipsrv.runtime.providers.openvino import OPENVINO
-from clipsrv.runtime.providers.table import PROVIDERS, extras
+from clipsrv.providers.cpu import CPU
+from clipsrv.providers.instructions import VNNI
+from clipsrv.providers.openvino import OPENVINO
+from clipsrv.providers.table import PROVIDERS, extras
 from clipsrv.settings import model_settings
 
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.

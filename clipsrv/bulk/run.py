@@ -27,8 +27,8 @@ from clipsrv.machine import usable_cores
 from clipsrv.models.folders import find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
+from clipsrv.providers.table import provider
 from clipsrv.runtime.choice import candidate_devices
-from clipsrv.runtime.providers.table import provider
 from clipsrv.settings import decode_threads, image_limits, model_settings, pixels_in_flight
 
 FORMAT = 1

@@ -12,9 +12,9 @@ from clipsrv.machine import usable_cores
 from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.model import Model
 from clipsrv.processor import this_processor
+from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.choice import candidate_devices, choose_precision, graph_file, in_parts
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
-from clipsrv.runtime.providers.provider import DevicePlan
 from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec

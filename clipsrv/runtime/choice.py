@@ -9,9 +9,9 @@ import onnxruntime as ort
 
 from clipsrv.errors import DeviceError
 from clipsrv.processor import CANNOT_TELL, Processor
-from clipsrv.runtime.providers.instructions import Instructions
-from clipsrv.runtime.providers.provider import PRECISIONS, Arithmetic, DevicePlan
-from clipsrv.runtime.providers.table import OTHERWISE, PROVIDERS, auto_order, provider
+from clipsrv.providers.instructions import Instructions
+from clipsrv.providers.provider import PRECISIONS, Arithmetic, DevicePlan
+from clipsrv.providers.table import OTHERWISE, PROVIDERS, auto_order, provider
 from clipsrv.specs import TowerSpec
 
 #: Error relative to the mean distance between images up to which `auto` may take a faster precision.

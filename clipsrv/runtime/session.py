@@ -11,10 +11,10 @@ from pathlib import Path
 import onnxruntime as ort
 
 from clipsrv.errors import DeviceError, ModelCorruptError
+from clipsrv.providers.cpu import CPU
+from clipsrv.providers.provider import DevicePlan, Provider
+from clipsrv.providers.table import OTHERWISE, provider
 from clipsrv.runtime.libraries import missing, preload
-from clipsrv.runtime.providers.cpu import CPU
-from clipsrv.runtime.providers.provider import DevicePlan, Provider
-from clipsrv.runtime.providers.table import OTHERWISE, provider
 
 #: Threads wait for the next operator awake, for as long as a short one takes, and sleep while nothing runs: falling
 #: asleep between operators costs a single caller a tenth of its time, waking for longer takes cores from decoding.

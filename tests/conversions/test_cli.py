@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsrv.runtime.providers.table import PROVIDERS
+from clipsrv.providers.table import PROVIDERS
 from conversions.cli import PRECISIONS, _parser
 from tests.conversions.conftest import ROOT, Run, environment
 

@@ -12,7 +12,7 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from transformers import CLIPModel
 
 from clipsrv.manifest import VISION
-from clipsrv.runtime.providers.provider import DevicePlan
+from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.session import open_session
 from conversions.export import export_tower
 

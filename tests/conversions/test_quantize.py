@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.encoder import SessionEncoder
-from clipsrv.runtime.providers.provider import DevicePlan
 from clipsrv.runtime.session import open_session
 from clipsrv.specs import TowerSpec
 from conversions.errors import ConversionError

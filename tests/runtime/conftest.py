@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnxruntime as ort
 import pytest
 
-from clipsrv.runtime.providers.table import provider
+from clipsrv.providers.table import provider
 
 BuiltWith = Callable[..., None]
 

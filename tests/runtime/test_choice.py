@@ -6,8 +6,8 @@ import pytest
 
 from clipsrv.errors import DeviceError
 from clipsrv.processor import Processor
+from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, in_parts, variant
-from clipsrv.runtime.providers.provider import DevicePlan
 from clipsrv.specs import TowerSpec
 from tests.runtime.conftest import BuiltWith
 

@@ -12,8 +12,8 @@ import pytest
 
 from clipsrv.errors import DeviceError, ModelCorruptError
 from clipsrv.models.loading import load_model
-from clipsrv.runtime.providers.provider import DevicePlan
-from clipsrv.runtime.providers.table import provider
+from clipsrv.providers.provider import DevicePlan
+from clipsrv.providers.table import provider
 from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from tests.runtime.conftest import BuiltWith

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from clipsrv.errors import DeviceError
-from clipsrv.runtime.providers.coreml import COREML
-from clipsrv.runtime.providers.cpu import CPU
-from clipsrv.runtime.providers.cuda import CUDA
-from clipsrv.runtime.providers.openvino import OPENVINO
-from clipsrv.runtime.providers.provider import Provider
+from clipsrv.providers.coreml import COREML
+from clipsrv.providers.cpu import CPU
+from clipsrv.providers.cuda import CUDA
+from clipsrv.providers.openvino import OPENVINO
+from clipsrv.providers.provider import Provider
 
 PROVIDERS = (CPU, CUDA, COREML, OPENVINO)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clipsrv.runtime.providers.instructions import VNNI
-from clipsrv.runtime.providers.provider import Arithmetic, Provider, same
+from clipsrv.providers.instructions import VNNI
+from clipsrv.providers.provider import Arithmetic, Provider, same
 
 CPU = Provider(
     device="cpu",

@@ -11,8 +11,8 @@ import pytest
 
 from clipsrv.config import Config
 from clipsrv.errors import DeviceError
-from clipsrv.runtime.providers.provider import PRECISIONS, DevicePlan, Provider
-from clipsrv.runtime.providers.table import DEVICES, PROVIDERS, auto_order, extras, provider
+from clipsrv.providers.provider import PRECISIONS, DevicePlan, Provider
+from clipsrv.providers.table import DEVICES, PROVIDERS, auto_order, extras, provider
 
 every_provider = pytest.mark.parametrize("row", PROVIDERS, ids=lambda row: row.device)
 
@@ -59,6 +59,6 @@ def test_onnxruntime_knows_every_provider_by_the_name_of_its_row(row: Provider) 
 
 
 def test_the_table_is_read_without_onnxruntime_and_numpy() -> None:
-    program = "import sys, clipsrv.runtime.providers.table; print({'onnxruntime', 'numpy'} & set(sys.modules))"
+    program = "import sys, clipsrv.providers.table; print({'onnxruntime', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from clipsrv.runtime.providers.instructions import BF16, VNNI
-from clipsrv.runtime.providers.provider import Arithmetic, DevicePlan, Provider, same
+from clipsrv.providers.instructions import BF16, VNNI
+from clipsrv.providers.provider import Arithmetic, DevicePlan, Provider, same
 
 #: Channels of a token that are scaled together. Larger groups were slower, smaller ones slower still; OpenVINO's own
 #: choice is 32 (docs/precision.md).

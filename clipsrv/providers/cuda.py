@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clipsrv.runtime.providers.provider import DevicePlan, Provider, same
+from clipsrv.providers.provider import DevicePlan, Provider, same
 
 
 def _options(plan: DevicePlan) -> Mapping[str, Any]:

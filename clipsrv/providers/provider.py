@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipsrv.runtime.providers.instructions import Instructions
+from clipsrv.providers.instructions import Instructions
 
 #: Every precision there is, the most exact first.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
