@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.photos import PhotoKind, make_images
+from clipsrv.bulk.deadline import Deadline
 from clipsrv.bulk.job import Job, JobSettings
 from clipsrv.bulk.prepare import Preparer
 from clipsrv.bulk.records import BadFile
@@ -59,7 +60,8 @@ def run_bulk(model: Model, folder: Path, cores: int) -> float:
             begin_or_continue(out, parts, facts, restart=False)
             listing = Listing(parts.folder / INPUTS, listing.count, listing.sha256)
             with closing(FileStore(out, parts, writer_for(out), facts)) as store:
-                prepare = Preparer(source, model, ImageLimits(), PixelBudget(100_000_000), store)
+                deadline = Deadline(0, Path(place, "late.jsonl"), lambda path: None)
+                prepare = Preparer(source, model, ImageLimits(), PixelBudget(100_000_000), store, deadline)
                 job = Job(
                     model, prepare, store, JobSettings(SHARD, BATCH, decode_threads=cores, streams=cores), Silent()
                 )

@@ -78,6 +78,7 @@ EMBED = {
     "--out": None,
     "--table": "image_embeddings",
     "--patience": "600",
+    "--image-seconds": "300",
     "--errors": None,
     "--strict": None,
     "--restart": None,

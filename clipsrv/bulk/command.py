@@ -30,7 +30,8 @@ exit status:
   0  every image that can be used has its vector    5  the device is not there
   1  --strict, and an image cannot be used           6  the output cannot be written or continued
   2  wrong arguments                                  7  inference failed, or memory ran out
-  3  no such model                          130, 143  interrupted; the shard in work was finished
+  3  no such model                                    8  an image took too long; the next run leaves it out
+                                            130, 143  interrupted; the shard in work was finished
 Whatever the status, run the same command again to go on where it ended.
 """
 
@@ -64,6 +65,13 @@ def embed_parser() -> argparse.ArgumentParser:
         default=600.0,
         metavar="SECONDS",
         help="wait for a database that is away (default: 600)",
+    )
+    add(
+        "--image-seconds",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="end when an image takes longer to decode, and leave it out of the next run; 0: never (default: 300)",
     )
     add(
         "--errors",

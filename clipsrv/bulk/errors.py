@@ -8,6 +8,8 @@ from clipsrv.errors import StartError
 
 #: Exit status when inference itself fails or memory runs out.
 ENGINE_EXIT_STATUS = 7
+#: Exit status when an image takes more than its time; the next run leaves it out.
+TOO_LONG_EXIT_STATUS = 8
 
 
 class BadImagesError(StartError):

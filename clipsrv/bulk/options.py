@@ -15,7 +15,7 @@ from clipsrv.errors import ConfigError
 class JobOptions:
     """`out` is a file's path or a URL; `errors` the file where bad images are listed, or None for one beside `out`.
 
-    `patience` in seconds. Raises ConfigError for a value out of range.
+    `patience` and `image_seconds` in seconds; of the latter 0 is no limit. Raises ConfigError for a value out of range.
     """
 
     inputs: Inputs
@@ -23,6 +23,7 @@ class JobOptions:
     table: str
     errors: str | None = None
     patience: float = 600.0
+    image_seconds: float = 300.0
     shard_size: int = 256
     strict: bool = False
     restart: bool = False
@@ -30,7 +31,7 @@ class JobOptions:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1 or not self.patience >= 0:
-            raise ConfigError("--shard-size must be 1 or more, --patience 0 or more.")
+        if self.shard_size < 1 or not self.patience >= 0 or not self.image_seconds >= 0:
+            raise ConfigError("--shard-size must be 1 or more, --patience and --image-seconds 0 or more.")
         if not self.inputs.paths and not self.inputs.lists:
             raise ConfigError("Nothing to embed: name images, folders or globs, or give --files-from or -.")

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsrv.bulk.deadline import Deadline
 from clipsrv.bulk.records import BadFile, Entry, Source, Store, bad_file
 from clipsrv.errors import ImageError, OutOfMemoryError
 from clipsrv.images.budget import PixelBudget
@@ -43,6 +44,7 @@ class Preparer:
     limits: ImageLimits
     budget: PixelBudget
     store: Store
+    deadline: Deadline
 
     def __call__(self, listed: Entry | BadFile, *, always: bool = False) -> Prepared:
         """Pixels are made unless the store makes them needless, or `always`. Raises OutOfMemoryError."""
@@ -53,12 +55,17 @@ class Preparer:
         try:
             blob = self.source.read(listed.path, self.limits.max_bytes)
             sha256 = hashlib.sha256(blob).hexdigest()
+            if self.deadline.was_late(sha256):
+                return Prepared(listed, bad=bad_file(listed, "took_too_long", "It took too long to decode before."))
             if not always:
                 if self.store.sha256_of(listed.id) == sha256:
                     return Prepared(listed, sha256, stored=True)
                 if self.store.holds(sha256):
                     return Prepared(listed, sha256)
-            return Prepared(listed, sha256, self.model.read_image(blob, self.limits, self.budget))
+            with self.deadline.over(listed.path, sha256):
+                opened = self.model.open_image(blob, self.limits)
+            with self.budget.hold(opened.cost), self.deadline.over(listed.path, sha256):
+                return Prepared(listed, sha256, self.model.decode_image(opened))
         except ImageError as error:
             return Prepared(listed, bad=bad_file(listed, error.code, error.message))
         except (OSError, ValueError) as error:

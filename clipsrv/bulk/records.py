@@ -33,7 +33,8 @@ class BadFile:
     """One image that cannot be used, in words that any output can hold.
 
     `code` is an ImageError's, or bad_entry (a line of a list that names no image), duplicate_id, invalid_name (no
-    output can hold the id or the path, or this one cannot), refused_row (the database's own rules), unreadable_file.
+    output can hold the id or the path, or this one cannot), refused_row (the database's own rules), took_too_long,
+    unreadable_file.
     """
 
     id: str

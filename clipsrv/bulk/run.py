@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from clipsrv.bulk.deadline import Deadline
+from clipsrv.bulk.errors import TOO_LONG_EXIT_STATUS
 from clipsrv.bulk.job import Job, JobSettings
 from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.prepare import Preparer
@@ -32,6 +36,7 @@ from clipsrv.runtime.choice import candidate_devices
 from clipsrv.settings import decode_threads, image_limits, model_settings, pixels_in_flight
 
 FORMAT = 1
+LATE = "late.jsonl"
 URL_SCHEMES = ("postgresql://", "postgres://")
 
 Received = Callable[[], int | None]
@@ -60,8 +65,9 @@ def _run_into_file(options: JobOptions, config: Config, received: Received) -> i
             report.say(f"{out} is complete already.")
             return 0
         listing = Listing(parts.folder / INPUTS, listing.count, listing.sha256)
-        with closing(model), closing(FileStore(out, parts, writer, facts)) as store, report:
-            return _run(options, config, model, store, listing, report, received)
+        deadline = _deadline(options, parts.folder / LATE)
+        with closing(model), closing(FileStore(out, parts, writer, facts)) as store, closing(deadline), report:
+            return _run(options, config, model, store, listing, report, deadline, received)
 
 
 def _run_into_table(options: JobOptions, config: Config, received: Received) -> int:
@@ -71,7 +77,8 @@ def _run_into_table(options: JobOptions, config: Config, received: Received) -> 
         raise ConfigError("PostgreSQL needs psycopg: pip install 'clipsrv[postgres]'.") from None
     if options.restart or options.as_listed:
         raise ConfigError("--restart and --as-listed are for files: a table says itself what is done.")
-    report = Report(Path(options.errors or f"{options.table}.errors.jsonl"), quiet=options.quiet, voice=Voice())
+    errors = Path(options.errors or f"{options.table}.errors.jsonl")
+    report = Report(errors, quiet=options.quiet, voice=Voice())
     with tempfile.TemporaryDirectory(prefix="clipsrv-") as folder:
         listing = _write_listing(options.inputs, Path(folder) / INPUTS)
         model = _load(config)
@@ -83,8 +90,9 @@ def _run_into_table(options: JobOptions, config: Config, received: Received) -> 
             patience=options.patience,
             warn=report.say,
         )
-        with closing(model), closing(store), report:
-            return _run(options, config, model, store, listing, report, received)
+        deadline = _deadline(options, beside(errors, LATE), scratch=Path(folder))
+        with closing(model), closing(store), closing(deadline), report:
+            return _run(options, config, model, store, listing, report, deadline, received)
 
 
 def _run(
@@ -94,25 +102,41 @@ def _run(
     store: Store,
     listing: Listing,
     report: Report,
+    deadline: Deadline,
     received: Received,
 ) -> int:
+    threads = decode_threads(config)
+    reuse_memory(threads)
+    streams = usable_cores() // model.threads if provider(model.device).streams else 1
+    settings = JobSettings(options.shard_size, config.max_batch_size, threads, max(1, streams), strict=options.strict)
     prepare = Preparer(
         source=options.inputs,
         model=model,
         limits=image_limits(config),
         budget=PixelBudget(pixels_in_flight(config)),
         store=store,
+        deadline=deadline,
     )
-    threads = decode_threads(config)
-    reuse_memory(threads)
-    streams = usable_cores() // model.threads if provider(model.device).streams else 1
-    settings = JobSettings(options.shard_size, config.max_batch_size, threads, max(1, streams), strict=options.strict)
     summary = Job(model, prepare, store, settings, report).run(listing, lambda: received() is not None)
     if summary.interrupted:
         report.conclude(summary, "Interrupted, the same command goes on from here")
         return 128 + (received() or 0)
     report.conclude(summary, store.finish())
     return 0
+
+
+def _deadline(options: JobOptions, file: Path, scratch: Path | None = None) -> Deadline:
+    """`scratch` is a folder of this process alone, which it takes away when it ends so."""
+
+    def leave(path: str) -> None:
+        took = f"{path} took more than {options.image_seconds:g} s to decode (--image-seconds)"
+        Voice().write(f"clipsrv: {took}. Run the same command again to go on without it.\n")
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(TOO_LONG_EXIT_STATUS)
+
+    with reporting(file):
+        return Deadline(options.image_seconds, file, leave)
 
 
 def _write_listing(inputs: Inputs, file: Path) -> Listing:

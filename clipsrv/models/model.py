@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import decode
-from clipsrv.images.open import open_image
+from clipsrv.images.open import OpenedImage, open_image
 from clipsrv.images.preprocess import preprocess_image
 from clipsrv.machine import give_memory_back
 from clipsrv.manifest import ModelManifest
@@ -55,12 +55,19 @@ class Model:
         self, blob: bytes | memoryview, limits: ImageLimits, budget: PixelBudget | None = None
     ) -> NDArray[np.float32]:
         """Encoded bytes to `pixel_values` (3, S, S): the one path for server and bulk job. Raises ImageError."""
-        spec = self.manifest.preprocess
-        opened = open_image(
-            blob, limits, reduce_to=FAST_DECODE_MARGIN * spec.shortest_edge if self.decoding.fast else None
-        )
+        opened = self.open_image(blob, limits)
         with budget.hold(opened.cost) if budget else nullcontext():  # until the decoded image has been made small
-            return preprocess_image(decode(opened, apply_orientation=self.decoding.exif_orientation), spec)
+            return self.decode_image(opened)
+
+    def open_image(self, blob: bytes | memoryview, limits: ImageLimits) -> OpenedImage:
+        """The first half of `read_image`: the header, judged. Raises ImageError."""
+        reduce_to = FAST_DECODE_MARGIN * self.manifest.preprocess.shortest_edge
+        return open_image(blob, limits, reduce_to=reduce_to if self.decoding.fast else None)
+
+    def decode_image(self, opened: OpenedImage) -> NDArray[np.float32]:
+        """The second half, which takes the time and the memory. Raises ImageError."""
+        image = decode(opened, apply_orientation=self.decoding.exif_orientation)
+        return preprocess_image(image, self.manifest.preprocess)
 
     def close(self) -> None:
         """Gives the memory and threads of both towers back to the system. Closing twice is closing once."""
