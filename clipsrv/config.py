@@ -51,9 +51,11 @@ class Config:
     threads: int = setting(0, "threads for one inference; 0 takes the cores this process may use", low=0, high=1024)
     decode_threads: int = setting(0, "threads that decode images; 0 takes the cores", low=0, high=1024)
     max_batch_size: int = setting(8, "images computed together at most; more helps GPUs only", low=1, high=1024)
-    max_queue: int = setting(256, "images accepted and not yet answered, over all requests", low=1, high=1_000_000)
+    max_queue: int = setting(
+        256, "slots: images accepted and not yet answered, over all requests", low=1, high=1_000_000
+    )
     max_queue_per_caller: int = setting(
-        0, "of these, images of one caller (API key or address); 0 takes three quarters", low=0, high=1_000_000
+        0, "slots that one caller (API key or address) may hold; 0 takes three quarters", low=0, high=1_000_000
     )
     max_images: int = setting(64, "images in one request", low=1, high=100_000)
     max_texts: int = setting(2048, "texts in one request; sixteen share a slot of --max-queue", low=1, high=100_000)

@@ -116,9 +116,10 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str)
         {
             "clipsrv_inflight": ("Requests in work", lambda: requests.in_use),
             "clipsrv_slots_in_use": (
-                "Images and texts accepted and not yet answered",
+                "Slots in use: one for each image accepted and not yet answered, one for sixteen texts",
                 lambda: workshop.slots.in_use,
             ),
+            "clipsrv_slots": ("Slots there are", lambda: workshop.slots.capacity),
             "clipsrv_queue_images": ("Images and texts waiting for inference", lambda: embedder.queued),
             "clipsrv_body_bytes_inflight": ("Bytes of bodies held", lambda: bodies.in_use),
             "clipsrv_decode_pixels_inflight": ("Pixels being decoded", lambda: workshop.budget.in_use),

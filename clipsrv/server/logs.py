@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
@@ -40,11 +41,11 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts (seconds since 1970), level, message, the facts, and error for a traceback."""
+    """One JSON object a line: ts (ISO 8601, UTC), level, message, the facts, and error for a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         body = {
-            "ts": round(record.created, 3),
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "message": _plain(record.getMessage()),
             **{key: _plain(value) if isinstance(value, str) else value for key, value in _facts(record).items()},

@@ -6,19 +6,31 @@ Every label has a fixed set of values: nothing that a caller sends becomes a ser
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from clipsrv import __version__
 from clipsrv.serving.observer import Observer
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 #: Which refusals count as rejected work, by error code.
 _REJECTED = {"overloaded": "full", "deadline_exceeded": "deadline", "shutting_down": "shutdown"}
-_LAG_EVERY = 0.5
+#: Seconds between two looks at the loop's lag, and over which the longest is shown: a usual time between two scrapes.
+_LAG_EVERY, _LAG_OVER = 0.1, 15.0
 
 Gauges = Mapping[str, tuple[str, Callable[[], float]]]
 
@@ -27,22 +39,32 @@ class Metrics(Observer):
     """One registry for one application; nothing is global."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # the library's own switch: half as many series, and nobody reads when they began
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
             "clipsrv_requests", "Requests answered; 499 if the caller had gone", ["route", "status"], registry=registry
         )
+        self._seconds = Histogram(
+            "clipsrv_request_seconds", "Seconds to answer", ["route"], buckets=_SECONDS, registry=registry
+        )
         self._errors = Counter("clipsrv_errors", "Errors answered", ["code"], registry=registry)
-        self._rejected = Counter("clipsrv_queue_rejected", "Requests refused", ["reason"], registry=registry)
+        self._rejected = Counter(
+            "clipsrv_queue_rejected", "Requests refused for want of slots or time", ["reason"], registry=registry
+        )
         self._cancelled = Counter("clipsrv_cancelled", "Work whose caller had gone", ["stage"], registry=registry)
         self._failures = Counter("clipsrv_inference_failures", "Single items that failed", ["code"], registry=registry)
         self._images = Counter("clipsrv_images", "Images decoded", registry=registry)
+        self._texts = Counter("clipsrv_texts", "Texts tokenized", registry=registry)
         self._batch_size = Histogram("clipsrv_batch_size", "Items of a batch", buckets=_SIZES, registry=registry)
         stages = Histogram("clipsrv_stage_seconds", "Seconds", ["stage"], buckets=_SECONDS, registry=registry)
-        self._decode, self._queue, self._inference, self._request = (
-            stages.labels(stage) for stage in ("decode", "queue", "inference", "request")
+        self._decode, self._tokenize, self._queue, self._inference, self._request = (
+            stages.labels(stage) for stage in ("decode", "tokenize", "queue", "inference", "request")
         )
-        self._lag = Gauge("clipsrv_loop_lag_seconds", "How late the event loop is", registry=registry)
+        self._lag = Gauge(
+            "clipsrv_loop_lag_seconds", "How late the event loop was, at worst of 15 seconds", registry=registry
+        )
+        Info("clipsrv_build", "The clipsrv that runs", registry=registry).info({"version": __version__})
         for reason in _REJECTED.values():
             self._rejected.labels(reason)
         for stage in ("upload", "queue", "compute"):
@@ -51,6 +73,10 @@ class Metrics(Observer):
     def decoded(self, seconds: float) -> None:
         self._images.inc()
         self._decode.observe(seconds)
+
+    def tokenized(self, seconds: float) -> None:
+        self._texts.inc()
+        self._tokenize.observe(seconds)
 
     def waited(self, seconds: float) -> None:
         self._queue.observe(seconds)
@@ -68,6 +94,7 @@ class Metrics(Observer):
     def answered(self, route: str, status: int, seconds: float) -> None:
         """One request of `route` (its template) was answered after `seconds`."""
         self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
         self._request.observe(seconds)
 
     def refused(self, code: str) -> None:
@@ -86,11 +113,12 @@ class Metrics(Observer):
 
     async def measure_lag(self) -> None:
         """Measures how late the event loop wakes up, until cancelled."""
-        loop = asyncio.get_running_loop()
+        loop, late = asyncio.get_running_loop(), deque[float](maxlen=round(_LAG_OVER / _LAG_EVERY))
         while True:
             due = loop.time() + _LAG_EVERY
             await asyncio.sleep(_LAG_EVERY)
-            self._lag.set(max(0.0, loop.time() - due))
+            late.append(max(0.0, loop.time() - due))
+            self._lag.set(max(late))
 
 
 class _Now(Collector):

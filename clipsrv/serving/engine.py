@@ -23,7 +23,7 @@ from clipsrv.serving.batcher import Batcher
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.outcome import Finished, Timings
 from clipsrv.serving.workshop import Workshop
-from clipsrv.text.clip import Tokens
+from clipsrv.text.clip import Tokenizer, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,9 @@ class Engine:
         if batcher is None or tokenizer is None:
             name = self.model.manifest.name
             raise TextTowerMissingError(f"{name} is served without a text tower: it embeds images only.")
-        tokens = await self._workshop.tokenizing.run(partial(tokenizer.encode, text), caller, request)
+        work = partial(_encode, tokenizer, text)
+        tokens, seconds = await self._workshop.tokenizing.run(work, caller, request)
+        self._observer.tokenized(seconds)
         waited = time.monotonic() - asked
         done = await batcher.submit(tokens, caller, request)
         return Finished(done.value, Timings(queue=waited + done.queued, inference=done.computed), tokens.truncated)
@@ -179,6 +181,11 @@ async def _keep_running(batcher: Batcher[Any, Vectors]) -> None:
                 raise
             logger.exception("the batcher died; starting it again")
         await asyncio.sleep(_RESTART)
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> tuple[Tokens, float]:
+    started = time.monotonic()
+    return tokenizer.encode(text), time.monotonic() - started
 
 
 def _stack_tokens(tokens: Sequence[Tokens]) -> NDArray[np.int64]:

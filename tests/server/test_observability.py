@@ -7,12 +7,15 @@ import json
 import logging
 import os
 import threading
+import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from clipsrv import __version__
 from clipsrv.server.logs import LogPump, TextFormatter, fields, set_up
 from tests.support.faulty import HangingEncoder
 from tests.support.serving import Served, drawn, eventually, make_model, part, serving
@@ -34,15 +37,21 @@ async def test_the_metrics_are_those_of_the_traffic() -> None:
         await served.post("/embed", GOOD)
         await served.form(*[part(drawn(seed), "images") for seed in range(5)], path="/embed/batch")
         await served.post("/embed", b"junk")
+        await served.post("/embed/text", b'{"texts": ["a", "b", "c"]}', "application/json")
         found = await values(served)
     assert found['clipsrv_requests_total{"route": "/embed", "status": "200"}'] == 1
     assert found['clipsrv_requests_total{"route": "/embed/batch", "status": "200"}'] == 1
     assert found['clipsrv_requests_total{"route": "/embed", "status": "422"}'] == 1
     assert found['clipsrv_errors_total{"code": "not_an_image"}'] == 1
-    assert found["clipsrv_images_total{}"] == 6
-    assert found["clipsrv_batch_size_sum{}"] == 6
-    for stage, count in (("decode", 6), ("queue", 6), ("request", 3)):
+    assert (found["clipsrv_images_total{}"], found["clipsrv_texts_total{}"]) == (6, 3)
+    assert found["clipsrv_batch_size_sum{}"] == 9
+    for stage, count in (("decode", 6), ("tokenize", 3), ("queue", 9), ("request", 4)):
         assert found[f'clipsrv_stage_seconds_count{{"stage": "{stage}"}}'] == count
+    for route, count in (("/embed", 2), ("/embed/batch", 1), ("/embed/text", 1)):
+        assert found[f'clipsrv_request_seconds_count{{"route": "{route}"}}'] == count
+    assert found[f'clipsrv_build_info{{"version": "{__version__}"}}'] == 1
+    assert found["clipsrv_slots{}"] == 256
+    assert not [name for name in found if "_created" in name]
     assert found["clipsrv_model_ready{}"] == 1
     assert found["clipsrv_inflight{}"] == 1  # the one that asks
     assert found["process_resident_memory_bytes{}"] > 2**20
@@ -55,7 +64,7 @@ async def test_the_gauges_show_what_waits_and_return_to_nothing() -> None:
     async with serving(make_model(encoder), max_batch_size=1) as served:
         encoder.go_on.clear()
         waiting = [asyncio.create_task(served.post("/embed", GOOD)) for _ in range(5)]
-        await eventually(lambda: served.engine.images.queued == 4)
+        await eventually(lambda: encoder.entered.is_set() and served.engine.images.queued == 4)
         found = await values(served)
         assert found["clipsrv_queue_images{}"] == 4
         assert found["clipsrv_slots_in_use{}"] == 5
@@ -65,6 +74,14 @@ async def test_the_gauges_show_what_waits_and_return_to_nothing() -> None:
         await asyncio.gather(*waiting)
         found = await values(served)
         assert [found[f"clipsrv_{name}{{}}"] for name in ("queue_images", "slots_in_use", "inflight")] == [0, 0, 1]
+
+
+async def test_a_pause_of_the_loop_is_seen_for_as_long_as_it_takes_to_scrape() -> None:
+    async with serving() as served:
+        await asyncio.sleep(0.3)
+        time.sleep(1)  # noqa: ASYNC251 - the pause
+        await asyncio.sleep(0.3)
+        assert (await values(served))["clipsrv_loop_lag_seconds{}"] > 0.8
 
 
 async def test_two_servers_in_one_process_count_apart() -> None:
@@ -79,11 +96,13 @@ async def test_a_request_is_logged_once_with_its_facts(caplog: pytest.LogCapture
     async with serving() as served:
         await served.post("/embed", GOOD, "image/png", "X-Request-Id: mine")
         await served.post("/embed", b"junk")
-    good, bad = [vars(record)["fields"] for record in caplog.records if record.name == "clipsrv.access"]
+        await served.post("/embed/text", b'{"texts": ["a", "b"]}', "application/json")
+    good, bad, text = [vars(record)["fields"] for record in caplog.records if record.name == "clipsrv.access"]
     assert (good["request_id"], good["route"], good["status"], good["images"]) == ("mine", "/embed", 200, 1)
     assert good["bytes_in"] == len(GOOD)
     assert good["total_ms"] >= good["infer_ms"] > 0
     assert (bad["status"], bad["code"]) == (422, "not_an_image")
+    assert (text["route"], text["texts"], "images" in text) == ("/embed/text", 2, False)
 
 
 async def test_server_timing_names_every_stage() -> None:
@@ -104,6 +123,9 @@ def test_json_lines_hold_level_message_facts_and_traceback() -> None:
     logging.getLogger("x").debug("not shown")
     pump.close()
     first, second = map(json.loads, stream.getvalue().splitlines())
+    moment = datetime.fromisoformat(first["ts"])
+    assert moment.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - moment) < timedelta(minutes=5)
     assert (first["level"], first["message"], first["status"], first["route"]) == ("info", "request", 200, "/embed")
     assert "ValueError" in second["error"]
 

@@ -38,6 +38,7 @@ async def embed_text(request: web.Request) -> web.Response:
         texts, many = await request.app[INPUTS].texts(request, lease)
         read = time.monotonic() - started
         outcome = await embedder.embed_texts(texts, caller=caller)
+        request[REPORT].texts = len(texts)
         truncated = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
         del texts
         return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=truncated), lease)
@@ -56,6 +57,7 @@ async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
         blobs = await request.app[INPUTS].images(request, lease, many=many)
         read = time.monotonic() - started
         outcome = await embedder.embed_images(blobs, caller=caller, null_on_error=null_on_error)
+        request[REPORT].images = len(blobs)
         extra = {"errors": describe(outcome.bad)} if null_on_error else {}
         del blobs
         return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=extra), lease)
@@ -65,7 +67,7 @@ async def _answer(
     request: web.Request, outcome: Outcome, form: str, read: float, *, many: bool, extra: dict[str, Any]
 ) -> web.Response:
     model = outcome.model
-    request[REPORT].images, request[REPORT].timings = len(outcome.vectors), outcome.timings
+    request[REPORT].timings = outcome.timings
     facts = {"dimensions": model.manifest.dimensions, "model": model.manifest.name, **extra}
     response = await vectors_response(outcome.vectors, form, many=many, extra=facts)
     timings = outcome.timings

@@ -45,6 +45,7 @@ class Report:
     client: str
     code: str | None = None
     images: int | None = None
+    texts: int | None = None
     timings: Timings = field(default_factory=Timings)
 
 
@@ -127,6 +128,7 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
         "client": report.client,
         "bytes_in": request.content_length,
         "images": report.images,
+        "texts": report.texts,
         "decode_ms": _milliseconds(report.timings.decode),
         "queue_ms": _milliseconds(report.timings.queue),
         "infer_ms": _milliseconds(report.timings.inference),
