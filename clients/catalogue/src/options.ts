@@ -8,7 +8,7 @@ export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector,
   generate-embeddings-from-catalog.ts [embed] SOURCE [options]
   generate-embeddings-from-catalog.ts search (--text TEXT | --image FILE) [options]
 
-SOURCE        a folder of images, a .csv, or a .jsonl/.ndjson file whose rows have an id and a path or URL;
+SOURCE        a folder of images, a .csv or .tsv, or a .jsonl/.ndjson file whose rows have an id and a path or URL;
               or leave it out and give --query. Environment: CATALOG_SOURCE, CATALOG_QUERY
 
   --query SQL               rows of (id, path or URL) from a database

@@ -38,6 +38,7 @@ export const vectorLiteral = (vector: Float32Array): string => `[${vector.join('
 
 export class VectorTable {
   readonly #sql: string;
+  #hasStored = false;
 
   /** `name` is a plain identifier, or schema.identifier. */
   constructor(
@@ -108,10 +109,11 @@ export class VectorTable {
       const code = codeOf(error).startsWith('23') ? 'refused_row' : 'bad_entry';
       return { row, code, message: `the database refuses it: ${error.message}` };
     });
-    // One row against a constraint is that row's fault; all of them together show a table that was made for others.
-    if (rows.length > 1 && found.length === rows.length && found[0]?.code === 'refused_row') {
+    // One row against a constraint is that row's fault; all of the first show a table that was made for others.
+    if (!this.#hasStored && rows.length > 1 && found.length === rows.length && found[0]?.code === 'refused_row') {
       throw new RefusedError(`No row fits the table ${this.name}; ${found[0].message}.`);
     }
+    this.#hasStored = true;
     return found;
   }
 

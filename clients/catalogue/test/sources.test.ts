@@ -145,6 +145,7 @@ test('a CSV may separate its columns by semicolons or tabs, as its first record 
   for (const [i, separator] of [';', '\t'].entries()) {
     const rows = ['title;id;path', 'Shoe;"a,b";x y.png', ';2;b.png', ''].join('\r\n').replaceAll(';', separator);
     assert.deepEqual(await entries(await openSource(file(`separated${i}.csv`, rows), { columns })), expected);
+    assert.deepEqual(await entries(await openSource(file(`separated${i}.tsv`, rows), { columns })), expected);
     assert.deepEqual(await entries(await openSource(file('excel.csv', `sep=${separator}\r\n${rows}`), { columns })), expected);
   }
   const plain = file('plain.csv', 'id,path\n"a;b",x;y.png\n');
@@ -173,6 +174,8 @@ test('a source that is not there, of no known kind, or without an end is refused
   for (const name of ['pipe.csv', 'endless.jsonl']) {
     await assert.rejects(openSource(path.join(folder, name), { columns }), { name: 'RefusedError', message: /no regular file/ });
   }
+  const quote = file('quote.csv', `id,path\n1,a.png\n2,"b.png\n${'3,c.png\n'.repeat(2_200_000)}`);
+  await assert.rejects(entries(await openSource(quote, { columns })), { name: 'RefusedError', message: /is a quote not closed/ });
   const line = file('line.jsonl', 'x'.repeat(17 * 1024 * 1024));
   await assert.rejects(entries(await openSource(line, { columns })), { name: 'RefusedError', message: /a line of more than/ });
 });

@@ -63,7 +63,7 @@ class PostgresStore:
         self._was_connected = False
         self._lock = threading.Lock()
         self._seen = Seen()
-        self._checked_alone = False
+        self._has_written = False
         self._retrying(lambda connection: self._prepare(connection, dimensions))
 
     shards_done = 0
@@ -92,7 +92,7 @@ class PostgresStore:
 
         def write(connection: psycopg.Connection) -> list[Refusal]:
             with connection.transaction():
-                if not self._checked_alone:
+                if not self._has_written:
                     # Two jobs with different models may both have found an empty table.
                     connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"clipsrv {self._shown}",))
                     self._refuse_other(connection)
@@ -101,9 +101,10 @@ class PostgresStore:
         if not places:
             return []
         refused = self._retrying(write)
-        if len(refused) == len(places) > 1 and refused[0].code == "refused_row":
+        if not self._has_written and len(refused) == len(places) > 1 and refused[0].code == "refused_row":
+            # One row against a constraint is that row's fault; all of the first show a table made for others.
             raise OutputError(f"No row fits the table {self._shown}. {refused[0].message}")
-        self._checked_alone = True
+        self._has_written = True
         failed = {refusal.place for refusal in refused}
         self._seen.add((row.id, row.sha256) for place, (row, _) in places if place not in failed)
         return refused

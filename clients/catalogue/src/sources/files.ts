@@ -20,9 +20,10 @@ export async function* csvEntries(file: string, columns: Columns, encoding: stri
     columns: true, skip_empty_lines: true, trim: true, skip_records_with_error: true, max_record_size: LONGEST_RECORD,
     ...shapeOf(head, columns, file),
   });
-  parser.on('skip', (error: Error & { lines?: number }) =>
-    problems.push({ where: `${file}:${error.lines ?? '?'}`, problem: error.message }),
-  );
+  parser.on('skip', (error: Error & { code?: string; lines?: number }) => {
+    if (error.code === 'CSV_MAX_RECORD_SIZE') parser.destroy(new RefusedError(`${file}: a record of more than ${LONGEST_RECORD} bytes; is a quote not closed?`));
+    else problems.push({ where: `${file}:${error.lines ?? '?'}`, problem: error.message });
+  });
   const input = Readable.from(joined(head, text));
   input.on('error', (error) => parser.destroy(error));
   try {

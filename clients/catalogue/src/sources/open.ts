@@ -14,7 +14,7 @@ export interface SourceOptions {
   readonly encoding?: string | undefined;
 }
 
-/** Throws RefusedError if `name` is no folder, .csv, .jsonl or .ndjson. */
+/** Throws RefusedError if `name` is no folder, .csv, .tsv, .jsonl or .ndjson. */
 export async function openSource(name: string, { columns, base, encoding }: SourceOptions): Promise<Source> {
   const found = await stat(name).catch(() => undefined);
   if (found === undefined) throw new RefusedError(`There is no ${name}.`);
@@ -22,9 +22,9 @@ export async function openSource(name: string, { columns, base, encoding }: Sour
   const folder = path.resolve(base ?? path.dirname(name));
   // A pipe could be read only once, and opening it would wait for its writer.
   if (!found.isFile()) throw new RefusedError(`${name} is no regular file.`);
-  if (/\.csv$/i.test(name)) return { base: folder, entries: () => csvEntries(name, columns, encoding) };
+  if (/\.[ct]sv$/i.test(name)) return { base: folder, entries: () => csvEntries(name, columns, encoding) };
   if (/\.(jsonl|ndjson)$/i.test(name)) return { base: folder, entries: () => jsonEntries(name, columns, encoding) };
-  throw new RefusedError(`${name} is neither a folder nor a .csv, .jsonl or .ndjson file.`);
+  throw new RefusedError(`${name} is neither a folder nor a .csv, .tsv, .jsonl or .ndjson file.`);
 }
 
 export function openQuery(database: Database, query: string, base: string | undefined): Source {
