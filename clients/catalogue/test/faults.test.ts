@@ -56,7 +56,10 @@ test('killed with -9 five times at random moments, the job ends with the same ta
   }
   const last = await shop.run(folder, '--table', 'killed', ...SLOWLY);
   assert.equal(last.status, 0, last.stderr);
-  assert.match(last.stdout, new RegExp(`${IMAGES - rows} embedded with .*, ${rows} already done, 0 failed`));
+  const [, embedded, done] = /(\d+) embedded with .*, (\d+) already done, 0 failed/.exec(last.stdout) ?? [];
+  assert.equal(Number(embedded) + Number(done), IMAGES, last.stdout);
+  // What was on its way to the database when the job was killed may arrive after it was counted.
+  assert.ok(Number(done) >= rows, last.stdout);
   await assertUndisturbed(t, 'killed');
 });
 
