@@ -100,13 +100,14 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "embedder": ("engine", "observer", "outcome", "shelf", "visit", "workshop"),
     },
     "server": {
+        "allowance": (),
         "logs": (),
         "metrics": (),
         "wire": (),
         "http": ("logs", "metrics", "wire"),
         "api": ("metrics", "wire", "http"),
-        "app": ("metrics", "wire", "http", "api"),
-        "lifecycle": ("logs", "wire", "http", "api", "app"),
+        "app": ("allowance", "metrics", "wire", "http", "api"),
+        "lifecycle": ("allowance", "logs", "wire", "http", "api", "app"),
     },
     "bulk": {
         "errors": (),

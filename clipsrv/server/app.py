@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from clipsrv.config import Config
+from clipsrv.errors import ShuttingDownError
+from clipsrv.machine import give_memory_back
 from clipsrv.models.folders import find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
+from clipsrv.server.allowance import addresses_left, check_room
 from clipsrv.server.api import guide, health, openapi
 from clipsrv.server.api.catalog import Catalog
 from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, OPENAPI
@@ -42,6 +47,10 @@ from clipsrv.settings import json_values, model_settings, serving_settings, text
 
 #: Seconds to wait at the end for the threads to give the models back.
 _PATIENCE = 1.0
+#: Seconds without a request after which memory is given back.
+_QUIET = 2.0
+#: Where addresses are limited, bytes that a body must leave to answers, and to what others send in the meantime.
+_SPARE = 32 * 2**20
 
 
 def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
@@ -57,7 +66,8 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app = web.Application(middlewares=[track, answer_errors, keep_out])
     app[EMBEDDER] = embedder
     app[CATALOG] = Catalog(Path(config.models_dir), config.model)
-    app[BODIES] = BodyReader(_body_limits(config), bodies)
+    check = partial(check_room, _SPARE) if addresses_left() is not None else lambda: None
+    app[BODIES] = BodyReader(_body_limits(config), bodies, check)
     app[DOCUMENTS] = DocumentReader(app[BODIES], _document_limits(config), FairPool(1, "json"))
     app[INPUTS] = Inputs(
         app[BODIES], app[DOCUMENTS], max_images=config.max_images, max_texts=texts_of_a_request(config)
@@ -68,7 +78,7 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     _watch(metrics, app, bodies, config.model)
     app.on_response_prepare.append(set_headers)
     app.on_shutdown.append(_stop)
-    app.cleanup_ctx.extend((_keep_engines, _measure_lag))
+    app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
     add_routes(app, (*guide.ROUTES, *health.ROUTES))
     return app
 
@@ -143,7 +153,32 @@ async def _keep_engines(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _measure_lag(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(app[METRICS].measure_lag())
+    async with _beside(app[METRICS].measure_lag()):
+        yield
+
+
+async def _give_memory_back(app: web.Application) -> AsyncIterator[None]:
+    """Whenever there was work and then none for a while: the C library keeps what large images have left."""
+
+    requests, thread = app[REQUESTS], app[EMBEDDER].workshop.tokenizing
+
+    async def keep_giving_back() -> None:
+        while True:
+            await requests.wait_taken()
+            await requests.wait_idle()
+            await asyncio.sleep(_QUIET)
+            if not requests.in_use:
+                with suppress(ShuttingDownError):
+                    await thread.run(give_memory_back)
+
+    async with _beside(keep_giving_back()):
+        yield
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """A context beside which `work` goes on."""
+    task = asyncio.create_task(work)
     yield
     task.cancel()
     with suppress(asyncio.CancelledError):

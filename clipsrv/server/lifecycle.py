@@ -17,6 +17,7 @@ from clipsrv.errors import AddressError, ClipsrvError, StartError
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.machine import memory_limit
 from clipsrv.models.model import Model
+from clipsrv.server.allowance import addresses_left, save_addresses
 from clipsrv.server.api.state import BODIES, EMBEDDER
 from clipsrv.server.app import build_app, make_runner, model_loader
 from clipsrv.server.http.middleware import GUARD, REQUESTS
@@ -39,6 +40,7 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
     Then finishes accepted work within the grace time; a second signal ends at once.
     Raises StartError if the model, the device or the address cannot be had.
     """
+    save_addresses()
     stop = _signalled()
     app = build_app(config, load or model_loader(config))
     runner = make_runner(app, config)
@@ -63,8 +65,9 @@ def warnings(config: Config, key_lengths: Sequence[int]) -> list[str]:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files < config.max_connections + _OTHER_FILES:
         found.append(f"{files} files may be open, {config.max_connections} connections are allowed: raise ulimit -n")
-    limit, bound = memory_limit(), memory_bound(config, _USUAL_CROP)
-    if limit is not None and bound > limit:
+    bound = memory_bound(config, _USUAL_CROP)
+    limit = min((limit for limit in (memory_limit(), addresses_left()) if limit is not None), default=bound)
+    if bound > limit:
         found.append(
             f"requests may take {bound >> 20} MiB at worst and {limit >> 20} MiB are allowed: lower "
             "--max-bytes-in-flight, --max-pixels-in-flight or --max-queue"

@@ -49,7 +49,7 @@ class Admission:
         self._what, self._retry_bounds, self._clock = what, retry_bounds, clock
         # Both fade alike, and only while there is work: their ratio is the pace of late, whatever pauses there were.
         self._done, self._busy, self._since = 0.0, 0.0, clock()
-        self._idle = asyncio.Event()
+        self._idle, self._taken = asyncio.Event(), asyncio.Event()
         self._idle.set()
 
     def take(self, count: int, holder: Hashable = None) -> Lease:
@@ -86,6 +86,10 @@ class Admission:
         """Returns as soon as no slot is in use."""
         await self._idle.wait()
 
+    async def wait_taken(self) -> None:
+        """Returns as soon as a slot is in use, however short."""
+        await self._taken.wait()
+
     def check(self, count: int, holder: Hashable = None) -> None:
         """Raises OverloadedError if `count` slots are not free for `holder` now. Leaves no trace."""
         if self.in_use + count > self.capacity:
@@ -111,6 +115,7 @@ class Admission:
         self.in_use += count
         self._held[holder] += count
         self._idle.clear()
+        self._taken.set()
 
     def _release(self, count: int, holder: Hashable) -> None:
         if not count:
@@ -124,6 +129,7 @@ class Admission:
         self._wake()
         if not self.in_use:
             self._idle.set()
+            self._taken.clear()
 
     def _wake(self) -> None:
         still = []

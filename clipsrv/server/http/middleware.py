@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import hdrs, web
 
-from clipsrv.errors import ClipsrvError
+from clipsrv.errors import ClipsrvError, OutOfMemoryError
 from clipsrv.server.http.connection import OTHER_VERSION
 from clipsrv.server.http.proxies import Proxies
 from clipsrv.server.http.request_ids import request_id
@@ -73,8 +73,11 @@ async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tells every failure in its route's shape; what nobody foresaw becomes 500 with its traceback in the log only."""
+    failure: Failure | None = None
     try:
         return await handler(request)
+    except MemoryError:
+        pass  # told below, where nothing holds what took the memory
     except ClipsrvError as error:
         failure = failure_of(error)
     except web.HTTPException as http_error:
@@ -85,6 +88,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         logger.exception("request failed", extra=fields(request_id=request_id(request)))
         message = "Something went wrong inside the server; its log has the details under this request id."
         failure = Failure(500, "internal", message)
+    if failure is None:
+        failure = failure_of(OutOfMemoryError("Not enough memory for this request now. Send less at once, or later."))
     request[REPORT].code = failure.code
     request.app[METRICS].refused(failure.code)
     return error_response(failure, request_id(request), shape_of(request))

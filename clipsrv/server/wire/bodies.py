@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from clipsrv.serving.admission import Admission, Lease
 _HURRY = 2.0
 #: Bytes that are joined in one go.
 _ONE_GO = 2**22
+#: Bytes of a body that may always grow so far.
+_SMALL = 2**20
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class Pieces:
 class BodyReader:
     """Reads bodies within `limits`, holding their bytes against `in_flight` until the lease is released."""
 
-    def __init__(self, limits: BodyLimits, in_flight: Admission) -> None:
+    def __init__(self, limits: BodyLimits, in_flight: Admission, check_room: Callable[[], None] = lambda: None) -> None:
+        """`check_room` raises MemoryError when a body had better not grow any more: beyond it nothing could be told."""
+        self._check_room = check_room
         self._limits, self.in_flight = limits, in_flight
         self._limit = ByteLimit(limits.max_body_bytes, "--max-body-bytes")
         self._pause = limits.pause
@@ -98,7 +102,7 @@ class BodyReader:
 
     async def chunks(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> AsyncGenerator[bytes]:
         """The body as it comes. Raises InvalidRequestError of the kind that fits, OverloadedError if one that was not
-        announced finds no room."""
+        announced finds no room, MemoryError."""
         loop, read, limit = asyncio.get_running_loop(), 0, min(limit or self._limit, self._limit)
         if (request.content_length or 0) > limit.most:
             raise _too_large(limit)
@@ -124,6 +128,8 @@ class BodyReader:
             read += len(chunk)
             if read > limit.most:
                 raise _too_large(limit)
+            if read > _SMALL:
+                self._check_room()
             lease.extend(len(chunk))
             yield chunk
         raise RequestTimeoutError("The body did not arrive in time.")
