@@ -153,6 +153,14 @@ async def test_texts_are_counted_by_their_own_limit_and_by_what_the_slots_of_a_c
         assert refused.json["error"]["details"] == {"limit": 32}
 
 
+async def test_a_text_of_more_than_a_million_characters_is_refused() -> None:
+    async with serving() as served:
+        refused = await post(served, "/embed/text", {"texts": ["a", "a " * 500_001]})
+        assert (refused.status, refused.code) == (400, "invalid_text")
+        assert refused.json["error"]["details"] == {"limit": 1_000_000}
+        assert (await post(served, "/embed/text", {"text": "a " * 500_000})).json["truncated"] is True
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_the_bytes_of_json_have_a_limit_that_its_refusal_names(chunked: bool) -> None:
     async with serving(max_json_bytes=10_000) as served:
