@@ -16,7 +16,8 @@ WORKDIR /app
 
 FROM base AS install-cpu
 COPY deploy/requirements-cpu.txt .
-RUN pip --python /opt/clipsrv/bin/python install --no-deps --require-hashes -r requirements-cpu.txt
+RUN pip --python /opt/clipsrv/bin/python install --no-deps --require-hashes -r requirements-cpu.txt && \
+    find /opt/clipsrv -type d -name tests -prune -exec rm -r {} +
 
 # clipsrv with its compiled parts. Python's full image has a C compiler. Bytecode too: the server cannot write any.
 FROM python:3.11-bookworm AS compile
