@@ -16,7 +16,7 @@ from typing import Any
 
 from clipsrv.documents import open_file, read_json
 from clipsrv.errors import ModelCorruptError, ModelError, ModelNotFoundError
-from clipsrv.specs import MAX_DIMENSIONS, FileSpec, PreprocessSpec, TowerSpec, short_hash, whole
+from clipsrv.specs import MAX_DIMENSIONS, FileSpec, PreprocessSpec, ScoringSpec, TokenSpec, TowerSpec, short_hash, whole
 
 #: What is written. Format 1 does not say what a model was made from, and is read for ever.
 FORMAT = 2
@@ -47,6 +47,7 @@ class ModelManifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     family: str = "clip"
+    scoring: ScoringSpec | None = None
     made_from: Mapping[str, str] = field(default_factory=dict)
     identity: Mapping[str, str | int | float] = field(default_factory=dict)
 
@@ -140,6 +141,9 @@ def _parse(raw: Mapping[str, Any]) -> ModelManifest:
     if raw["format"] > 1:
         identity = {name: _scalar(value) for name, value in raw["identity"].items()}
         further = {"family": _text(raw["family"]), "made_from": _texts(raw["made_from"]), "identity": identity}
+        if raw.get("scoring") is not None:
+            scoring = raw["scoring"]
+            further["scoring"] = ScoringSpec(_text(scoring["kind"]), float(scoring["scale"]), float(scoring["bias"]))
     manifest = ModelManifest(
         name=_text(raw["name"]),
         dimensions=raw["dimensions"],
@@ -182,7 +186,11 @@ def _parse_preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:
 def _parse_tower(raw: Mapping[str, Any]) -> TowerSpec:
     for name in ("input", "output", *(["tokenizer"] if raw.get("tokenizer") is not None else [])):
         _text(raw[name])
-    return TowerSpec(**{**raw, "variants": _texts(raw["variants"])})
+    further: dict[str, Any] = {"variants": _texts(raw["variants"])}
+    if "tokens" in raw:
+        marks = tuple(map(_text, raw["tokens"]["marks"]))
+        further["tokens"] = TokenSpec(**{**raw["tokens"], "kind": _text(raw["tokens"]["kind"]), "marks": marks})
+    return TowerSpec(**{**raw, **further})
 
 
 def _text(value: Any) -> str:

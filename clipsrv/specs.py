@@ -70,6 +70,40 @@ class PreprocessSpec:
 
 
 @dataclass(frozen=True)
+class TokenSpec:
+    """How a text becomes ids beside what tokenizer.json says. `kind` names the rules, a file of clipsrv/text.
+
+    `pad_id` fills the context up; without one it is the tokenizer's own. `padding` "read": the model looks at it, so
+    ids are never cut to the longest text of a batch; "ignored": it cannot change a vector. `marks` are the special
+    tokens that count when written out in a text, where tokenizer.json has none: the unknown first, the end last.
+    """
+
+    kind: str = "clip"
+    pad_id: int | None = None
+    padding: str = "ignored"
+    marks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pad_id is not None:
+            whole(self.pad_id, "pad_id", 0, 2**31)
+        if self.padding not in ("ignored", "read"):
+            raise ValueError(f"padding {self.padding!r}: it is ignored or read")
+
+
+@dataclass(frozen=True)
+class ScoringSpec:
+    """How likenesses become scores: with `scale` and `bias`, softmax over all labels of an image or sigmoid of each."""
+
+    kind: str
+    scale: float
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("softmax", "sigmoid") or not isfinite(self.scale) or not isfinite(self.bias):
+            raise ValueError(f"scoring must be softmax or sigmoid of finite numbers, not {self}")
+
+
+@dataclass(frozen=True)
 class TowerSpec:
     """One half of the model. `variants` maps a precision (fp32, fp16, int8) to the graph's file name;
     int8-openvino is int8 as OpenVINO computes it.
@@ -84,6 +118,7 @@ class TowerSpec:
     variants: Mapping[str, str]
     context_length: int | None = None
     tokenizer: str | None = None
+    tokens: TokenSpec = TokenSpec()
 
     def __post_init__(self) -> None:
         if "fp32" not in self.variants:

@@ -26,14 +26,15 @@ PRECISIONS = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8", "int8-openv
 _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnxruntime", "huggingface_hub", "tqdm")
 
 _DESCRIPTION = """\
-Converts a CLIP checkpoint once, offline, to ONNX files that clipsrv serves, and proves them equal to the original:
-both are run on the same images and texts, and nothing is written if they differ."""
+Converts a CLIP or SigLIP checkpoint once, offline, to ONNX files that clipsrv serves, and proves them equal to the
+original: both are run on the same images and texts, and nothing is written if they differ."""
 
 _EPILOG = """\
 examples:
-  python -m conversions vit-b-32                          one of the four models by name
+  python -m conversions vit-b-32                          a model by name (--list shows them)
   python -m conversions vit-l-14 --precision fp16         with a half-precision graph for CUDA too
-  python -m conversions --checkpoint laion/CLIP-ViT-B-32-laion2B-s34B-b79K --name laion-b-32
+  python -m conversions waon-siglip2-b-16-256             knows Japanese
+  python -m conversions --checkpoint google/siglip2-large-patch16-256 --name siglip2-large
   python -m conversions --checkpoint ./my-finetuned-clip --name mine
   python -m conversions --verify onnx_models/vit-b-32     is it still what was converted?
 
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", nargs="?", metavar="NAME", help=f"one of {', '.join(KNOWN)}")
-    parser.add_argument("--checkpoint", metavar="REPO_OR_FOLDER", help="any CLIP checkpoint of the Hub or this disk")
+    parser.add_argument("--checkpoint", metavar="REPO_OR_FOLDER", help="any checkpoint of CLIP or SigLIP")
     parser.add_argument("--name", help="the model's name, with --checkpoint (default: NAME)")
     parser.add_argument("--revision", help="commit, tag or branch on the Hub (default: the pinned one, else main)")
     parser.add_argument(
@@ -152,7 +153,7 @@ def _target(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[
         raise ConfigError(f"{name[:80]!r} cannot be a model's name: letters, digits, '.', '_' and '-', at most 64.")
     if args.checkpoint is None and args.model not in KNOWN:
         raise ConfigError(
-            f"Unknown model {args.model!r}. Known: {', '.join(KNOWN)}. Any other CLIP checkpoint: "
+            f"Unknown model {args.model!r}. Known: {', '.join(KNOWN)}. Any other checkpoint: "
             "--checkpoint REPO_OR_FOLDER --name NAME."
         )
     return name, _source(args)

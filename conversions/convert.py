@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsrv import __version__
-from clipsrv.documents import read_json
 from clipsrv.errors import ClipsrvError, ModelError, StartError
 from clipsrv.manifest import MANIFEST_NAME, TEXT, VISION, ModelManifest, load_manifest, verify_files
-from clipsrv.specs import FileSpec
+from clipsrv.specs import FileSpec, ScoringSpec
 from conversions import hub, verify
-from conversions.checkpoint import TOKENIZER, Checkpoint, hash_files, open_checkpoint
+from conversions.checkpoint import Checkpoint, open_checkpoint
 from conversions.errors import ConversionError
-from conversions.families.clip import identity
+from conversions.files import hash_files
 from conversions.folder import locked, partial_folder, publish, require_space
 from conversions.golden import TEXTS, golden_images
 from conversions.known import HubCheckpoint
 
 if TYPE_CHECKING:
-    from transformers import CLIPModel
-
+    from conversions.families.family import Identity, Original
     from conversions.reference import Originals
 
 TOWERS = (VISION, TEXT)
@@ -39,8 +37,6 @@ TOWERS = (VISION, TEXT)
 TOWERS_OF = {"int8": (VISION,), "int8-openvino": (VISION,)}
 _LIBRARIES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy", "pillow")
 _RAW = "raw"
-#: The largest known has 35 MB.
-MAX_TOKENIZER_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -95,19 +91,22 @@ def _convert(job: Job, say: Say) -> verify.Table | None:
         return None
     # fp32, half of that for each further precision, and for a while a tower's graph as it was exported.
     require_space(job.models_dir, (3 + len(job.precisions)) * checkpoint.weight_bytes // 2 + 2**20)
-    model, originals = reference(checkpoint, say)
+    original, originals = reference(checkpoint, say)
     if old is not None and not old.made_from:
         unchanged = _is_the_same(job.place, old, checkpoint, originals)
         if enough and unchanged:
             return None
     # Explained before the partial folder goes: afterwards a full disk no longer looks full.
     with partial_folder(job.models_dir, job.name) as partial, _explained(job.models_dir):
-        towers = {tower: _write_tower(model, tower, job.precisions, partial, say) for tower in TOWERS}
-        _write_tokenizer(checkpoint, partial / TOKENIZER)
-        own = identity(model.config.to_dict(), read_json(partial / TOKENIZER, MAX_TOKENIZER_BYTES))
-        del model
+        tokenizer, content = checkpoint.family.tokenizer(checkpoint.folder, checkpoint.facts)
+        (partial / tokenizer).write_bytes(content)
+        scoring, identity = original.scoring, original.identity(content)
+        towers = {tower: _write_tower(original, tower, job.precisions, partial, say) for tower in TOWERS}
+        del original
         gc.collect()
-        manifest = _describe(job, checkpoint, towers, partial, old.identity if old and unchanged else own)
+        if old and unchanged:
+            identity = dict(old.identity)
+        manifest = _describe(job, checkpoint, towers, partial, tokenizer, scoring, identity)
         say("Comparing the conversion with the original")
         table = verify.measure(partial, job.precisions, golden_images(), TEXTS, originals)
         verify.judge(table)
@@ -127,14 +126,20 @@ def find_checkpoint(source: HubCheckpoint | Path, *, offline: bool, say: Say) ->
     return open_checkpoint(folder, source.repo, commit, source.license)
 
 
-def reference(checkpoint: Checkpoint, say: Say) -> tuple[CLIPModel, Originals]:
+def reference(checkpoint: Checkpoint, say: Say) -> tuple[Original, Originals]:
     """The original model, and its answers to the golden images and texts."""
-    say("Loading PyTorch and the original")
-    from conversions.reference import compute_originals, load_original
+    say(f"Loading PyTorch and the original (about {_memory(checkpoint) / 1e9:.1f} GB of memory)")
+    from conversions.reference import compute_originals
 
-    model = load_original(checkpoint)
+    safetensors = ".safetensors" in checkpoint.weights[0].suffixes
+    original = checkpoint.family.load(checkpoint.folder, checkpoint.facts, safetensors=safetensors)
     say("Asking the original for its vectors")
-    return model, compute_originals(model, checkpoint, golden_images(), TEXTS)
+    return original, compute_originals(original, golden_images(), TEXTS)
+
+
+def _memory(checkpoint: Checkpoint) -> int:
+    """Bytes a conversion takes at most: the weights, a tower's graph in two forms, and PyTorch itself."""
+    return 600_000_000 + 4 * checkpoint.weight_bytes
 
 
 def _describe(
@@ -142,26 +147,27 @@ def _describe(
     checkpoint: Checkpoint,
     towers: Mapping[str, dict[str, str]],
     partial: Path,
-    own: Mapping[str, str | int | float],
+    tokenizer: str,
+    scoring: ScoringSpec,
+    identity: Identity,
 ) -> ModelManifest:
     """The manifest of what lies in `partial`, which is written there so that it can be loaded."""
     from conversions.export import tower_spec
 
     manifest = ModelManifest(
         name=job.name,
-        dimensions=checkpoint.dimensions,
-        preprocess=checkpoint.preprocess,
-        towers={
-            tower: tower_spec(tower, variants, checkpoint.context_length, TOKENIZER)
-            for tower, variants in towers.items()
-        },
+        dimensions=checkpoint.facts.dimensions,
+        preprocess=checkpoint.facts.preprocess,
+        towers={tower: tower_spec(tower, variants, checkpoint.facts, tokenizer) for tower, variants in towers.items()},
         files=_checksums(partial),
         source={**checkpoint.source, **job.facts},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={"clipsrv": __version__, "python": platform.python_version()}
         | {name: version(name) for name in _LIBRARIES},
+        family=checkpoint.family.name,
+        scoring=scoring,
         made_from=checkpoint.made_from,
-        identity=own,
+        identity=identity,
     )
     _write_manifest(partial, manifest)
     return manifest
@@ -171,17 +177,17 @@ def _write_manifest(folder: Path, manifest: ModelManifest) -> None:
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _write_tower(model: CLIPModel, tower: str, precisions: Sequence[str], partial: Path, say: Say) -> dict[str, str]:
+def _write_tower(original: Original, tower: str, precisions: Sequence[str], partial: Path, say: Say) -> dict[str, str]:
     """Writes the tower's graphs; returns the file name of each precision."""
     from conversions.export import export_tower
     from conversions.optimize import VARIANTS, RawGraph
 
     scratch = partial / _RAW
     scratch.mkdir()
-    config = model.config.vision_config if tower == VISION else model.config.text_config
-    raw = RawGraph(scratch / f"{tower}.onnx", heads=config.num_attention_heads, width=config.hidden_size)
+    part = original.tower(tower)
+    raw = RawGraph(scratch / f"{tower}.onnx", part.heads, part.width)
     say(f"Exporting the {tower} tower")
-    export_tower(model, tower, raw.path)
+    export_tower(part, tower, raw.path)
     variants = {}
     for precision in precisions:
         if tower not in TOWERS_OF.get(precision, TOWERS):
@@ -191,16 +197,6 @@ def _write_tower(model: CLIPModel, tower: str, precisions: Sequence[str], partia
         VARIANTS[precision](raw, partial / variants[precision])
     shutil.rmtree(scratch)
     return variants
-
-
-def _write_tokenizer(checkpoint: Checkpoint, path: Path) -> None:
-    """tokenizer.json as the checkpoint has it, or made from its vocabulary and merges."""
-    if (checkpoint.folder / TOKENIZER).is_file():
-        shutil.copyfile(checkpoint.folder / TOKENIZER, path)
-        return
-    from conversions.reference import load_tokenizer
-
-    load_tokenizer(checkpoint).backend_tokenizer.save(str(path))
 
 
 def _checksums(folder: Path) -> dict[str, FileSpec]:
@@ -232,7 +228,10 @@ def _is_the_same(place: Path, old: ModelManifest, checkpoint: Checkpoint, origin
 
     If so it keeps its identity, and with it the id of vectors that are stored somewhere.
     """
-    if old.source["weights_sha256"] != checkpoint.source["weights_sha256"] or old.preprocess != checkpoint.preprocess:
+    if (
+        old.source["weights_sha256"] != checkpoint.source["weights_sha256"]
+        or old.preprocess != checkpoint.facts.preprocess
+    ):
         return False
     try:
         table = verify.measure(place, ("fp32",), golden_images(), TEXTS, originals)

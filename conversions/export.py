@@ -1,22 +1,30 @@
-"""PyTorch to ONNX through Optimum: one graph per tower, projection included, batch (and text length) dynamic.
+"""PyTorch to ONNX: one graph per tower, projection included, batch (and text length) dynamic.
 
-The image tower's last layer is computed for the class token alone: the vector is taken there. Text takes ids only:
-attention is causal and the vector is taken at the end-of-text token, so what is padded behind it cannot change it and
-no attention mask is needed. verify.py proves that for every conversion.
+Through Optimum where it knows the module, else through PyTorch's own exporter. What reaches no vector is left out:
+CLIP's last image layer is computed for the class token alone, SigLIP's pooling mixes patches before it projects them.
+Text takes ids only: what is padded cannot change a vector, or is read like any id. verify.py proves both each time.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from optimum.exporters.onnx import export
 from optimum.exporters.onnx.model_configs import CLIPTextWithProjectionOnnxConfig, CLIPVisionModelOnnxConfig
-from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    PretrainedConfig,
+    SiglipModel,
+)
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipsrv.manifest import TEXT, VISION
 from clipsrv.specs import TowerSpec
+from conversions.families.family import Exportable, Facts
 
 #: The newest opset that all four providers run (CoreML and OpenVINO lag behind onnxruntime's own).
 OPSET = 18
@@ -72,40 +80,112 @@ class _ClassTokenOnly(torch.nn.Module):
         return (token + layer.mlp(layer.layer_norm2(token)),)
 
 
-def export_tower(model: CLIPModel, tower: str, graph: Path) -> None:
-    """Writes one tower of `model` to `graph`, as plain ONNX operators in float32.
+class _PooledPatches(torch.nn.Module):
+    """SigLIP's pooling head: one query, learnt, attends to all patches: (batch, tokens, width) to (batch, width).
 
-    Changes the model: its attention to the eager kind, which traces to the pattern that fusions know, and of the image
-    tower the last layer.
+    The query is no input, so it is projected here, once, back through the keys' weights; and values are projected after
+    they have been mixed. Both products with every patch become products with one token, the same within rounding. What
+    sees one token stays float32 in int8, which takes products of three dimensions only: no later layer evens it out.
     """
-    model.set_attn_implementation("eager")
-    part, config = _vision(model) if tower == VISION else _text(model)
-    export(part.train(False), config, graph, opset=OPSET)
+
+    def __init__(self, head: torch.nn.Module) -> None:
+        super().__init__()
+        attention, probe = cast(Any, head.attention), cast(torch.Tensor, head.probe)
+        query, keys, values = attention.in_proj_weight.chunk(3)
+        query_bias, _, values_bias = attention.in_proj_bias.chunk(3)  # a key's offset is the same for all patches
+        width, heads = attention.embed_dim, attention.num_heads
+        size = width // heads
+        asked = ((query @ probe[0, 0] + query_bias) * size**-0.5).view(heads, 1, size)
+        self.asked = torch.nn.Parameter((asked @ keys.view(heads, size, width))[:, 0].T.contiguous())
+        self.values = torch.nn.Parameter(values.view(heads, size, width).transpose(1, 2).contiguous())
+        self.values_bias = torch.nn.Parameter(values_bias)
+        self.out: Any = attention.out_proj
+        self.layernorm: Any = head.layernorm
+        self.mlp: Any = head.mlp
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        weights = torch.softmax((states @ self.asked).transpose(1, 2), dim=-1)
+        mixed = ((weights @ states).unsqueeze(2) @ self.values).flatten(1) + self.values_bias
+        pooled: torch.Tensor = self.out(mixed)
+        further: torch.Tensor = self.mlp(self.layernorm(pooled))
+        return pooled + further
 
 
-def _vision(model: CLIPModel) -> tuple[torch.nn.Module, _VisionConfig]:
+def export_tower(tower: Exportable, name: str, graph: Path) -> None:
+    """Writes one tower to `graph`, as plain ONNX operators in float32."""
+    module = tower.module.train(False)
+    if tower.through == "optimum":
+        kind = _VisionConfig if name == VISION else _TextConfig
+        export(module, kind(module.config, task="feature-extraction"), graph, opset=OPSET)
+        return
+    config: Any = module.config
+    side = config.image_size if name == VISION else None
+    example = (
+        torch.zeros(2, 3, side, side) if side else torch.ones(2, config.max_position_embeddings, dtype=torch.int64)
+    )
+    free = {0: "batch"} if name == VISION else {0: "batch", 1: "length"}
+    torch.onnx.export(
+        module,
+        (example,),
+        str(graph),
+        input_names=[_INPUTS[name]],
+        output_names=[_OUTPUTS[name]],
+        dynamic_axes={_INPUTS[name]: free, _OUTPUTS[name]: {0: "batch"}},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+
+
+def clip_vision(model: CLIPModel) -> torch.nn.Module:
     with torch.device("meta"):  # It borrows its weights: none of its own are made.
         part = CLIPVisionModelWithProjection(model.config.vision_config)
     part.vision_model, part.visual_projection = model.vision_model, model.visual_projection
     layers = part.vision_model.encoder.layers
     layers[-1] = _ClassTokenOnly(layers[-1])
-    return part, _VisionConfig(model.config.vision_config, task="feature-extraction")
+    return part
 
 
-def _text(model: CLIPModel) -> tuple[torch.nn.Module, _TextConfig]:
+def clip_text(model: CLIPModel) -> torch.nn.Module:
     with torch.device("meta"):
         part = CLIPTextModelWithProjection(model.config.text_config)
     part.text_model, part.text_projection = model.text_model, model.text_projection
-    return part, _TextConfig(model.config.text_config, task="feature-extraction")
+    return part
 
 
-def tower_spec(tower: str, variants: dict[str, str], context_length: int, tokenizer: str) -> TowerSpec:
+class _PooledTower(torch.nn.Module):
+    """A tower of SigLIP under the names that inputs and vectors have in every graph here."""
+
+    def __init__(self, part: torch.nn.Module, config: PretrainedConfig, output: str) -> None:
+        super().__init__()
+        self.part, self.config, self.output = part, config, output
+
+    def _embed(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {self.output: self.part(value).pooler_output}
+
+
+class _PooledImages(_PooledTower):
+    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self._embed(pixel_values)
+
+
+class _PooledTexts(_PooledTower):
+    def forward(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self._embed(input_ids)
+
+
+def siglip_vision(model: SiglipModel) -> torch.nn.Module:
+    part: Any = model.vision_model
+    part.head = _PooledPatches(part.head)
+    return _PooledImages(part, model.config.vision_config, _OUTPUTS[VISION])
+
+
+def siglip_text(model: SiglipModel) -> torch.nn.Module:
+    return _PooledTexts(model.text_model, model.config.text_config, _OUTPUTS[TEXT])
+
+
+def tower_spec(tower: str, variants: dict[str, str], facts: Facts, tokenizer: str) -> TowerSpec:
     """What the manifest says of an exported tower."""
-    text = tower == TEXT
-    return TowerSpec(
-        input=_INPUTS[tower],
-        output=_OUTPUTS[tower],
-        variants=variants,
-        context_length=context_length if text else None,
-        tokenizer=tokenizer if text else None,
-    )
+    names = _INPUTS[tower], _OUTPUTS[tower], variants
+    if tower == VISION:
+        return TowerSpec(*names)
+    return TowerSpec(*names, facts.context_length, tokenizer, facts.tokens)

@@ -18,8 +18,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from conversions.checkpoint import CONFIG, SMALL_FILES, WEIGHTS, hash_files, is_complete, weight_files
 from conversions.errors import CheckpointError, ConversionError, DownloadError
+from conversions.files import CONFIG, SMALL_FILES, WEIGHTS, hash_files, is_complete, weight_files
 from conversions.folder import require_space
 from conversions.known import HubCheckpoint
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from clipsrv.images.decode import decode_image
-from clipsrv.images.preprocess import preprocess_image
 from clipsrv.manifest import NAME, TEXT, VISION, ModelManifest, list_models, load_manifest, verify_files
-from clipsrv.models.loading import load_model
-from clipsrv.settings import ModelSettings
 from conversions import hub, verify
 from conversions.checkpoint import Checkpoint
 from conversions.convert import Say, find_checkpoint, reference
@@ -23,11 +17,11 @@ def list_all(models_dir: Path) -> str:
     """The known names and the folders of `models_dir`, for people."""
     converted = list_models(models_dir)
     lines = ["Known names (python -m conversions NAME):"]
-    lines += [f"  {name:14} {known.repo} at {known.revision[:12]}" for name, known in KNOWN.items()]
+    lines += [f"  {name:22} {known.repo} at {known.revision[:12]}: {known.purpose}" for name, known in KNOWN.items()]
     lines.append(f"Converted, in {models_dir}:")
-    lines += [f"  {name:14} {_summary(manifest)}" for name, manifest in converted.items()]
+    lines += [f"  {name:22} {_summary(manifest)}" for name, manifest in converted.items()]
     broken = sorted(path.name for path in models_dir.glob("*") if path.is_dir() and NAME.fullmatch(path.name))
-    lines += [f"  {name:14} not a usable model folder" for name in broken if name not in converted]
+    lines += [f"  {name:22} not a usable model folder" for name in broken if name not in converted]
     return "\n".join(lines if len(lines) > len(KNOWN) + 2 else [*lines, "  nothing yet"])
 
 
@@ -45,8 +39,7 @@ def verify_folder(folder: Path, source: HubCheckpoint | Path | None, *, offline:
     checkpoint = _original(manifest, source, offline=offline, say=say)
     if checkpoint is None:
         say("Running the model on the golden images")
-        for precision in precisions:
-            _run(folder, precision)
+        verify.run_once(folder, manifest)
         lines.append(
             f"It runs ({', '.join(precisions)}). Equality with the original was not measured again, since the "
             "checkpoint is not at hand: give it with --checkpoint. As measured when it was converted:"
@@ -87,12 +80,3 @@ def _original(
             f"{manifest.name} was made from it before its {' and '.join(changed)} changed: convert it again."
         )
     return checkpoint
-
-
-def _run(folder: Path, precision: str) -> None:
-    """Runs both towers once; the encoder raises if shapes or values are wrong."""
-    model = load_model(folder, ModelSettings("cpu", precision))
-    image = decode_image(golden_images()[0].blob)
-    model.image_encoder.embed(preprocess_image(image, model.manifest.preprocess)[None])
-    if model.text_encoder is not None and model.tokenizer is not None:
-        model.text_encoder.embed(np.stack([model.tokenizer.encode(text).ids for text in TEXTS]))

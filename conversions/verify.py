@@ -5,7 +5,8 @@ Imports neither torch nor transformers: the reference's answers come in as array
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsrv.errors import ModelCorruptError
 from clipsrv.images.decode import decode_image
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
-from clipsrv.manifest import TEXT, VISION
-from clipsrv.models.loading import load_model
-from clipsrv.models.model import Model
-from clipsrv.runtime.encoder import Encoder
-from clipsrv.settings import ModelSettings
+from clipsrv.machine import usable_cores
+from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
+from clipsrv.processor import this_processor
+from clipsrv.providers.cpu import CPU
+from clipsrv.providers.provider import DevicePlan
+from clipsrv.runtime.choice import choose_precision
+from clipsrv.runtime.encoder import Encoder, SessionEncoder
+from clipsrv.runtime.session import open_session
+from clipsrv.text.opening import open_tokenizer
+from clipsrv.text.tokens import Tokenizer
 from conversions.errors import ParityError
-from conversions.golden import GoldenImage
+from conversions.golden import TEXTS, GoldenImage, golden_images
 
 if TYPE_CHECKING:
     from conversions.reference import Originals
@@ -80,13 +87,52 @@ def measure(
     folder: Path, precisions: Sequence[str], images: Sequence[GoldenImage], texts: Sequence[str], originals: Originals
 ) -> Table:
     """Parity of the model folder by tower and precision. Raises ModelError or EngineError if it does not even run."""
+    manifest = load_manifest(folder)
     table: Table = {VISION: {}, TEXT: {}}
     for precision in precisions:
-        model = load_model(folder, ModelSettings("cpu", precision))
-        table[VISION][precision] = _measure_images(model, images, originals)
-        if model.manifest.towers[TEXT].variants.get(precision) is not None:
-            table[TEXT][precision] = _measure_texts(model, texts, originals)
+        with opened(folder, manifest, VISION, precision) as encoder:
+            table[VISION][precision] = _measure_images(encoder, manifest, images, originals)
+        if precision in manifest.towers[TEXT].variants:
+            with opened(folder, manifest, TEXT, precision) as encoder:
+                table[TEXT][precision] = _measure_texts(encoder, _tokenizer(folder, manifest), texts, originals)
     return table
+
+
+@contextmanager
+def opened(folder: Path, manifest: ModelManifest, tower: str, variant: str) -> Iterator[Encoder]:
+    """One graph of the folder on onnxruntime's own CPU kernels, whatever device it is meant for.
+
+    Raises DeviceError for int8 where this CPU would get it wrong, ModelError if the files are not as the manifest says.
+    """
+    spec = manifest.towers[tower]
+    if variant in CPU.precisions:
+        choose_precision(variant, CPU.device, spec, this_processor())
+    graph = spec.variants[variant]
+    verify_files(folder, manifest, [name for name in (graph, f"{graph}.data") if name in manifest.files])
+    plan = DevicePlan(CPU.device, usable_cores())
+    encoder = SessionEncoder(open_session(folder / graph, plan), spec, manifest.dimensions)
+    try:
+        yield encoder
+    finally:
+        encoder.close()
+
+
+def _tokenizer(folder: Path, manifest: ModelManifest) -> Tokenizer:
+    spec = manifest.towers[TEXT]
+    if spec.tokenizer is None:
+        raise ModelCorruptError(f"{folder} has a text tower and no tokenizer.")
+    return open_tokenizer(folder / spec.tokenizer, spec)
+
+
+def run_once(folder: Path, manifest: ModelManifest) -> None:
+    """Runs every graph once; the encoders raise if shapes or values are wrong."""
+    image = preprocess_image(decode_image(golden_images()[0].blob), manifest.preprocess)
+    for tower, spec in manifest.towers.items():
+        ids = [_tokenizer(folder, manifest).encode(text).ids for text in TEXTS] if tower == TEXT else []
+        batch = np.stack(ids) if ids else image[None]
+        for variant in spec.variants:
+            with opened(folder, manifest, tower, variant) as encoder:
+                encoder.embed(batch)
 
 
 def judge(table: Table) -> None:
@@ -162,33 +208,31 @@ def as_text(table: Mapping[str, Mapping[str, Parity]]) -> str:
     return "\n".join(lines)
 
 
-def _measure_images(model: Model, images: Sequence[GoldenImage], originals: Originals) -> Parity:
-    spec = model.manifest.preprocess
+def _measure_images(
+    encoder: Encoder, manifest: ModelManifest, images: Sequence[GoldenImage], originals: Originals
+) -> Parity:
+    spec = manifest.preprocess
     pixels = np.empty((len(images), 3, spec.crop_size, spec.crop_size), np.float32)
     differing = 0
     for index, image in enumerate(images):
-        opened = decode_image(image.blob)
-        preprocess_image(opened, spec, pixels[index])
-        crop = resize_and_crop(opened, spec)
+        decoded = decode_image(image.blob)
+        preprocess_image(decoded, spec, pixels[index])
+        crop = resize_and_crop(decoded, spec)
         differing += int((crop.transpose(2, 0, 1) != originals.crops[index]).sum())
     differing += _beyond_rounding(pixels, originals.pixels)
     drawn = np.array([image.drawn for image in images])
-    return compare(_embed(model.image_encoder, pixels), originals.image_vectors, differing, neighbours=drawn)
+    return compare(_embed(encoder, pixels), originals.image_vectors, differing, neighbours=drawn)
 
 
-def _measure_texts(model: Model, texts: Sequence[str], originals: Originals) -> Parity:
-    """Each text twice, padded as the server sends it and at its own length; the one farther off counts."""
-    assert model.tokenizer is not None
-    assert model.text_encoder is not None
-    ids = [model.tokenizer.encode(text).ids for text in texts]
+def _measure_texts(encoder: Encoder, tokenizer: Tokenizer, texts: Sequence[str], originals: Originals) -> Parity:
+    """Each text twice, padded as the server sends it and as short as the model may be given it; the one farther off
+    counts."""
+    ids = [tokenizer.encode(text).ids for text in texts]
     differing = sum(
         int((row[: len(expected)] != expected).sum()) for row, expected in zip(ids, originals.token_ids, strict=True)
     )
-    padded = _embed(model.text_encoder, np.stack(ids))
-    alone = [
-        model.text_encoder.embed(row[None, : len(expected)])
-        for row, expected in zip(ids, originals.token_ids, strict=True)
-    ]
+    padded = _embed(encoder, np.stack(ids))
+    alone = [encoder.embed(row[None, : len(expected)]) for row, expected in zip(ids, originals.token_ids, strict=True)]
     bare, theirs = np.concatenate(alone), originals.text_vectors
     farther = np.linalg.norm(bare - theirs, axis=-1) > np.linalg.norm(padded - theirs, axis=-1)
     return compare(np.where(farther[:, None], bare, padded), theirs, differing)

@@ -21,6 +21,7 @@ from clipsrv.server.app import model_loader
 from clipsrv.settings import ModelSettings
 from tests.support.debugging import DEBUGGING, no_callback_keeps_the_loop
 from tests.support.model import NAME, write_model
+from tests.support.npm import installed
 from tests.support.server import ServerProcess
 from tests.support.serving import Client, serving
 
@@ -52,6 +53,12 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / NAME)
     return folder
+
+
+@pytest.fixture(scope="session")
+def npm() -> str:
+    """The npm command, with node_modules as package-lock.json says."""
+    return installed()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ ONLY = {
     "orjson": {"server", "bulk"},
     "PIL": {"images"},
     "tokenizers": {"text"},
+    "sentencepiece": {"text"},
     "prometheus_client": {"server"},
     "tqdm": {"bulk"},
     "pyarrow": {"bulk"},

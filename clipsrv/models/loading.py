@@ -18,7 +18,8 @@ from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
-from clipsrv.text.clip import Tokenizer
+from clipsrv.text.opening import open_tokenizer
+from clipsrv.text.tokens import Tokenizer
 
 
 def load_model(folder: Path, settings: ModelSettings) -> Model:
@@ -71,10 +72,10 @@ def _open(folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: Mod
 def _open_text(
     folder: Path, manifest: ModelManifest, spec: TowerSpec | None, plan: DevicePlan, undo: ExitStack
 ) -> tuple[Encoder, Tokenizer] | tuple[None, None]:
-    if spec is None or spec.tokenizer is None or spec.context_length is None:
+    if spec is None or spec.tokenizer is None:
         return None, None
     verify_files(folder, manifest, [spec.tokenizer])
-    tokenizer = Tokenizer.from_file(folder / spec.tokenizer, spec.context_length)
+    tokenizer = open_tokenizer(folder / spec.tokenizer, spec)
     return _open_tower(folder, manifest, spec, plan, undo), tokenizer
 
 

@@ -18,7 +18,7 @@ from clipsrv.manifest import ModelManifest
 from clipsrv.runtime.choice import variant
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.settings import DEFAULT_DECODING, Decoding, ImageLimits
-from clipsrv.text.clip import Tokenizer
+from clipsrv.text.tokens import Tokenizer
 
 #: Fast decoding keeps a JPEG's sides at least this many times the resized edge, so that the resize still averages.
 FAST_DECODE_MARGIN = 2

@@ -23,7 +23,7 @@ from clipsrv.serving.batcher import Batcher
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.outcome import Finished, Timings
 from clipsrv.serving.workshop import Workshop
-from clipsrv.text.clip import Tokenizer, Tokens
+from clipsrv.text.tokens import Tokenizer, Tokens
 
 logger = logging.getLogger(__name__)
 

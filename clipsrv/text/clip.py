@@ -9,19 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tokenizers
 
 from clipsrv.errors import InvalidTextError, ModelCorruptError
-
-# Characters that reach the tokenizers library; its time is linear in them, at worst some 10 µs each.
-MAX_CHARACTERS = 10_000
+from clipsrv.text.tokens import MAX_CHARACTERS, Tokens, framed, require_unicode
 
 # What "\s" means to the tokenizers library. Python's own "\s" also holds U+001C to U+001F, which are text to CLIP.
 WHITESPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -41,19 +36,7 @@ _SPECIALS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """`ids` int64 (context_length,): start of text, the text, end of text, padding.
-
-    `length` counts all but the padding. `truncated`: the text had more tokens than fit; the end of text is kept.
-    """
-
-    ids: npt.NDArray[np.int64]
-    length: int
-    truncated: bool
-
-
-class Tokenizer:
+class ClipTokenizer:
     """Safe to call from several threads at once: nothing is changed after construction.
 
     A literal "<|endoftext|>" (any case) in a text is that special token, as in the reference. The text tower takes its
@@ -76,7 +59,7 @@ class Tokenizer:
         self._pad: int = padding["pad_id"] if padding else self._end
 
     @classmethod
-    def from_file(cls, path: Path, context_length: int = 77) -> Tokenizer:
+    def from_file(cls, path: Path, context_length: int = 77) -> ClipTokenizer:
         """Reads a tokenizer.json as transformers saves it; pads with its padding token, or with the end of text.
 
         Raises ModelCorruptError if it cannot be read or its rules are not CLIP's.
@@ -100,12 +83,7 @@ class Tokenizer:
         rule joins characters across whitespace, whitespace itself makes no token, and each word makes at least one.
         Only those words are tokenized, and together they may hold MAX_CHARACTERS.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidTextError(
-                f"The text is not valid Unicode: character {error.start} is a lone surrogate.", position=error.start
-            ) from None
+        require_unicode(text)
         words = islice(_WORD.finditer(text), self._context_length - 1)
         head = " ".join(word.group() for word in words)
         if len(head) > MAX_CHARACTERS:
@@ -114,12 +92,7 @@ class Tokenizer:
                 f"{MAX_CHARACTERS:,}. The model reads {self._context_length} tokens at most: send less text.",
                 limit=MAX_CHARACTERS,
             )
-        found = self._backend.encode(head).ids
-        ids = np.full(self._context_length, self._pad, dtype=np.int64)
-        length = min(len(found), self._context_length)
-        ids[:length] = found[:length]
-        ids[length - 1] = self._end
-        return Tokens(ids, length, truncated=len(found) > length)
+        return framed(self._backend.encode(head).ids, self._context_length, self._pad)
 
 
 def _has_clip_rules(rules: Mapping[str, Any]) -> bool:

@@ -1,14 +1,28 @@
-"""CLIP as transformers' CLIPModel has it: what beside its weights decides about its vectors.
+"""CLIP as transformers' CLIPModel has it: OpenAI's, LAION's, DataComp's, DFN's, FashionCLIP.
 
-Knows nothing of torch: configurations and tokenizers come in as JSON holds them.
+The vector of an image is its class token's, that of a text its end mark's, both projected. Texts are causal, so what is
+padded behind the end cannot change them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipsrv.manifest import VISION
+from clipsrv.specs import ScoringSpec, TokenSpec
+from conversions.errors import CheckpointError
+from conversions.families.family import Exportable, Facts, Identity
+from conversions.files import TOKENIZER
+from conversions.preprocessor import cropped
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
 
 #: Digest of OpenAI's vocabulary, merges and special tokens, as `tokenizer_digest` makes it.
 OPENAI_TOKENIZER = "7deaeb5ce3a75b4b"
@@ -16,13 +30,98 @@ OPENAI_TOKENIZER = "7deaeb5ce3a75b4b"
 _LEGACY_END = 2
 
 
-def identity(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> dict[str, str | int | float]:
+class Clip:
+    name = "clip"
+
+    def facts(self, folder: Path, config: Mapping[str, Any]) -> Facts:
+        try:
+            return Facts(
+                preprocess=cropped(folder),
+                image_size=int((config.get("vision_config") or {}).get("image_size", 224)),
+                dimensions=int(config.get("projection_dim", 512)),
+                context_length=int((config.get("text_config") or {}).get("max_position_embeddings", 77)),
+                tokens=TokenSpec("clip"),
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder}/config.json has values that cannot be: {error}.") from None
+
+    def load(self, folder: Path, facts: Facts, *, safetensors: bool) -> ClipOriginal:
+        return ClipOriginal(folder, facts, safetensors=safetensors)
+
+    def tokenizer(self, folder: Path, facts: Facts) -> tuple[str, bytes]:
+        if (folder / TOKENIZER).is_file():
+            return TOKENIZER, (folder / TOKENIZER).read_bytes()
+        return TOKENIZER, _load_tokenizer(folder).backend_tokenizer.to_str(pretty=True).encode()
+
+
+class ClipOriginal:
+    """CLIPModel, CLIPImageProcessor and CLIPTokenizerFast."""
+
+    def __init__(self, folder: Path, facts: Facts, *, safetensors: bool) -> None:
+        from transformers import CLIPImageProcessor, CLIPModel
+
+        from conversions.families.loading import load_model
+
+        self.model = load_model(CLIPModel, folder, safetensors=safetensors)
+        self._processor: Any = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+        self._tokenizer, self._context_length = _load_tokenizer(folder), facts.context_length
+
+    @property
+    def scoring(self) -> ScoringSpec:
+        return ScoringSpec("softmax", float(self.model.logit_scale.exp()))
+
+    def identity(self, tokenizer: bytes) -> Identity:
+        return identity(self.model.config.to_dict(), json.loads(tokenizer))
+
+    def crops(self, images: Sequence[Image.Image]) -> NDArray[Any]:
+        # Left to guess where the channels are, it takes an image 1 or 3 pixels high for one with channels first.
+        options = {"do_rescale": False, "do_normalize": False, "input_data_format": "channels_last"}
+        crops: NDArray[Any] = self._processor(list(images), return_tensors="np", **options)["pixel_values"]
+        return crops
+
+    def pixels(self, crops: NDArray[Any]) -> torch.Tensor:
+        done = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_first"}
+        pixels: torch.Tensor = self._processor(list(crops), return_tensors="pt", **done)["pixel_values"]
+        return pixels
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._tokens(texts, padding=False)["input_ids"]
+        return ids
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.model.get_image_features(pixel_values=pixels)
+        return features
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        features: torch.Tensor = self.model.get_text_features(**self._tokens(texts, padding=True, return_tensors="pt"))
+        return features
+
+    def tower(self, name: str) -> Exportable:
+        from conversions.export import clip_text, clip_vision
+
+        # Traces to the pattern that fusions know.
+        self.model.set_attn_implementation("eager")
+        config = self.model.config.vision_config if name == VISION else self.model.config.text_config
+        part = clip_vision(self.model) if name == VISION else clip_text(self.model)
+        return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size)
+
+    def _tokens(self, texts: Sequence[str], **options: Any) -> Any:
+        return self._tokenizer(list(texts), truncation=True, max_length=self._context_length, **options)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizerFast
+
+    return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def identity(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> Identity:
     """The manifest's `identity`: what of the model is not as in OpenAI's.
 
     `config` is CLIPConfig with its defaults filled in, `tokenizer` the content of tokenizer.json. Everything else that
     transformers' code reads of a configuration shows in the shapes of the weights, or is used in training only.
     """
-    facts: dict[str, str | int | float] = {}
+    facts: Identity = {}
     for tower in ("vision", "text"):
         part = config[f"{tower}_config"]
         found = {

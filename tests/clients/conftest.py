@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from tests.support.model import NAME
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def npm() -> str:
-    """The npm command, with the packages of package-lock.json installed and both packages built."""
-    command = shutil.which("npm")
-    assert command is not None, "these tests need Node.js 20 or newer with npm on the PATH"
-    lock = (ROOT / "package-lock.json").read_bytes()
-    stamp = ROOT / "node_modules" / ".installed-from"
-    with FileLock(ROOT / ".pytest_cache" / "npm.lock"):  # tests run in several processes
-        if not stamp.exists() or stamp.read_bytes() != lock:
-            subprocess.run([command, "ci", "--no-audit", "--no-fund"], cwd=ROOT, check=True)
-            stamp.write_bytes(lock)
-        subprocess.run([command, "run", "build"], cwd=ROOT, check=True)
-    return command
 
 
 @pytest.fixture

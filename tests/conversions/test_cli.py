@@ -93,8 +93,9 @@ def test_the_list_shows_known_names_converted_models_and_broken_folders(run: Run
     done = run("--list", "--models-dir", converted_model.parent)
     assert done.returncode == 0
     assert "openai/clip-vit-large-patch14-336 at ce19dc912ca5" in done.stdout
+    assert "llm-jp/waon-siglip2-base-patch16-256 at main: Japanese" in done.stdout
     assert "32 dimensions, with text, fp16, fp32" in done.stdout
-    assert "broken         not a usable model folder" in done.stdout
+    assert "broken                 not a usable model folder" in done.stdout
 
 
 def test_the_list_of_an_empty_place_says_so(run: Run, tmp_path: Path) -> None:
@@ -105,7 +106,8 @@ def test_the_list_of_an_empty_place_says_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_another_architecture_is_refused_by_its_name(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip2"}))
     done = run("--checkpoint", tmp_path, "--name", "x", "--models-dir", tmp_path / "models")
     assert done.returncode == 3
-    assert "siglip" in one_line(done)
+    assert "NaFlex" in one_line(done)
+    assert not (tmp_path / "models" / "x").exists()

@@ -21,10 +21,10 @@ from clipsrv.settings import ModelSettings
 from conversions import convert as convert_module
 from conversions import verify
 from conversions.checkpoint import open_checkpoint
-from conversions.convert import Job, convert
+from conversions.convert import Job, convert, reference
 from conversions.errors import CheckpointError, ConversionError, ParityError
+from conversions.families.clip import ClipOriginal
 from conversions.inspection import verify_folder
-from conversions.reference import load_original
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's tracer and the exporters warn of their own doings
 
@@ -239,9 +239,9 @@ def test_a_conversion_that_differs_is_not_kept_and_the_old_folder_stays(
     before = load_manifest(tmp_path / "m")
     real: Callable[..., object] = convert_module._write_tower
 
-    def write_spoilt(model: CLIPModel, *arguments: object) -> object:
-        spoil(model)
-        return real(model, *arguments)
+    def write_spoilt(original: ClipOriginal, *arguments: object) -> object:
+        spoil(original.model)
+        return real(original, *arguments)
 
     monkeypatch.setattr(convert_module, "_write_tower", write_spoilt)
     with pytest.raises(ParityError, match="vision fp32"):
@@ -278,7 +278,7 @@ def test_weights_that_do_not_fit_the_config_are_refused_not_made_up(
     config["vision_config"]["num_hidden_layers"] += 1 if deeper else -1
     (checkpoint / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="are missing" if deeper else "do not belong to CLIP"):
-        load_original(open_checkpoint(checkpoint, "", "", ""))
+        reference(open_checkpoint(checkpoint, "", "", ""), silent)
 
 
 def test_verify_measures_again_with_the_checkpoint_and_says_what_it_could_not_without(

@@ -12,7 +12,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizerFast
 
-from clipsrv.text.clip import MAX_CHARACTERS, Tokenizer
+from clipsrv.text.clip import ClipTokenizer
+from clipsrv.text.tokens import MAX_CHARACTERS
 from tests.golden.tokenizer import reference_ids
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -42,10 +43,10 @@ def reference(rules: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def tokenizer(rules: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+def tokenizer(rules: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> ClipTokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     path.write_text(json.dumps(rules), encoding="utf-8")
-    return Tokenizer.from_file(path)
+    return ClipTokenizer.from_file(path)
 
 
 def test_the_golden_tokenizer_is_what_transformers_saves(reference: CLIPTokenizerFast, rules: dict[str, Any]) -> None:
@@ -61,7 +62,7 @@ def test_the_golden_ids_are_those_of_the_installed_reference(reference: CLIPToke
 @given(texts, st.integers(1, 20))
 @example("", 1)
 def test_any_text_gives_the_references_ids(
-    reference: CLIPTokenizerFast, tokenizer: Tokenizer, text: str, repeat: int
+    reference: CLIPTokenizerFast, tokenizer: ClipTokenizer, text: str, repeat: int
 ) -> None:
     assume(len(text * repeat) <= MAX_CHARACTERS)
     assert_parity(reference, tokenizer, text * repeat)
@@ -70,12 +71,12 @@ def test_any_text_gives_the_references_ids(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(telling, st.text(characters, max_size=3)), min_size=150, max_size=300), spaces)
 def test_text_with_more_words_than_are_read_gives_the_references_ids(
-    reference: CLIPTokenizerFast, tokenizer: Tokenizer, words: list[str], space: str
+    reference: CLIPTokenizerFast, tokenizer: ClipTokenizer, words: list[str], space: str
 ) -> None:
     assert_parity(reference, tokenizer, space.join(words))
 
 
-def assert_parity(reference: CLIPTokenizerFast, tokenizer: Tokenizer, text: str) -> None:
+def assert_parity(reference: CLIPTokenizerFast, tokenizer: ClipTokenizer, text: str) -> None:
     expected = reference(text, padding="max_length", max_length=77, truncation=True)
     whole = reference(text)["input_ids"]
     tokens = tokenizer.encode(text)

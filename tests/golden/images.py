@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 #: Every 8-bit mode of Pillow that converts to RGB.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
@@ -114,3 +116,21 @@ def make_image(size: tuple[int, int], mode: str, kind: str, rng: np.random.Gener
     if mode == "P" and rng.random() < 0.5:
         image.info["transparency"] = rng.bytes(256) if rng.random() < 0.5 else int(rng.integers(256))
     return image
+
+
+def departed(image: Image.Image) -> Image.Image:
+    """The image with both departures made, by arithmetic of its own: the processor may then have it."""
+    image = ImageOps.exif_transpose(image)
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.floor(values / 257 + 0.5).astype(np.uint8))
+    if image.mode in {"I", "F"}:
+        values = values.astype(np.float64)
+        low, high = np.nanmin(values), np.nanmax(values)
+        return Image.fromarray(np.rint((values - low) / (high - low) * 255).astype(np.uint8))
+    return image
+
+
+def digest(array: NDArray[Any]) -> str:
+    """sha256 of its bytes in order."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -11,7 +11,6 @@ transformers.image_utils.load_image does, and 16-bit, I and F images are scaled 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -24,13 +23,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import CLIPImageProcessor
 
 from clipsrv.images.preprocess import preprocess_image, resize_and_crop
 from clipsrv.images.rgb import to_rgb
 from clipsrv.specs import PreprocessSpec
-from tests.golden.images import random_image, write_inputs
+from tests.golden.images import departed, digest, random_image, write_inputs
 
 PROCESSOR: Any = CLIPImageProcessor()  # its defaults are those of OpenAI's checkpoints
 SPEC = PreprocessSpec(
@@ -52,25 +51,12 @@ def reference(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.float32
         return np.ascontiguousarray(crop.transpose(1, 2, 0)), PROCESSOR(image, **options)["pixel_values"][0]
 
 
-def departed(image: Image.Image) -> Image.Image:
-    """The image with both departures made, by arithmetic of its own: the processor may then have it."""
-    image = ImageOps.exif_transpose(image)
-    values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        return Image.fromarray(np.floor(values / 257 + 0.5).astype(np.uint8))
-    if image.mode in {"I", "F"}:
-        values = values.astype(np.float64)
-        low, high = np.nanmin(values), np.nanmax(values)
-        return Image.fromarray(np.rint((values - low) / (high - low) * 255).astype(np.uint8))
-    return image
-
-
 def describe(path: Path) -> dict[str, Any]:
     """One golden row: what the file holds, and sha256 of the reference's pixels and values (little-endian)."""
     with Image.open(path) as image:
         facts = {"mode": image.mode, "size": list(image.size), "orientation": image.getexif().get(0x0112, 1)}
         pixels, values = reference(departed(image))
-    digests = {"pixels": _digest(pixels), "values": _digest(values.astype("<f4"))}
+    digests = {"pixels": digest(pixels), "values": digest(values.astype("<f4"))}
     return facts | digests | {"first": [float(value) for value in values[:, 0, 0]]}
 
 
@@ -119,10 +105,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(", ".join(f"{mode} {number}" for mode, number in sorted(count.items())))
         return 1 if differing else 0
     return 0
-
-
-def _digest(array: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 if __name__ == "__main__":

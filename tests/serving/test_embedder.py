@@ -37,7 +37,8 @@ from clipsrv.serving.engine import Pixels
 from clipsrv.serving.outcome import Finished
 from clipsrv.serving.visit import Visit
 from clipsrv.settings import TEXTS_PER_SLOT, ImageLimits, ServingSettings
-from clipsrv.text.clip import Tokenizer, Tokens
+from clipsrv.text.clip import ClipTokenizer
+from clipsrv.text.tokens import Tokens
 from tests.support.faulty import HangingEncoder
 from tests.support.model import make_model
 from tests.support.photos import cuttings
@@ -249,7 +250,7 @@ async def test_many_texts_fit_where_few_images_do_and_take_no_more_than_their_sl
 async def test_texts_are_tokenized_only_once_they_have_their_slots_and_not_on_the_loop() -> None:
     threads: list[str] = []
 
-    class Watched(Tokenizer):
+    class Watched(ClipTokenizer):
         def encode(self, text: str) -> Tokens:
             threads.append(threading.current_thread().name)
             return super().encode(text)

@@ -20,7 +20,8 @@ import pytest
 import tokenizers
 
 from clipsrv.errors import InvalidTextError, ModelCorruptError
-from clipsrv.text.clip import MAX_CHARACTERS, WHITESPACE, Tokenizer
+from clipsrv.text.clip import WHITESPACE, ClipTokenizer
+from clipsrv.text.tokens import MAX_CHARACTERS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 START, END = 49406, 49407
@@ -43,8 +44,8 @@ def write(rules: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ca
 
 
 @pytest.fixture(scope="module")
-def tokenizer(write: Callable[..., Path]) -> Tokenizer:
-    return Tokenizer.from_file(write())
+def tokenizer(write: Callable[..., Path]) -> ClipTokenizer:
+    return ClipTokenizer.from_file(write())
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def golden() -> list[tuple[str, list[int]]]:
 
 
 def test_the_ids_of_500_strings_are_those_of_the_reference(
-    tokenizer: Tokenizer, golden: list[tuple[str, list[int]]]
+    tokenizer: ClipTokenizer, golden: list[tuple[str, list[int]]]
 ) -> None:
     assert len(golden) == 500
     for text, ids in golden:
@@ -68,7 +69,7 @@ def test_the_ids_of_500_strings_are_those_of_the_reference(
     ("words", "length", "truncated"), [(0, 2, False), (75, 77, False), (76, 77, True), (999, 77, True)]
 )
 def test_the_end_of_text_is_kept_and_truncation_is_told(
-    tokenizer: Tokenizer, words: int, length: int, truncated: bool
+    tokenizer: ClipTokenizer, words: int, length: int, truncated: bool
 ) -> None:
     tokens = tokenizer.encode("cat " * words)
     assert (tokens.length, tokens.truncated) == (length, truncated)
@@ -77,7 +78,7 @@ def test_the_end_of_text_is_kept_and_truncation_is_told(
 
 
 def test_a_shorter_context_cuts_earlier(write: Callable[..., Path]) -> None:
-    tokens = Tokenizer.from_file(write(), context_length=5).encode("a photo of a cat")
+    tokens = ClipTokenizer.from_file(write(), context_length=5).encode("a photo of a cat")
     assert tokens.ids.tolist() == [START, 320, 1125, 539, END]
     assert tokens.truncated
 
@@ -88,14 +89,14 @@ def test_padding_is_the_files_own_and_its_truncation_is_not_used(write: Callable
     backend.enable_truncation(4)
     path = write()
     backend.save(str(path))
-    tokens = Tokenizer.from_file(path, context_length=8).encode("a photo of a cat")
+    tokens = ClipTokenizer.from_file(path, context_length=8).encode("a photo of a cat")
     assert tokens.ids.tolist() == [START, 320, 1125, 539, 320, 2368, END, 0]
     assert (tokens.length, tokens.truncated) == (7, False)
 
 
 @pytest.mark.parametrize("special", ["<|endoftext|>", "<|ENDOFTEXT|>"])
 def test_a_literal_end_of_text_ends_what_the_tower_reads_as_in_the_reference(
-    tokenizer: Tokenizer, special: str
+    tokenizer: ClipTokenizer, special: str
 ) -> None:
     """The tower pools at the first largest id and attends backwards only: ids after it are not read."""
     with_literal = tokenizer.encode(f"a cat{special}a dog")
@@ -106,7 +107,7 @@ def test_a_literal_end_of_text_ends_what_the_tower_reads_as_in_the_reference(
 
 
 @pytest.mark.parametrize(("text", "position"), [("\ud800", 0), ("a cat\udfff", 5), ("cat " * 1000 + "\udc80", 4000)])
-def test_a_lone_surrogate_is_refused_wherever_it_is(tokenizer: Tokenizer, text: str, position: int) -> None:
+def test_a_lone_surrogate_is_refused_wherever_it_is(tokenizer: ClipTokenizer, text: str, position: int) -> None:
     with pytest.raises(InvalidTextError, match="lone surrogate") as caught:
         tokenizer.encode(text)
     assert caught.value.details == {"position": position}
@@ -140,7 +141,7 @@ def test_every_character_that_is_not_whitespace_makes_a_token(rules: dict[str, A
 
 
 @pytest.mark.parametrize("separator", [" ", "\r\n", "\u3000", "\x85"])
-def test_words_past_the_context_change_nothing(tokenizer: Tokenizer, separator: str) -> None:
+def test_words_past_the_context_change_nothing(tokenizer: ClipTokenizer, separator: str) -> None:
     first = separator.join(f"word{index}" for index in range(76))
     short, long = tokenizer.encode(first), tokenizer.encode(first + separator + "\u0301\u0308 <|endoftext|> more " * 50)
     assert short.ids.tolist() == long.ids.tolist()
@@ -160,7 +161,7 @@ def test_words_past_the_context_change_nothing(tokenizer: Tokenizer, separator: 
         pytest.param("<|" * (MAX_CHARACTERS // 2), id="beginnings of special tokens"),
     ],
 )
-def test_hostile_text_is_tokenized_in_bounded_time(tokenizer: Tokenizer, text: str) -> None:
+def test_hostile_text_is_tokenized_in_bounded_time(tokenizer: ClipTokenizer, text: str) -> None:
     started = time.process_time()
     tokens = tokenizer.encode(text)
     assert time.process_time() - started < 2, "about 0.1 s is expected"
@@ -170,7 +171,7 @@ def test_hostile_text_is_tokenized_in_bounded_time(tokenizer: Tokenizer, text: s
 @pytest.mark.parametrize(
     "text", ["a" * (MAX_CHARACTERS + 1), "a" * 10_000_000, "cat " * 70 + "\u0301" * MAX_CHARACTERS]
 )
-def test_words_too_long_to_tokenize_are_refused_at_once(tokenizer: Tokenizer, text: str) -> None:
+def test_words_too_long_to_tokenize_are_refused_at_once(tokenizer: ClipTokenizer, text: str) -> None:
     started = time.process_time()
     with pytest.raises(InvalidTextError, match="more than 10,000") as caught:
         tokenizer.encode(text)
@@ -178,7 +179,7 @@ def test_words_too_long_to_tokenize_are_refused_at_once(tokenizer: Tokenizer, te
     assert caught.value.details == {"limit": MAX_CHARACTERS}
 
 
-def test_threads_get_the_ids_one_thread_gets(tokenizer: Tokenizer, golden: list[tuple[str, list[int]]]) -> None:
+def test_threads_get_the_ids_one_thread_gets(tokenizer: ClipTokenizer, golden: list[tuple[str, list[int]]]) -> None:
     texts = [text for text, _ in golden] * 4
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(tokenizer.encode, texts))
@@ -189,7 +190,7 @@ def test_a_file_of_transformers_5_gives_the_same_ids(write: Callable[..., Path],
     split, byte_level = rules["pre_tokenizer"]["pretokenizers"]
     pattern = {"Regex": r"<\|startoftext\|>|<\|endoftext\|>|" + split["pattern"]["Regex"]}
     newer = {"type": "Sequence", "pretokenizers": [{**split, "pattern": pattern}, byte_level]}
-    tokens = Tokenizer.from_file(write(pre_tokenizer=newer)).encode("It's a cat<|endoftext|>")
+    tokens = ClipTokenizer.from_file(write(pre_tokenizer=newer)).encode("It's a cat<|endoftext|>")
     assert tokens.ids[: tokens.length].tolist() == [START, 585, 568, 320, 2368, END, END]
 
 
@@ -210,7 +211,7 @@ def test_a_tokenizer_without_clips_rules_is_refused(
     write: Callable[..., Path], changes: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ModelCorruptError, match=reason):
-        Tokenizer.from_file(write(**changes))
+        ClipTokenizer.from_file(write(**changes))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
@@ -218,14 +219,14 @@ def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path, content:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     with pytest.raises(ModelCorruptError, match=r"tokenizer\.json"):
-        Tokenizer.from_file(path)
+        ClipTokenizer.from_file(path)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelCorruptError, match=r"tokenizer\.json"):
-        Tokenizer.from_file(tmp_path / "tokenizer.json")
+        ClipTokenizer.from_file(tmp_path / "tokenizer.json")
 
 
 def test_a_context_without_room_for_a_token_is_refused(write: Callable[..., Path]) -> None:
     with pytest.raises(ModelCorruptError, match="the context 2"):
-        Tokenizer.from_file(write(), context_length=2)
+        ClipTokenizer.from_file(write(), context_length=2)
