@@ -9,6 +9,7 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -77,6 +78,23 @@ def test_a_database_in_another_encoding_holds_what_it_can(
     assert "3 rows" in embed(*args)
     assert [(line["id"], line["code"]) for line in lines(errors)] == [("赤", "invalid_name"), ("青", "invalid_name")]
     assert "3 stored before, 2 bad" in embed(*args)
+
+
+def test_a_database_without_an_encoding_holds_every_id_and_is_refused_with_text_that_is_not_utf_8(
+    embed: Embed, images: Path, postgres: Postgres, tmp_path: Path
+) -> None:
+    postgres.query("CREATE DATABASE plain ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    out = postgres.url.rpartition("/")[0] + "/plain"
+    listed = write_list(tmp_path, images, ["ok", "赤"])
+    args = ("--files-from", listed, "--out", out, "--table", "t", "--errors", tmp_path / "errors.jsonl")
+    assert "2 rows" in embed(*args)
+    assert "2 stored before" in embed(*args)
+    with psycopg.connect(out, autocommit=True) as connection:
+        connection.execute("UPDATE t SET sha256 = 'none of ours' WHERE id = 'ok'")
+        assert "1 stored before" in embed(*args)
+        connection.execute(r"UPDATE t SET id = E'\xe9' WHERE id = 'ok'")
+    assert "invalid byte sequence" in embed(*args, status=6)
+    postgres.query("DROP DATABASE plain")
 
 
 def test_rows_against_a_rule_of_the_table_are_listed_and_a_table_that_takes_none_ends_the_job(

@@ -147,7 +147,9 @@ class PostgresStore:
         self._refuse_other(connection)
         with connection.transaction(), connection.cursor(name="stored") as cursor:
             cursor.itersize = 10_000
-            cursor.execute(sql.SQL("SELECT id, sha256 FROM {}").format(self._table))
+            # A row with another kind of sha256 is none of ours: as good as absent, until it is written anew.
+            known = sql.SQL("SELECT id, sha256 FROM {} WHERE sha256 ~ '^[0-9a-f]{{64}}$'").format(self._table)
+            cursor.execute(known)
             self._seen.add((str(place), str(sha256)) for place, sha256 in cursor)
 
     def _check_columns(self, connection: psycopg.Connection, dimensions: int) -> None:
