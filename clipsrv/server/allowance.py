@@ -2,13 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import errno
+import logging
 import mmap
 import resource
 from contextlib import suppress
+from typing import Any, NamedTuple
 
+logger = logging.getLogger("clipsrv")
+
+#: What a system says that has no file left for a connection, or no memory in its kernel.
+_NO_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: M_ARENA_MAX of glibc's malloc.h.
 _HEAPS = -8
+
+
+#: Files that a server has open beside its connections, and connections that are accepted in one go where files allow.
+_OTHER_FILES, _BACKLOG = 64, 1024
+
+
+class Room(NamedTuple):
+    """How many connections there may be, and how many more may come in one go before one of them is looked at."""
+
+    connections: int
+    backlog: int
+
+
+def open_files(wanted: int) -> int:
+    """Files that this process may have open, once its own limit was raised to `wanted` or as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    with suppress(ValueError, OSError):  # macOS has one more limit that it does not tell
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def files_for(connections: int, spare: int) -> int:
+    """Files that so many connections need, with `spare` more that are being turned away."""
+    return connections + spare + _BACKLOG + _OTHER_FILES
+
+
+def room_for(connections: int, spare: int, files: int) -> Room:
+    """What `files` allow of what was wanted: fewer at once and fewer in one go, never one."""
+    free = files - _OTHER_FILES - spare
+    backlog = _BACKLOG if free >= connections + _BACKLOG else max(1, min(_BACKLOG, free // 4))
+    return Room(max(1, min(connections, free - backlog)), backlog)
+
+
+class FewFiles:
+    """Says once in a while that no file is free for a connection: asyncio would say it a thousand times a second."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every, self._next = every, 0.0
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's exception handler; whatever else happens is left to the usual one."""
+        if not (isinstance(error := context.get("exception"), OSError) and error.errno in _NO_FILE):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._next:
+            self._next = loop.time() + self._every
+            logger.warning("a connection cannot be accepted: %s; raise ulimit -n", error.strerror)
 
 
 def addresses_left() -> int | None:

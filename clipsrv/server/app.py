@@ -46,7 +46,7 @@ from clipsrv.serving.pool import FairPool
 from clipsrv.settings import json_values, model_settings, serving_settings, texts_of_a_request
 
 #: Seconds to wait at the end for the threads to give the models back.
-_PATIENCE = 1.0
+_PATIENCE = 0.25
 #: Seconds without a request after which memory is given back.
 _QUIET = 2.0
 #: Where addresses are limited, bytes that a body must leave to answers, and to what others send in the meantime.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
+import re
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -17,9 +18,10 @@ from clipsrv.errors import AddressError, ClipsrvError, StartError
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.machine import memory_limit
 from clipsrv.models.model import Model
-from clipsrv.server.allowance import addresses_left, save_addresses
+from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for, save_addresses
 from clipsrv.server.api.state import BODIES, EMBEDDER
 from clipsrv.server.app import build_app, make_runner, model_loader
+from clipsrv.server.http.connection import TOLD
 from clipsrv.server.http.middleware import GUARD, REQUESTS
 from clipsrv.server.http.security import SHORT_KEY, is_loopback
 from clipsrv.serving.admission import Admission
@@ -28,26 +30,33 @@ from clipsrv.serving.memory import memory_bound
 
 logger = logging.getLogger("clipsrv")
 
-#: Files that a server has open beside its connections; image side of most models in pixels.
-_OTHER_FILES, _USUAL_CROP = 64, 224
+#: Image side of most models in pixels.
+_USUAL_CROP = 224
 #: Seconds to read what had been sent when the last request seemed to be done.
 _LAST_CALLERS = 0.2
+#: Seconds of the grace time, if it has as many twice, that are kept for telling what is left, and for leaving.
+_FAREWELL = 1.0
+#: Seconds after the first signal in which another is the same wish: supervisors signal a process, and then its group.
+_ONE_WISH = 1.0
 
 
 async def serve(config: Config, load: Callable[[], Model] | None = None) -> None:
     """Serves what `load` opens, or the configured model, until SIGTERM or SIGINT.
 
-    Then finishes accepted work within the grace time; a second signal ends at once.
-    Raises StartError if the model, the device or the address cannot be had.
+    Then finishes accepted work within the grace time, and answers 503 to what is left of it; a second signal ends at
+    once. Raises StartError if the model, the device or the address cannot be had.
     """
     save_addresses()
     stop = _signalled()
+    asyncio.get_running_loop().set_exception_handler(FewFiles().handle)
+    room = room_for(config.max_connections, TOLD, open_files(files_for(config.max_connections, TOLD)))
+    wanted, config = config, replace(config, max_connections=room.connections)
     app = build_app(config, load or model_loader(config))
     runner = make_runner(app, config)
     await runner.setup()
     try:
-        address = await _listen(runner, config)
-        for warning in warnings(config, app[GUARD].key_lengths):
+        address = await _listen(runner, config, room.backlog)
+        for warning in warnings(wanted, app[GUARD].key_lengths, room.connections):
             logger.warning(warning)
         logger.info("clipsrv %s listens on %s; loading %s", __version__, address, config.model)
         await _run(runner, app, config, stop)
@@ -55,16 +64,19 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
         await runner.cleanup()
 
 
-def warnings(config: Config, key_lengths: Sequence[int]) -> list[str]:
-    """What a careful person would want to be told about these settings on this machine."""
+def warnings(config: Config, key_lengths: Sequence[int], connections: int | None = None) -> list[str]:
+    """What a careful person would want to be told about these settings on this machine, which allows so many
+    `connections`."""
     found = []
     if not key_lengths and not is_loopback(config.host):
         found.append(f"listening on {config.host} without API keys: whoever reaches it may use it (--api-key-file)")
     if any(length < SHORT_KEY for length in key_lengths):
         found.append(f"an API key is shorter than {SHORT_KEY} characters: it can be guessed")
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files < config.max_connections + _OTHER_FILES:
-        found.append(f"{files} files may be open, {config.max_connections} connections are allowed: raise ulimit -n")
+    if connections is not None and connections < config.max_connections:
+        found.append(
+            f"{connections} connections at most, and not {config.max_connections}: so few files may be open; raise the "
+            f"hard limit (ulimit -Hn) to {files_for(config.max_connections, TOLD)}, or lower --max-connections"
+        )
     bound = memory_bound(config, _USUAL_CROP)
     limit = min((limit for limit in (memory_limit(), addresses_left()) if limit is not None), default=bound)
     if bound > limit:
@@ -77,9 +89,13 @@ def warnings(config: Config, key_lengths: Sequence[int]) -> list[str]:
     return found
 
 
-async def _listen(runner: web.AppRunner, config: Config) -> str:
+async def _listen(runner: web.AppRunner, config: Config, backlog: int) -> str:
+    bracketed = re.fullmatch(r"\[(.+)\]", config.host)
+    host = bracketed[1] if bracketed else config.host
     try:
-        await web.TCPSite(runner, config.host, config.port, backlog=1024, reuse_port=False).start()
+        await web.TCPSite(runner, host, config.port, backlog=backlog, reuse_port=False).start()
+    except UnicodeError:
+        raise AddressError(f"Cannot listen on {config.host}: this is no address and no host name.") from None
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise AddressError(
@@ -87,15 +103,16 @@ async def _listen(runner: web.AppRunner, config: Config) -> str:
             f"Choose another with --port, or see what holds it with: ss -ltnp 'sport = :{config.port}'"
         ) from None
     host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _signalled() -> asyncio.Event:
-    """Set by SIGTERM or SIGINT; the second one ends the process."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    """Set by SIGTERM or SIGINT; another one, a moment later, ends the process."""
+    loop, stop, first = asyncio.get_running_loop(), asyncio.Event(), list[float]()
 
     def ask_to_stop(number: int) -> None:
-        if stop.is_set():
+        first.append(loop.time())
+        if stop.is_set() and loop.time() - first[0] > _ONE_WISH:
             logger.warning("second signal: leaving at once")
             logging.shutdown()
             signal.signal(number, signal.SIG_DFL)
@@ -118,7 +135,7 @@ async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop
     embedder.drain()
     app[BODIES].hurry()
     with suppress(TimeoutError):
-        async with asyncio.timeout(config.grace):
+        async with asyncio.timeout(config.grace - min(_FAREWELL, config.grace / 2)):
             await _finish(runner, app[REQUESTS])
     logger.info("stopped, %d requests left unfinished", app[REQUESTS].in_use)
     starting.cancel()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +23,8 @@ from clipsrv.manifest import load_manifest
 from clipsrv.specs import FileSpec
 from tests.support.model import write_model
 from tests.support.photos import cuttings, photo_path
-from tests.support.server import ServerProcess
+from tests.support.server import ROOT, ServerProcess, ask
+from tests.support.wire import Reply, request
 
 Run = Callable[..., ServerProcess]
 
@@ -218,6 +223,79 @@ def test_a_second_signal_ends_at_once(run_slow: Callable[..., ServerProcess]) ->
     wait_until_in_work(server)
     server.signal(signal.SIGTERM)
     server.wait_for("finishing")
+    threading.Event().wait(1.2)  # by now it is another wish
     server.signal(signal.SIGTERM)
     assert server.wait(10) == -signal.SIGTERM
     assert "second signal" in server.log
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_two_signals_in_one_moment_are_one_wish(run_slow: Callable[..., ServerProcess], second: signal.Signals) -> None:
+    server = run_slow(3)
+    asking = Asking(server.url)
+    wait_until_in_work(server)
+    server.signal(signal.SIGTERM)
+    server.signal(second)
+    server.wait_for("finishing")
+    server.signal(second)
+    asking.join(60)
+    assert asking.outcome == "200"
+    assert server.wait() == 0
+    assert "second signal" not in server.log
+
+
+SLOW_TO_READ = """
+import sys, time
+from clipsrv import cli
+from clipsrv.models.model import Model
+Model.read_image = lambda *arguments, **options: time.sleep(60)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_an_image_that_decodes_past_the_grace_time_is_503_and_the_process_ends_within_it(models_dir: Path) -> None:
+    flags = ("--model", "tiny", "--models-dir", models_dir, "--device", "cpu", "--port", 0, "--grace", 6)
+    server = ServerProcess(*flags, command=[sys.executable, "-c", SLOW_TO_READ]).ready()
+    try:
+        replies: list[Reply] = []
+        data = request("POST", "/embed", cuttings(1)[0], "Content-Type: image/jpeg")
+        asking = threading.Thread(target=lambda: replies.append(server.ask(data, 60)))
+        asking.start()
+        wait_until_in_work(server)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        asking.join(30)
+        assert (replies[0].status, replies[0].code) == (503, "shutting_down")
+        assert "stopped, 1 requests left unfinished" in server.log
+        begin, end = (
+            datetime.fromisoformat(server.wait_for(text).split()[0]) for text in ("stopping: finishing", "stopped, 1")
+        )
+        assert 4 < (end - begin).total_seconds() < 6
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_closed_at_the_start_do_no_harm(closed: str, models_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address: tuple[str, int] = probe.getsockname()[:2]
+    flags = ("--model", "tiny", "--models-dir", models_dir, "--device", "cpu", "--port", address[1])
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "clipsrv")
+    process = subprocess.Popen([*shell, *map(str, flags)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(300):
+            with suppress(OSError):
+                if ask(address, request("GET", "/health", None)).status == 200:
+                    break
+            threading.Event().wait(0.1)
+        streams = {number: os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)}
+        assert not [target for target in streams.values() if not target.startswith(("/", "pipe:"))], streams
+        image = request("POST", "/embed", cuttings(1)[0], "Content-Type: image/jpeg")
+        assert ask(address, image).status == 200
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.communicate()

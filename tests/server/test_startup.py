@@ -18,6 +18,8 @@ from clipsrv.config import Config
 from clipsrv.manifest import load_manifest
 from clipsrv.server import lifecycle
 from tests.support.model import describe
+from tests.support.server import ServerProcess
+from tests.support.wire import request
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
@@ -191,11 +193,36 @@ def test_a_port_in_use_is_status_4_before_the_model_is_opened(start: Start, mode
     assert str(port) in line
 
 
-@pytest.mark.parametrize("host", ["256.256.256.256", "203.0.113.1", "nonsense.invalid", "::g"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "256.256.256.256",
+        "203.0.113.1",
+        "nonsense.invalid",
+        "::g",
+        "a..b",
+        ".",
+        "x" * 70,
+        "[::g]",
+        "[",
+        "[]",
+        "a b",
+    ],
+)
 def test_an_address_that_is_not_ours_is_status_4(host: str, start: Start) -> None:
     status, line = start("--host", host)
     assert status == 4
     assert host in line
+
+
+def test_an_address_of_version_6_is_taken_with_its_brackets_or_without(
+    run_server: Callable[..., ServerProcess],
+) -> None:
+    for host in ("[::1]", "::1"):
+        server = run_server("--host", host).ready()
+        assert server.url.startswith("http://[::1]:")
+        assert server.ask(request("GET", "/health", None, f"Host: [::1]:{server.address[1]}")).status == 200
+        assert "without API keys" not in server.log
 
 
 def test_a_device_that_is_not_there_is_status_5(start: Start) -> None:

@@ -40,6 +40,8 @@ INSIDE: Mapping[type, tuple[str, ...]] = {
 OTHER_VERSION = web.RequestKey("other version", str)
 #: Seconds that a caller told to go away has to take its answer.
 _GOODBYE = 1.0
+#: Connections beyond the limit that are told why; more are cut off at once, for each takes a file while it reads.
+TOLD = 64
 _TOO_MANY = Failure(503, "too_many_connections", "The server has too many connections. Try again in a moment.")
 _TOO_SLOW = Failure(408, "request_timeout", "The head of the request did not arrive in time.")
 
@@ -76,8 +78,11 @@ class Connection(web.RequestHandler):
         # No buffer: writing waits until the caller has taken the answer, and what it does not take is noticed.
         transport.set_write_buffer_limits(high=0)
         self._expect_head()
-        if len(self._server.connections) > self._limits.connections and not self._server.make_room():
+        excess = len(self._server.connections) - self._limits.connections
+        if excess > 0 and not self._server.make_room():
             self._turn_away(_TOO_MANY)
+            if excess > TOLD:
+                transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
