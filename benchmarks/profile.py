@@ -26,15 +26,15 @@ _SECONDS = 20
 _ENGINE = "inference: engine"
 #: What a sample counts as: the first whose words are all in its stack.
 _STAGES = (
-    (_ENGINE, ("clipsrv/encoder.py",)),
-    ("inference: stack, normalise", ("clipsrv/engine.py", "thread.py")),
+    (_ENGINE, ("runtime/encoder.py",)),
+    ("inference: stack, normalise", ("serving/engine.py", "thread.py")),
     ("decode: resize and crop", ("resize_and_crop",)),
     ("decode: normalise", ("preprocess_image",)),
     ("decode: to RGB, orientation", ("to_rgb",)),
     ("decode: to RGB, orientation", ("upright",)),
     ("decode: decompress", ("load (PIL/",)),
     ("decode: header, limits", ("open_image",)),
-    ("HTTP: multipart", ("_read_form",)),
+    ("HTTP: multipart", ("read_form",)),
     ("HTTP: JSON out", ("vectors_response",)),
     ("HTTP: other", ("aiohttp",)),
     ("event loop", ("asyncio",)),

@@ -1,7 +1,7 @@
 """The peak of a server's memory under attack, beside the bound of docs/limits.md.
 
-python -m drills.memory. Large bodies that stall, the largest images allowed in every expensive form,
-long batches and idle connections, all at once. Exit status 1 if the peak passes the bound.
+python -m drills.memory. Large bodies that stall, JSON that takes most, the largest images allowed in every expensive
+form, long batches and idle connections, all at once. Exit status 1 if the peak passes the bound.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from io import BytesIO
 from PIL import Image
 
 from clipsrv.serving.memory import memory_bound
-from drills.inputs import IMAGE
+from clipsrv.settings import json_values
+from drills.inputs import IMAGE, JSON
 from drills.process import Target
 from drills.server import SMALL
 from tests.support.model import SIZE
@@ -45,6 +46,17 @@ def expensive_images(pixels: int) -> list[bytes]:
         )
         made.append(file.getvalue())
     return made
+
+
+def expensive_json() -> list[bytes]:
+    """The largest bodies of JSON allowed: base64, characters that take four bytes, as many lists as may be."""
+    most = min(SMALL.max_json_bytes, SMALL.max_body_bytes) - 1000
+    wide = b'{"text":"' + b"a " * (min(most, SMALL.max_json_bytes // 4) // 2 - 20) + "😀".encode() + b'"}'
+    bodies = [
+        b'{"image":"' + b"QUJD" * (most // 4) + b'"}',
+        b'{"image":[' + b"[]," * (json_values(SMALL) // 2 - 4) + b"0]}",
+    ]
+    return [request("POST", "/embed", body, JSON) for body in bodies] + [request("POST", "/embed/text", wide, JSON)]
 
 
 async def keep_sending(target: Target, data: bytes, until: float) -> None:
@@ -81,6 +93,7 @@ async def run() -> int:
         keep_sending(target, request("POST", "/embed", blob, IMAGE), until)
         for blob in expensive_images(SMALL.max_pixels)
     ]
+    attackers += [keep_sending(target, data, until) for data in expensive_json() for _ in range(4)]
     attackers += [hold(target, stalled, until) for _ in range(40)]
     attackers += [keep_sending(target, batch, until) for _ in range(12)]
     attackers += [hold(target, b"GET / HTTP/1.1\r\n", until) for _ in range(100)]

@@ -10,6 +10,7 @@ from typing import Any
 from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.server.wire.errors import COMMON_HEADERS
+from clipsrv.server.wire.inputs import LONGEST_TEXT
 from clipsrv.settings import texts_of_a_request
 
 Schema = dict[str, Any]
@@ -33,7 +34,7 @@ _ERRORS: dict[int, tuple[str, bool]] = {
     405: ("Another method; see Allow", False),
     406: ("Accept allows no form this endpoint has", False),
     408: ("The request did not arrive in time", False),
-    413: ("Too many bytes, parts, images or texts", False),
+    413: ("Too many bytes, parts, images, texts or values of JSON", False),
     415: ("A Content-Type or Content-Encoding that is not accepted", False),
     417: ("An Expect other than 100-continue", False),
     422: ("The envelope is fine, the image is not", False),
@@ -51,7 +52,8 @@ def describe(config: Config) -> Schema:
     """The document for a server of this configuration."""
     many = {"maxItems": config.max_images, "minItems": 1}
     images = _object({"images": {"type": "array", "items": _ENCODED, **many}})
-    texts = {"type": "array", "items": _STRING, "maxItems": texts_of_a_request(config), "minItems": 1}
+    text = {**_STRING, "maxLength": LONGEST_TEXT}
+    texts = {"type": "array", "items": text, "maxItems": texts_of_a_request(config), "minItems": 1}
     one: Schema = {"embedding": _VECTOR, "dimensions": _COUNT, "model": _STRING}
     several: Schema = {
         "embeddings": {"type": "array", "items": {"anyOf": [_VECTOR, {"type": "null"}]}},
@@ -87,7 +89,7 @@ def describe(config: Config) -> Schema:
         "/embed/text": _post(
             "embedText",
             "The vector of a text, or of several, in the space of the images",
-            {_JSON: {"oneOf": [_object({"text": _STRING}), _object({"texts": texts})]}},
+            {_JSON: {"oneOf": [_object({"text": text}), _object({"texts": texts})]}},
             by_text,
             [encoding],
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,7 +162,7 @@ class Connection(web.RequestHandler):
             return
         self.close()
         transport.write(raw_response(failure))
-        if transport.can_write_eof():
+        with suppress(OSError):  # the caller has gone in this very moment
             transport.write_eof()
         asyncio.get_running_loop().call_later(_GOODBYE, transport.abort)
 
@@ -212,7 +213,8 @@ class Server(web.Server):
             return request
 
         super().__init__(like.request_handler, request_factory=begin, handler_cancellation=True)
-        self._make: Callable[[], Connection] = lambda: Connection(self, limits, refused, loop=self._loop, **settings)
+        loop = asyncio.get_running_loop()
+        self._make: Callable[[], Connection] = lambda: Connection(self, limits, refused, loop=loop, **settings)
 
     def make_room(self) -> bool:
         """Ends the connection that has been idle longest, if there is one."""

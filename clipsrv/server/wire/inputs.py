@@ -28,7 +28,7 @@ from clipsrv.serving.admission import Lease
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.ASCII | re.IGNORECASE)
 #: Characters of a text: to look through more for the few words that a model reads would take long of everyone.
-_LONGEST_TEXT = 1_000_000
+LONGEST_TEXT = 1_000_000
 #: Characters of base64 decoded in one go, since that holds Python's lock.
 _PIECE = 2**18
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -109,9 +109,9 @@ def texts_of(document: Document, limit: int) -> tuple[list[str], bool]:
     if not texts:
         raise EmptyBatchError("'texts' is empty; send at least one.")
     longest = max(map(len, texts))
-    if longest > _LONGEST_TEXT:
-        message = f"A text has {longest:,} characters; at most {_LONGEST_TEXT:,} are accepted."
-        raise InvalidTextError(message, limit=_LONGEST_TEXT)
+    if longest > LONGEST_TEXT:
+        message = f"A text has {longest:,} characters; at most {LONGEST_TEXT:,} are accepted."
+        raise InvalidTextError(message, limit=LONGEST_TEXT)
     return texts, many
 
 

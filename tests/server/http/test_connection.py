@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 from typing import Any
 
 import pytest
@@ -149,6 +150,21 @@ async def test_who_has_begun_a_request_need_not_make_room() -> None:
             writer.write(HEALTH[10:])
             assert (await read_reply(reader)).status == 200
             writer.close()
+
+
+async def test_who_is_turned_away_and_has_gone_meanwhile_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(max_connections=2) as served:
+        held = [await served.connect() for _ in range(2)]
+
+        def come_and_go() -> None:
+            for _ in range(300):
+                with socket.create_connection((served.host, served.port)):
+                    pass
+
+        await asyncio.gather(*(asyncio.to_thread(come_and_go) for _ in range(2)))
+        for _, writer in held:
+            writer.close()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/0.9"])
