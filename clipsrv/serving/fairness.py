@@ -24,8 +24,6 @@ class Turns(Generic[Item]):
 
     def take(self) -> Item:
         """The next item. Its caller, and its request within the caller, go to the back. Raises LookupError if empty."""
-        if not self._callers:
-            raise LookupError("nothing waits")
         caller, requests = self._callers.popitem(last=False)
         request, items = requests.popitem(last=False)
         item = items.popleft()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -191,6 +193,41 @@ async def test_slots_given_and_given_up_in_the_same_moment_come_back() -> None:
     waiting[0].cancel()  # as it gets them
     await asyncio.gather(*waiting[:2], return_exceptions=True)
     (await asyncio.wait_for(waiting[2], 1)).release()
+    assert admission.in_use == 0
+
+
+class Caller:
+    """A holder that can be watched."""
+
+
+async def test_a_holder_that_has_nothing_and_waits_for_nothing_is_forgotten() -> None:
+    admission = Admission(2, "slots", per_holder=2)
+    callers = [Caller(), Caller(), Caller()]
+    first = admission.take(2, callers[0])
+    waiting = [asyncio.create_task(admission.wait(1, caller)) for caller in callers[1:]]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.gather(waiting[0], return_exceptions=True)
+    first.release()
+    (await waiting[1]).release()
+    watched = [weakref.ref(caller) for caller in callers]
+    del callers, first, waiting
+    await asyncio.sleep(0)  # the loop's own last look at the results
+    gc.collect()
+    assert [caller() for caller in watched] == [None] * 3
+
+
+def test_a_lease_exchanged_holds_what_is_there_already_free_or_not() -> None:
+    admission = Admission(4, "slots", per_holder=3)
+    with admission.take(2, "a") as lease:
+        lease.exchange(5)
+        assert (lease.count, admission.in_use) == (5, 5)
+        with pytest.raises(OverloadedError, match="full"):
+            admission.take(1, "b")
+        lease.exchange(1)
+        assert (lease.count, admission.in_use) == (1, 1)
+        with pytest.raises(OverloadedError, match="This caller uses 1"):
+            admission.take(3, "a")
     assert admission.in_use == 0
 
 
