@@ -76,12 +76,14 @@ class TokenSpec:
     `pad_id` fills the context up; without one it is the tokenizer's own. `padding` "read": the model looks at it, so
     ids are never cut to the longest text of a batch; "ignored": it cannot change a vector. `marks` are the special
     tokens that count when written out in a text, where tokenizer.json has none: the unknown first, the end last.
+    `clean` names what is done to a text beforehand (clipsrv/text/clean.py).
     """
 
     kind: str = "clip"
     pad_id: int | None = None
     padding: str = "ignored"
     marks: tuple[str, ...] = ()
+    clean: str = "none"
 
     def __post_init__(self) -> None:
         if self.pad_id is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from conversions.errors import CheckpointError
 from conversions.families.family import Facts, Family
 from conversions.families.table import family_of
-from conversions.files import CONFIG, TOKENIZER_FILES, has_tokenizer, hash_files, read_object, weight_files
+from conversions.files import TOKENIZER_FILES, config_of, has_tokenizer, hash_files, read_object, weight_files
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def open_checkpoint(folder: Path, repo: str, revision: str, license_: str) -> Ch
     """Reads and checks `folder`. Raises CheckpointError if it is not a checkpoint that clipsrv can serve."""
     if not folder.is_dir():
         raise CheckpointError(f"No checkpoint folder {folder}.")
-    config = read_object(folder / CONFIG)
+    config = read_object(config_of(folder))
     family = family_of(config, folder)
     weights = weight_files(folder)
     facts = family.facts(folder, config)
@@ -51,7 +51,7 @@ def open_checkpoint(folder: Path, repo: str, revision: str, license_: str) -> Ch
         weights_sha256 = hash_files(weights)
         made_from = {
             "weights": weights_sha256,
-            "config": hash_files((folder / CONFIG,)),
+            "config": hash_files((config_of(folder),)),
             "preprocessing": facts.preprocess.id,
             "tokenizer": hash_files(tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())),
         }

@@ -136,9 +136,10 @@ def export_tower(tower: Exportable, name: str, graph: Path) -> None:
     )
 
 
-def clip_vision(model: CLIPModel) -> torch.nn.Module:
+def clip_vision(model: CLIPModel | CLIPVisionModelWithProjection) -> torch.nn.Module:
+    config = model.config.vision_config if isinstance(model, CLIPModel) else model.config
     with torch.device("meta"):  # It borrows its weights: none of its own are made.
-        part = CLIPVisionModelWithProjection(model.config.vision_config)
+        part = CLIPVisionModelWithProjection(config)
     part.vision_model, part.visual_projection = model.vision_model, model.visual_projection
     layers = part.vision_model.encoder.layers
     layers[-1] = _ClassTokenOnly(layers[-1])

@@ -16,7 +16,9 @@ WEIGHTS = {
     "pytorch_model.bin": "",
     "pytorch_model.bin.index.json": "pytorch_model-*.bin",
 }
-CONFIG = "config.json"
+#: The same in open_clip's own form.
+OPEN_CLIP_WEIGHTS = {"open_clip_model.safetensors": "", "open_clip_pytorch_model.bin": ""}
+CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 #: Where the preprocessing is told: by transformers up to 4, and from 5 on, under "image_processor".
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG, SPIECE = "tokenizer.json", "tokenizer_config.json", "spiece.model"
@@ -31,12 +33,36 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )
 #: Everything but the weights.
-SMALL_FILES = (CONFIG, PREPROCESSOR, PROCESSOR, *TOKENIZER_FILES, *(name for name in WEIGHTS if "index" in name))
+SMALL_FILES = (
+    CONFIG,
+    OPEN_CLIP_CONFIG,
+    PREPROCESSOR,
+    PROCESSOR,
+    *TOKENIZER_FILES,
+    *(name for name in WEIGHTS if "index" in name),
+)
+
+
+def is_open_clip(folder: Path) -> bool:
+    """Whether open_clip's own files decide: transformers has none, or only by running code that lies beside them."""
+    if not (folder / OPEN_CLIP_CONFIG).is_file():
+        return False
+    return not (folder / CONFIG).is_file() or "auto_map" in read_object(folder / CONFIG)
+
+
+def config_of(folder: Path) -> Path:
+    """The file that says what the model is."""
+    return folder / (OPEN_CLIP_CONFIG if is_open_clip(folder) else CONFIG)
+
+
+def weights_by_name(folder: Path) -> dict[str, str]:
+    """Names of files of weights, best first, with the pattern of the shards that each indexes."""
+    return OPEN_CLIP_WEIGHTS if is_open_clip(folder) else WEIGHTS
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The files holding the weights, best format first. Raises CheckpointError if there are none, or not all."""
-    for name in WEIGHTS:
+    for name in weights_by_name(folder):
         path = folder / name
         if not path.is_file():
             continue
@@ -49,7 +75,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         if missing or not shards:
             raise CheckpointError(f"{folder} is incomplete: {', '.join(missing) or 'every shard'} is missing.")
         return shards
-    raise CheckpointError(f"{folder} has no weights: none of model.safetensors and pytorch_model.bin is there.")
+    raise CheckpointError(f"{folder} has no weights: none of {', '.join(weights_by_name(folder))} is there.")
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -63,8 +89,8 @@ def is_complete(folder: Path) -> bool:
         weight_files(folder)
     except CheckpointError:
         return False
-    described = any((folder / name).is_file() for name in (PREPROCESSOR, PROCESSOR))
-    return described and (folder / CONFIG).is_file() and has_tokenizer(folder)
+    described = is_open_clip(folder) or any((folder / name).is_file() for name in (PREPROCESSOR, PROCESSOR))
+    return described and config_of(folder).is_file() and has_tokenizer(folder)
 
 
 def hash_files(paths: tuple[Path, ...]) -> str:

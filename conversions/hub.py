@@ -19,7 +19,15 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from conversions.errors import CheckpointError, ConversionError, DownloadError
-from conversions.files import CONFIG, SMALL_FILES, WEIGHTS, hash_files, is_complete, weight_files
+from conversions.files import (
+    CONFIG,
+    OPEN_CLIP_CONFIG,
+    SMALL_FILES,
+    hash_files,
+    is_complete,
+    weight_files,
+    weights_by_name,
+)
 from conversions.folder import require_space
 from conversions.known import HubCheckpoint
 
@@ -98,15 +106,18 @@ def _download(source: HubCheckpoint) -> tuple[Path, str]:
     listing = partial(HfApi().model_info, source.repo, revision=source.revision, files_metadata=True, timeout=timeout)
     info = _within(_REACH_SECONDS, listing)
     files = {file.rfilename: file for file in info.siblings or ()}
-    first = next((name for name in WEIGHTS if name in files), None)
-    if CONFIG not in files or first is None:
-        raise CheckpointError(f"{source.repo} at {source.revision} has no {CONFIG if first else 'weights'}.")
-    wanted = [name for name in files if name == first or fnmatch(name, WEIGHTS[first])]
+    if not {CONFIG, OPEN_CLIP_CONFIG} & set(files):
+        raise CheckpointError(f"{source.repo} at {source.revision} has no {CONFIG}.")
     cache = Path(constants.HF_HUB_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     get = partial(snapshot_download, source.repo, etag_timeout=timeout, tqdm_class=_Unseen)
     # The weights come last: where they are, all is.
     folder = Path(get(revision=source.revision, allow_patterns=list(SMALL_FILES)))
+    weights_of = weights_by_name(folder)
+    first = next((name for name in weights_of if name in files), None)
+    if first is None:
+        raise CheckpointError(f"{source.repo} at {source.revision} has no weights.")
+    wanted = [name for name in files if name == first or fnmatch(name, weights_of[first])]
     missing = [name for name in wanted if not (folder / name).exists()]
     require_space(cache, sum(files[name].size or 0 for name in missing))
     get(revision=folder.name, allow_patterns=wanted)

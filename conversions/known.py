@@ -72,6 +72,13 @@ KNOWN = {
     "dfn-b-16": _newest("apple/DFN2B-CLIP-ViT-B-16", "see the model card (Apple)", "English; strong for its size"),
     "dfn-l-14": _newest("apple/DFN2B-CLIP-ViT-L-14", "see the model card (Apple)", "English; strong for its size"),
     "fashion-clip": _newest("patrickjohncyh/fashion-clip", "MIT", "English; clothes, as fast as vit-b-32"),
+    "marqo-fashion": _newest("Marqo/marqo-fashionSigLIP", "Apache-2.0", "English; clothes, more than fashion-clip"),
+    "marqo-shop-b": _newest("Marqo/marqo-ecommerce-embeddings-B", "Apache-2.0", "English; goods of every kind"),
+    "xlm-roberta-b-32": _newest(
+        "laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k",
+        "MIT",
+        "100 languages, strong in Japanese, images as fast as vit-b-32",
+    ),
     "siglip2-b-16-256": _newest(
         "google/siglip2-base-patch16-256", "Apache-2.0", "100 languages, Japanese among them; good on a CPU"
     ),

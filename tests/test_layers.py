@@ -23,6 +23,7 @@ ONLY = {
     "PIL": {"images"},
     "tokenizers": {"text"},
     "sentencepiece": {"text"},
+    "ftfy": {"text"},
     "prometheus_client": {"server"},
     "tqdm": {"bulk"},
     "pyarrow": {"bulk"},

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from clipsrv.errors import ModelCorruptError
 from clipsrv.specs import TowerSpec
-from clipsrv.text import gemma, wordpiece, xlm_roberta
+from clipsrv.text import gemma, unigram, wordpiece
 from clipsrv.text.clip import ClipTokenizer
 from clipsrv.text.pipeline import PipelineTokenizer, open_backend
 from clipsrv.text.siglip import SiglipTokenizer
 from clipsrv.text.tokens import Tokenizer
 
-_BY_RULES = {"gemma": gemma.check, "wordpiece": wordpiece.check, "xlm-roberta": xlm_roberta.check}
+_BY_RULES = {"gemma": gemma.check, "unigram": unigram.check, "wordpiece": wordpiece.check}
 
 
 def open_tokenizer(path: Path, tower: TowerSpec) -> Tokenizer:

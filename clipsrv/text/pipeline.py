@@ -1,6 +1,6 @@
 """Text to token ids where every rule stands in tokenizer.json, and the tokenizers library follows them all.
 
-Which rules they may be is each kind's own: gemma, xlm_roberta, wordpiece.
+Which rules they may be is each kind's own: gemma, unigram, wordpiece.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tokenizers
 from clipsrv.documents import read_json
 from clipsrv.errors import ModelCorruptError
 from clipsrv.specs import TokenSpec
+from clipsrv.text.clean import cleaning
 from clipsrv.text.tokens import Tokens, framed, head_of, require_enough, require_unicode
 
 #: The largest known has 35 MB.
@@ -36,6 +37,10 @@ class PipelineTokenizer:
         empty = backend.encode("").ids
         if not empty or spec.pad_id is None:
             raise ModelCorruptError("The tokenizer marks no end of a text, or its manifest names no pad_id.")
+        try:
+            self._clean = cleaning(spec.clean)
+        except ValueError as error:
+            raise ModelCorruptError(f"The manifest asks for {error}, of which this version knows nothing.") from None
         self._backend, self._context_length = backend, context_length
         self._pad = spec.pad_id
         self._padding_is_read = spec.padding == "read"
@@ -44,7 +49,7 @@ class PipelineTokenizer:
         """Raises InvalidTextError for lone surrogates, and for text too long to be tokenized in bounded time."""
         require_unicode(text)
         head = head_of(text)
-        found = self._backend.encode(head).ids
+        found = self._backend.encode(self._clean(head)).ids
         if len(head) < len(text):
             require_enough(len(found), self._context_length)
         return framed(found, self._context_length, self._pad, padding_is_read=self._padding_is_read)

@@ -9,9 +9,11 @@ from typing import Any
 from conversions.errors import CheckpointError
 from conversions.families.clip import Clip
 from conversions.families.family import Family
+from conversions.families.open_clip import OpenClip
 from conversions.families.siglip import Siglip
 
 FAMILIES: Mapping[str, Family] = {"clip": Clip(), "siglip": Siglip()}
+OPEN_CLIP = OpenClip()
 
 _FIXED = "a SigLIP 2 of fixed size, such as google/siglip2-base-patch16-256"
 LEFT_OUT = {
@@ -28,6 +30,8 @@ LEFT_OUT = {
 
 def family_of(config: Mapping[str, Any], folder: Path) -> Family:
     """The family of a checkpoint whose config.json is `config`. Raises CheckpointError for one that is left out."""
+    if "model_cfg" in config:
+        return OPEN_CLIP
     kind = config.get("model_type")
     if isinstance(kind, str) and kind in FAMILIES:
         return FAMILIES[kind]

@@ -1,4 +1,4 @@
-"""XLM-RoBERTa's tokenizer: pieces of the likeliest parting of each word, over a hundred languages."""
+"""XLM-RoBERTa's and T5's tokenizers: of each word the likeliest parting into pieces (sentencepiece's unigram)."""
 
 from __future__ import annotations
 
