@@ -96,19 +96,27 @@ class Engine:
         done = await self.images.submit(pixels, caller, request)
         return Finished(done.value, Timings(read.decode, read.queue + done.queued, done.computed))
 
-    async def embed_text(self, text: str, caller: Hashable, request: Hashable) -> Finished:
-        """The vector of one text. Raises InvalidTextError, TextTowerMissingError, EngineError, ShuttingDownError."""
-        asked = time.monotonic()
-        batcher, tokenizer = self.texts, self.model.tokenizer
-        if batcher is None or tokenizer is None:
+    async def read_texts(
+        self, texts: Sequence[str], caller: Hashable, request: Hashable
+    ) -> tuple[list[Tokens], Timings]:
+        """The tokens of a few texts, read together since a thread costs more than a text, and how long it took.
+
+        Raises InvalidTextError, TextTowerMissingError, ShuttingDownError.
+        """
+        asked, tokenizer = time.monotonic(), self.model.tokenizer
+        if self.texts is None or tokenizer is None:
             name = self.model.manifest.name
             raise TextTowerMissingError(f"{name} is served without a text tower: it embeds images only.")
-        work = partial(_encode, tokenizer, text)
-        tokens, seconds = await self._workshop.tokenizing.run(work, caller, request)
-        self._observer.tokenized(seconds)
-        waited = time.monotonic() - asked
-        done = await batcher.submit(tokens, caller, request)
-        return Finished(done.value, Timings(queue=waited + done.queued, inference=done.computed), tokens.truncated)
+        found = await self._workshop.tokenizing.run(partial(_encode, tokenizer, texts), caller, request)
+        for _, seconds in found:
+            self._observer.tokenized(seconds)
+        return [tokens for tokens, _ in found], Timings(queue=time.monotonic() - asked)
+
+    async def embed_tokens(self, tokens: Tokens, read: Timings, caller: Hashable, request: Hashable) -> Finished:
+        """The vector of one text that was `read`. Raises EngineError, ShuttingDownError."""
+        assert self.texts is not None
+        done = await self.texts.submit(tokens, caller, request)
+        return Finished(done.value, Timings(queue=read.queue + done.queued, inference=done.computed), tokens.truncated)
 
     def stop(self) -> None:
         """Whatever waits or is in work fails with ShuttingDownError, and whatever comes later too."""
@@ -183,9 +191,14 @@ async def _keep_running(batcher: Batcher[Any, Vectors]) -> None:
         await asyncio.sleep(_RESTART)
 
 
-def _encode(tokenizer: Tokenizer, text: str) -> tuple[Tokens, float]:
-    started = time.monotonic()
-    return tokenizer.encode(text), time.monotonic() - started
+def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Tokens, float]]:
+    """The tokens of each text, and the seconds they took."""
+    found = []
+    for text in texts:
+        started = time.monotonic()
+        tokens = tokenizer.encode(text)
+        found.append((tokens, time.monotonic() - started))
+    return found
 
 
 def _stack_tokens(tokens: Sequence[Tokens]) -> NDArray[np.int64]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from clipsrv.errors import BadImage, BadImagesError, ImageError
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.engine import Engine
 from clipsrv.serving.outcome import Finished, Outcome, Timings
+from clipsrv.settings import TEXTS_PER_SLOT
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,7 +35,7 @@ class Visit:
 
     async def embed_text(self, text: str) -> Finished:
         """The vector of one text. Raises InvalidTextError, TextTowerMissingError, EngineError, ShuttingDownError."""
-        return await self._engine.embed_text(text, self._caller, self._request)
+        return (await self._embed_few([text]))[0]
 
     async def embed_images(self, blobs: Sequence[bytes | memoryview], *, null_on_error: bool = False) -> Outcome:
         """All of `blobs` at once. Raises BadImagesError naming every image that cannot be used (unless
@@ -58,7 +60,13 @@ class Visit:
 
     async def embed_texts(self, texts: Sequence[str]) -> Outcome:
         """All of `texts` at once. Raises as `embed_text`."""
-        return self._outcome(await _together(self.embed_text, texts), ())
+        few = [texts[at : at + TEXTS_PER_SLOT] for at in range(0, len(texts), TEXTS_PER_SLOT)]
+        return self._outcome([one for some in await _together(self._embed_few, few) for one in some], ())
+
+    async def _embed_few(self, texts: Sequence[str]) -> Sequence[Finished]:
+        tokens, read = await self._engine.read_texts(texts, self._caller, self._request)
+        embed = partial(self._engine.embed_tokens, read=read, caller=self._caller, request=self._request)
+        return [await embed(tokens[0])] if len(tokens) == 1 else await _together(embed, tokens)
 
     def _outcome(self, finished: Sequence[Finished | None], bad: Sequence[BadImage]) -> Outcome:
         timings = Timings()

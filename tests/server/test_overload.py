@@ -48,6 +48,14 @@ async def test_a_full_server_says_429_and_when_to_come_back_before_the_body_is_s
         assert 'queue_rejected_total{reason="full"} 1.0' in (await served.get("/metrics")).body.decode()
 
 
+async def test_a_server_that_has_just_begun_tells_a_time_by_its_pace_and_not_by_its_age() -> None:
+    async with serving(make_model(SlowEncoder(0.02)), max_queue=40, max_batch_size=4, max_images=1) as served:
+        replies = await asyncio.gather(*(served.post("/embed", GOOD) for _ in range(120)))
+        told = {int(reply.headers["retry-after"]) for reply in replies if reply.status == 429}
+        assert told
+        assert max(told) < 15, "40 images at 200 a second; 30 is what was told whatever the pace"
+
+
 async def test_a_thousand_uploads_at_once_are_all_answered_200_with_their_vector_or_429() -> None:
     async def one(served: Served, blob: bytes) -> tuple[int, str]:
         reply = await served.send(request("POST", "/embed", blob, IMAGE), seconds=60)

@@ -271,6 +271,26 @@ async def test_texts_are_tokenized_only_once_they_have_their_slots_and_not_on_th
         assert [name.startswith("tokenize") for name in threads] == [True, True]
 
 
+async def test_the_items_of_a_request_are_computed_in_their_order() -> None:
+    model, seen = make_model(), list[int]()
+    assert model.text_encoder is not None
+    assert model.tokenizer is not None
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven"]
+    ids = [int(model.tokenizer.encode(word).ids[1]) for word in words]
+
+    class Watched(Held):
+        def embed(self, batch: NDArray[Any]) -> Vectors:
+            seen.extend(batch[:, 1])
+            return super().embed(batch)
+
+    tower = Watched(model.text_encoder)
+    tower.go_on.set()
+    settings = replace(SETTINGS, max_batch_size=1)
+    async with started(lambda name: replace(model, text_encoder=tower), settings) as embedder:
+        await embedder.embed_texts(words)
+    assert seen == ids
+
+
 # --- several models ---
 
 
