@@ -13,7 +13,7 @@ import pytest
 
 from clipsrv.errors import ModelCorruptError, ModelNotFoundError
 from clipsrv.manifest import ModelManifest, list_models, load_manifest, verify_files
-from clipsrv.specs import FileSpec
+from clipsrv.specs import FileSpec, ScoringSpec
 from tests.support.model import SPEC
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,7 +38,12 @@ def spoil(tiny_model: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
 
 
 def test_a_manifest_reads_back_as_it_was_written(manifest: ModelManifest, tmp_path: Path) -> None:
-    manifest = replace(manifest, made_from={"config": "0" * 64}, identity={"vision.epsilon": 1e-6, "text.end": 7})
+    manifest = replace(
+        manifest,
+        made_from={"config": "0" * 64},
+        identity={"vision.epsilon": 1e-6, "text.end": 7},
+        scoring=ScoringSpec("sigmoid", 112.3, -16.5),
+    )
     (tmp_path / "manifest.json").write_text(manifest.to_json())
     assert load_manifest(tmp_path) == manifest
 
@@ -95,6 +100,9 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "not True": lambda m: m.update(dimensions=True),
     "not '512'": lambda m: m.update(dimensions="512"),
     "context_length": lambda m: m["towers"]["text"].update(context_length=10**9),
+    "padding 'some'": lambda m: m["towers"]["text"]["tokens"].update(padding="some"),
+    "pad_id must be": lambda m: m["towers"]["text"]["tokens"].update(pad_id=-1),
+    "scoring must be softmax or sigmoid": lambda m: m.update(scoring={"kind": "argmax", "scale": 1, "bias": 0}),
     "size must be": lambda m: m["files"]["tokenizer.json"].update(size=-1),
     "None should be text": lambda m: m["source"].update(license=None),
     "7 should be text": lambda m: m["towers"]["text"].update(tokenizer=7),
