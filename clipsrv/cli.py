@@ -30,16 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except StartError as error:
-        print(f"clipsrv: {error.message}", file=sys.stderr)
+        _say(f"clipsrv: {error.message}")
         return error.exit_status
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
             raise
         first, *others = extras()
-        print(
-            f"clipsrv: onnxruntime is not installed: pip install 'clipsrv[{first}]' (or [{'], ['.join(others)}])",
-            file=sys.stderr,
-        )
+        _say(f"clipsrv: onnxruntime is not installed: pip install 'clipsrv[{first}]' (or [{'], ['.join(others)}])")
         return DeviceError.exit_status
     except KeyboardInterrupt:
         return 130
@@ -94,6 +91,14 @@ def _serve(argv: Sequence[str]) -> int:
         logging.shutdown()  # what was logged is written before the last word on stderr
     # Decoding and inference threads cannot be stopped; what they still do is of no use to anyone.
     os._exit(0)
+
+
+def _say(text: str) -> None:
+    """The last word on stderr, if it can be written; the exit status says it too."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # a full disk, or whoever read has gone; Python would try once more at its end, and exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _open_standard_streams() -> None:

@@ -101,7 +101,7 @@ def test_an_option_of_the_embed_command_out_of_range_is_refused(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["embed", "--out", "a.npy", "b.png", option]) == 2
-    assert "--shard-size must be 1 or more, --patience 0 or more" in capsys.readouterr().err
+    assert "--shard-size must be 1 or more, --patience and --image-seconds 0 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--prot", "1"], ["--por", "1"], ["unknown"]])

@@ -50,13 +50,13 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
     stop = _signalled()
     asyncio.get_running_loop().set_exception_handler(FewFiles().handle)
     room = room_for(config.max_connections, TOLD, open_files(files_for(config.max_connections, TOLD)))
-    wanted, config = config, replace(config, max_connections=room.connections)
+    wanted, config = config.max_connections, replace(config, max_connections=room.connections)
     app = build_app(config, load or model_loader(config))
     runner = make_runner(app, config)
     await runner.setup()
     try:
         address = await _listen(runner, config, room.backlog)
-        for warning in warnings(wanted, app[GUARD].key_lengths, room.connections):
+        for warning in warnings(config, app[GUARD].key_lengths, wanted):
             logger.warning(warning)
         logger.info("clipsrv %s listens on %s; loading %s", __version__, address, config.model)
         await _run(runner, app, config, stop)
@@ -64,18 +64,18 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
         await runner.cleanup()
 
 
-def warnings(config: Config, key_lengths: Sequence[int], connections: int | None = None) -> list[str]:
-    """What a careful person would want to be told about these settings on this machine, which allows so many
-    `connections`."""
+def warnings(config: Config, key_lengths: Sequence[int], wanted: int = 0) -> list[str]:
+    """What a careful person would want to be told about these settings on this machine; so many connections were
+    `wanted`."""
     found = []
     if not key_lengths and not is_loopback(config.host):
         found.append(f"listening on {config.host} without API keys: whoever reaches it may use it (--api-key-file)")
     if any(length < SHORT_KEY for length in key_lengths):
         found.append(f"an API key is shorter than {SHORT_KEY} characters: it can be guessed")
-    if connections is not None and connections < config.max_connections:
+    if wanted > config.max_connections:
         found.append(
-            f"{connections} connections at most, and not {config.max_connections}: so few files may be open; raise the "
-            f"hard limit (ulimit -Hn) to {files_for(config.max_connections, TOLD)}, or lower --max-connections"
+            f"{config.max_connections} connections at most, and not {wanted}: so few files may be open; raise the hard "
+            f"limit (ulimit -Hn) to {files_for(wanted, TOLD)}, or lower --max-connections"
         )
     bound = memory_bound(config, _USUAL_CROP)
     limit = min((limit for limit in (memory_limit(), addresses_left()) if limit is not None), default=bound)

@@ -95,8 +95,10 @@ class Embedder:
     async def close(self) -> None:
         """Stops, and gives the memory of the models back once what their threads do is done."""
         self.stop()
-        await self.shelf.close()
-        self.workshop.stop()
+        try:
+            await self.shelf.close()
+        finally:
+            self.workshop.stop()
 
     def check_open(self, caller: Hashable = None) -> None:
         """Refuses what cannot be served now, before anything is read.

@@ -129,6 +129,7 @@ class Engine:
         """Stops, and closes the model once the batch in work, if there is one, has been computed."""
         self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()  # they hold the frames they ended in, and these the engine
         await self._share.run(self.model.close)
 
     def _read(self, blob: bytes | memoryview) -> tuple[Pixels, float, float]:
@@ -163,13 +164,17 @@ class Engine:
         return 0.0 if batcher.last_success is None else time.monotonic() - batcher.last_success
 
     def _batcher(self, encoder: Encoder, stack: Callable[[Sequence[Any]], NDArray[Any]]) -> Batcher[Any, Vectors]:
+        share = (
+            self._share
+        )  # and not self: an engine that is put away goes with its model, and not when it is collected
+
         def embed(items: Sequence[Any]) -> list[Vectors]:
             return list(encoder.embed(stack(items)))
 
         def process(items: Sequence[Any]) -> Coroutine[Any, Any, list[Vectors]]:
-            return self._share.run(partial(embed, items))
+            return share.run(partial(embed, items))
 
-        return Batcher(process, self._settings.max_batch_size, self._observer, self._share.turn)
+        return Batcher(process, self._settings.max_batch_size, self._observer, share.turn)
 
 
 #: The caller that probes are made for: a turn of its own.
@@ -178,17 +183,21 @@ _watch_dog = object()
 
 async def _keep_running(batcher: Batcher[Any, Vectors]) -> None:
     """A batcher that dies is started again; native code can raise what no `except Exception` sees."""
-    task = asyncio.current_task()
     while True:
         try:
             await batcher.run()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # whatever it was, those who wait must still be served
-            if task is not None and task.cancelling():
+            if _is_cancelled():
                 raise
             logger.exception("the batcher died; starting it again")
         await asyncio.sleep(_RESTART)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Tokens, float]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -366,6 +368,30 @@ async def test_a_replaced_model_finishes_what_it_began_and_says_that_it_was_it()
         await eventually(lambda: len(list(embedder.shelf)) == 1)
         with pytest.raises(InferenceFailedError, match="closed"):
             models[0].image_encoder.embed(np.zeros((1, 3, 32, 32), np.float32))
+
+
+async def test_a_model_that_is_put_away_takes_all_it_had_with_it() -> None:
+    """Its tokenizer alone is some twenty megabytes; a server that loads models on demand does so all day."""
+    held: list[weakref.ref[object]] = []
+
+    def load(name: str) -> Model:
+        model = make_model()
+        held.extend(map(weakref.ref, (model, model.image_encoder)))
+        return model
+
+    async with started(load) as embedder:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await embedder.embed_texts(["a", "b"], model="other")
+                with pytest.raises(BadImagesError):
+                    await embedder.embed_images([IMAGES[0], b"no"], model="other")
+                await embedder.shelf.evict("other")
+            await asyncio.sleep(0.01)
+            assert [one() is None for one in held] == [False] * 2 + [True] * 6
+        finally:
+            gc.enable()
 
 
 # --- one by one ---
