@@ -78,8 +78,9 @@ def _serve(argv: Sequence[str]) -> int:
     if links := service_links():
         logger.info("%s: set by Kubernetes for a Service of that name, and no settings", ", ".join(links))
 
-    if any(argument.startswith("--api-keys") for argument in argv):
-        logger.warning("--api-keys shows the keys to everyone who can list processes: use --api-key-file")
+    for name, instead in (("--api-keys", "--api-key-file"), ("--metrics-keys", "CLIPSRV_METRICS_KEYS")):
+        if any(argument.startswith(name) for argument in argv):
+            logger.warning("%s shows the keys to everyone who can list processes: use %s", name, instead)
 
     import asyncio
 

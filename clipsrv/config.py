@@ -84,6 +84,7 @@ class Config:
     text: bool = setting(True, "load the text tower; --no-text saves its memory")
     api_keys: str = setting("", "API keys, separated by commas; better in --api-key-file", secret=True)
     api_key_file: str = setting("", "file of API keys, one a line")
+    metrics_keys: str = setting("", "keys that open /metrics and nothing else, separated by commas", secret=True)
     auth_failures: int = setting(10, "wrong keys a second from one address before it must wait; 0 never", low=0)
     allowed_hosts: str = setting("", "names by which callers may address the server, by commas; * for any")
     trusted_proxies: str = setting("", "proxies whose X-Forwarded-For is believed: addresses, networks, by commas")

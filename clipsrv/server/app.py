@@ -59,8 +59,14 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
 
     Raises ConfigError if the API keys or the trusted proxies cannot be read.
     """
-    keys = read_keys(config.api_keys, config.api_key_file)
-    rules = make_rules(config.host, config.allowed_hosts, config.allowed_origins, keys, config.auth_failures)
+    rules = make_rules(
+        config.host,
+        config.allowed_hosts,
+        config.allowed_origins,
+        keys=read_keys(config.api_keys, config.api_key_file),
+        metrics_keys=read_keys(config.metrics_keys, setting="metrics_keys"),
+        failures=config.auth_failures,
+    )
     metrics, bodies = Metrics(), Admission(config.max_bytes_in_flight, "bytes of request bodies")
     embedder = Embedder(lambda name: load(), [config.model], serving_settings(config), metrics)
     app = web.Application(middlewares=[track, answer_errors, keep_out])

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
+from clipsrv.config import flag, variable
 from clipsrv.errors import ConfigError
 from clipsrv.server.wire.envelope import (
     HostForbiddenError,
@@ -28,6 +29,8 @@ from clipsrv.server.wire.envelope import (
 
 #: Answered without a key, so that a supervisor needs none.
 OPEN_PATHS = frozenset({"/health", "/health/live"})
+#: The path that `metrics_keys` open.
+METRICS_PATH = "/metrics"
 #: A key shorter than this can be guessed.
 SHORT_KEY = 16
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -45,17 +48,19 @@ class Key(NamedTuple):
 class Rules:
     """`hosts` None allows every Host; `origins` are those whose pages may ask; no `keys` means no key is needed.
 
-    One address may present `failures` wrong keys a second, 0 for any number.
+    `metrics_keys` open /metrics, beside `keys`, and nothing else. One address may present `failures` wrong keys a
+    second, 0 for any number.
     """
 
     hosts: frozenset[str] | None
     origins: frozenset[str]
     keys: tuple[Key, ...]
+    metrics_keys: tuple[Key, ...]
     failures: int
 
 
-def read_keys(listed: str, file: str) -> tuple[str, ...]:
-    """The API keys of a comma-separated list and of a file with one a line (# begins a comment), in that order.
+def read_keys(listed: str, file: str = "", setting: str = "api_keys") -> tuple[str, ...]:
+    """The keys of a comma-separated list, that of `setting`, and of a file with one a line (# begins a comment).
 
     A byte order mark, as Windows' editors write it, is no part of a key.
 
@@ -73,22 +78,35 @@ def read_keys(listed: str, file: str) -> tuple[str, ...]:
             raise ConfigError(f"CLIPSRV_API_KEY_FILE (--api-key-file) {file!r} holds no key; write one a line.")
         keys += found
     if not all(keys):
-        raise ConfigError("CLIPSRV_API_KEYS (--api-keys) holds an empty key; separate keys by single commas.")
+        raise ConfigError(f"{variable(setting)} ({flag(setting)}) holds an empty key; separate keys by single commas.")
     if not all(key.isprintable() for key in keys):
-        raise ConfigError("An API key holds characters that no header can carry; was its file saved as UTF-16?")
+        raise ConfigError("A key holds characters that no header can carry; was its file saved as UTF-16?")
     return tuple(keys)
 
 
-def make_rules(host: str, allowed_hosts: str, allowed_origins: str, keys: Iterable[str], failures: int) -> Rules:
+def make_rules(
+    host: str,
+    allowed_hosts: str,
+    allowed_origins: str,
+    *,
+    keys: Iterable[str] = (),
+    metrics_keys: Iterable[str] = (),
+    failures: int = 0,
+) -> Rules:
     """Rules for a server that listens on `host`. On loopback only loopback's names and `allowed_hosts` pass as Host."""
     listed = {name.lower().strip("[]") for name in _split(allowed_hosts)}
     hosts = frozenset(listed | set(_LOOPBACK) | {host.strip("[]").lower()}) if listed or is_loopback(host) else None
     return Rules(
         hosts=None if "*" in listed else hosts,
         origins=frozenset(origin.lower().rstrip("/") for origin in _split(allowed_origins)),
-        keys=tuple(Key(sha256(key.encode()).digest(), len(key)) for key in keys),
+        keys=_kept(keys),
+        metrics_keys=_kept(metrics_keys),
         failures=failures,
     )
+
+
+def _kept(keys: Iterable[str]) -> tuple[Key, ...]:
+    return tuple(Key(sha256(key.encode()).digest(), len(key)) for key in keys)
 
 
 def is_loopback(host: str) -> bool:
@@ -113,10 +131,11 @@ class Guard:
         """
         self._check_host(request)
         self._check_origin(request)
-        if not self._rules.keys or request.path in OPEN_PATHS or _is_preflight(request):
+        keys = self._rules.keys + (self._rules.metrics_keys if request.path == METRICS_PATH else ())
+        if not keys or request.path in OPEN_PATHS or _is_preflight(request):
             return address
         self._wrong_keys.check(address)
-        number = self._match(_presented(request))
+        number = _match(_presented(request), keys)
         if number is None:
             self._wrong_keys.count(address)
             raise UnauthorizedError("Send a valid API key: Authorization: Bearer KEY, or X-API-Key: KEY.")
@@ -155,13 +174,6 @@ class Guard:
     def _listed(self, origin: str) -> bool:
         return bool(origin) and (origin.lower() in self._rules.origins or "*" in self._rules.origins)
 
-    def _match(self, key: bytes) -> int | None:
-        digest, number = sha256(key).digest(), None
-        for index, known in enumerate(self._rules.keys, 1):  # all of them: time must not tell which one fits
-            if hmac.compare_digest(digest, known.digest):
-                number = index
-        return number
-
 
 class WrongKeys:
     """Wrong keys of late by address. The table is bounded: whoever has many addresses is not stopped by it."""
@@ -195,6 +207,15 @@ def _presented(request: web.Request) -> bytes:
     ]
     scheme, _, key = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
     return key.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
+
+
+def _match(key: bytes, keys: Iterable[Key]) -> int | None:
+    """The number of the key that is the same, from 1 on."""
+    digest, number = sha256(key).digest(), None
+    for index, known in enumerate(keys, 1):  # all of them: time must not tell which one fits
+        if hmac.compare_digest(digest, known.digest):
+            number = index
+    return number
 
 
 def _is_preflight(request: web.Request) -> bool:

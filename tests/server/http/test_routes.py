@@ -45,7 +45,7 @@ async def fail(request: web.Request) -> web.Response:
 async def asking(keys: tuple[str, ...] = ()) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     app = web.Application(middlewares=[track, answer_errors, keep_out])
     app[PROXIES] = Proxies()
-    app[GUARD] = Guard(make_rules("127.0.0.1", "", "", keys, 0))
+    app[GUARD] = Guard(make_rules("127.0.0.1", "", "", keys=keys))
     app[METRICS], app[REQUESTS] = Metrics(), Admission(100, "requests")
     app.on_response_prepare.append(set_headers)
     add_routes(
