@@ -141,8 +141,7 @@ def clip_vision(model: CLIPModel | CLIPVisionModelWithProjection) -> torch.nn.Mo
     with torch.device("meta"):  # It borrows its weights: none of its own are made.
         part = CLIPVisionModelWithProjection(config)
     part.vision_model, part.visual_projection = model.vision_model, model.visual_projection
-    layers = part.vision_model.encoder.layers
-    layers[-1] = _ClassTokenOnly(layers[-1])
+    class_token_only(part.vision_model)
     return part
 
 
@@ -153,35 +152,67 @@ def clip_text(model: CLIPModel) -> torch.nn.Module:
     return part
 
 
-class _PooledTower(torch.nn.Module):
-    """A tower of SigLIP under the names that inputs and vectors have in every graph here."""
+class Pooled(torch.nn.Module):
+    """The vector that a tower of transformers pools, projected where the model does so."""
 
-    def __init__(self, part: torch.nn.Module, config: PretrainedConfig, output: str) -> None:
+    def __init__(self, tower: torch.nn.Module, projection: torch.nn.Module | None = None) -> None:
         super().__init__()
-        self.part, self.config, self.output = part, config, output
+        self.tower, self.projection = tower, projection or torch.nn.Identity()
 
-    def _embed(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {self.output: self.part(value).pooler_output}
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.projection(self.tower(value).pooler_output)
+        return features
 
 
-class _PooledImages(_PooledTower):
+class FirstToken(torch.nn.Module):
+    """The projected first token of a text tower that sees every token but padding."""
+
+    def __init__(self, tower: torch.nn.Module, projection: torch.nn.Module, pad: int) -> None:
+        super().__init__()
+        self.tower, self.projection, self.pad = tower, projection, pad
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        states = self.tower(input_ids=value, attention_mask=(value != self.pad).long()).last_hidden_state
+        features: torch.Tensor = self.projection(states[:, 0])
+        return features
+
+
+class _Tower(torch.nn.Module):
+    def __init__(self, part: torch.nn.Module, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.part, self.config = part, config
+
+
+class _Images(_Tower):
     def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self._embed(pixel_values)
+        return {_OUTPUTS[VISION]: self.part(pixel_values)}
 
 
-class _PooledTexts(_PooledTower):
+class _Texts(_Tower):
     def forward(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self._embed(input_ids)
+        return {_OUTPUTS[TEXT]: self.part(input_ids)}
+
+
+def named(part: torch.nn.Module, config: PretrainedConfig, tower: str) -> torch.nn.Module:
+    """`part`, which makes features of one input, under the names that inputs and vectors have in every graph here."""
+    return (_Images if tower == VISION else _Texts)(part, config)
+
+
+def class_token_only(tower: torch.nn.Module) -> torch.nn.Module:
+    """CLIP's image tower, its last layer computed for the class token alone. Changes it."""
+    layers: Any = cast(Any, tower).encoder.layers
+    layers[-1] = _ClassTokenOnly(layers[-1])
+    return tower
 
 
 def siglip_vision(model: SiglipModel) -> torch.nn.Module:
     part: Any = model.vision_model
     part.head = _PooledPatches(part.head)
-    return _PooledImages(part, model.config.vision_config, _OUTPUTS[VISION])
+    return named(Pooled(part), model.config.vision_config, VISION)
 
 
 def siglip_text(model: SiglipModel) -> torch.nn.Module:
-    return _PooledTexts(model.text_model, model.config.text_config, _OUTPUTS[TEXT])
+    return named(Pooled(model.text_model), model.config.text_config, TEXT)
 
 
 def tower_spec(tower: str, variants: dict[str, str], facts: Facts, tokenizer: str) -> TowerSpec:

@@ -25,7 +25,7 @@ TOKENIZER, TOKENIZER_CONFIG, SPIECE = "tokenizer.json", "tokenizer_config.json",
 #: The largest known has 35 MB.
 MAX_TOKENIZER_BYTES = 256 * 2**20
 #: Each alone is a tokenizer: the files that go together.
-VOCABULARIES = ((TOKENIZER,), ("vocab.json", "merges.txt"), (SPIECE,))
+VOCABULARIES = ((TOKENIZER,), ("vocab.json", "merges.txt"), (SPIECE,), ("vocab.txt",))
 TOKENIZER_FILES = (
     *(name for names in VOCABULARIES for name in names),
     TOKENIZER_CONFIG,

@@ -79,6 +79,10 @@ KNOWN = {
         "MIT",
         "100 languages, strong in Japanese, images as fast as vit-b-32",
     ),
+    "metaclip2-b-32": _newest(
+        "facebook/metaclip-2-worldwide-b32", "see the model card", "300 languages; as fast as vit-b-32"
+    ),
+    "chinese-clip-b-16": _newest("OFA-Sys/chinese-clip-vit-base-patch16", "see the model card", "Chinese"),
     "siglip2-b-16-256": _newest(
         "google/siglip2-base-patch16-256", "Apache-2.0", "100 languages, Japanese among them; good on a CPU"
     ),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsrv.manifest import VISION
-from clipsrv.specs import ScoringSpec, TokenSpec
+from clipsrv.specs import PreprocessSpec, ScoringSpec, TokenSpec
 from conversions.errors import CheckpointError
 from conversions.families.family import Exportable, Facts, Identity
 from conversions.files import TOKENIZER
@@ -34,16 +34,7 @@ class Clip:
     name = "clip"
 
     def facts(self, folder: Path, config: Mapping[str, Any]) -> Facts:
-        try:
-            return Facts(
-                preprocess=cropped(folder),
-                image_size=int((config.get("vision_config") or {}).get("image_size", 224)),
-                dimensions=int(config.get("projection_dim", 512)),
-                context_length=int((config.get("text_config") or {}).get("max_position_embeddings", 77)),
-                tokens=TokenSpec("clip"),
-            )
-        except (AttributeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{folder}/config.json has values that cannot be: {error}.") from None
+        return facts_of(folder, config, cropped(folder), TokenSpec("clip"))
 
     def load(self, folder: Path, facts: Facts, *, safetensors: bool) -> ClipOriginal:
         return ClipOriginal(folder, facts, safetensors=safetensors)
@@ -55,16 +46,22 @@ class Clip:
 
 
 class ClipOriginal:
-    """CLIPModel, CLIPImageProcessor and CLIPTokenizerFast."""
+    """The model, its image processor and its tokenizer, of the kinds that `kinds` names."""
 
     def __init__(self, folder: Path, facts: Facts, *, safetensors: bool) -> None:
-        from transformers import CLIPImageProcessor, CLIPModel
-
         from conversions.families.loading import load_model
 
-        self.model = load_model(CLIPModel, folder, safetensors=safetensors)
-        self._processor: Any = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        self._tokenizer, self._context_length = _load_tokenizer(folder), facts.context_length
+        model, processor, tokenizer = self.kinds()
+        self.model: Any = load_model(model, folder, safetensors=safetensors)
+        self._processor: Any = processor.from_pretrained(folder, local_files_only=True)
+        self._tokenizer: Any = tokenizer.from_pretrained(folder, local_files_only=True)
+        self._facts = facts
+
+    @staticmethod
+    def kinds() -> tuple[Any, Any, Any]:
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
+
+        return CLIPModel, CLIPImageProcessor, CLIPTokenizerFast
 
     @property
     def scoring(self) -> ScoringSpec:
@@ -106,13 +103,46 @@ class ClipOriginal:
         return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size)
 
     def _tokens(self, texts: Sequence[str], **options: Any) -> Any:
-        return self._tokenizer(list(texts), truncation=True, max_length=self._context_length, **options)
+        return self._tokenizer(list(texts), truncation=True, max_length=self._facts.context_length, **options)
 
 
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizerFast
 
     return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def facts_of(
+    folder: Path, config: Mapping[str, Any], preprocess: PreprocessSpec, tokens: TokenSpec, longest: int = 2**20
+) -> Facts:
+    """What config.json says of a model with CLIP's kind of configuration; texts have `longest` tokens at most."""
+    vision, text = (config.get(f"{tower}_config") or {} for tower in ("vision", "text"))
+    try:
+        return Facts(
+            preprocess=preprocess,
+            image_size=int(vision.get("image_size", 224)),
+            dimensions=int(config.get("projection_dim", 512)),
+            context_length=min(int(text.get("max_position_embeddings", 77)), longest),
+            tokens=tokens,
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}/config.json has values that cannot be: {error}.") from None
+
+
+def identity_of(family: str, config: Any, facts: Facts, tokenizer: bytes) -> Identity:
+    """The manifest's `identity` of a model of a family that format 1 did not know: all that changes vectors."""
+    found: Identity = {"family": family, "context": facts.context_length}
+    for tower in ("vision", "text"):
+        part = getattr(config, f"{tower}_config", config)
+        found |= {
+            f"{tower}.activation": part.hidden_act,
+            f"{tower}.epsilon": part.layer_norm_eps,
+            f"{tower}.heads": part.num_attention_heads,
+        }
+    if (end := getattr(config.text_config, "eos_token_id", None)) is not None:
+        found["text.end"] = end
+    found |= {"tokens": facts.tokens.kind, "clean": facts.tokens.clean, "pad": facts.tokens.pad_id or 0}
+    return found | {"tokenizer": hashlib.sha256(tokenizer).hexdigest()[:16]}
 
 
 def identity(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> Identity:

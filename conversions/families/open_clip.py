@@ -6,7 +6,6 @@ shops), and a ViT beside XLM-RoBERTa, mean-pooled. Its transforms and cleaning o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from clipsrv.specs import PreprocessSpec, TokenSpec
 from conversions.errors import CheckpointError
 from conversions.families.family import Facts
-from conversions.files import MAX_TOKENIZER_BYTES, OPEN_CLIP_CONFIG, TOKENIZER, TOKENIZER_CONFIG, read_object
+from conversions.files import OPEN_CLIP_CONFIG, TOKENIZER, read_object
+from conversions.tokenizers.pipeline import pad_id, read_rules, read_settings, served
 
 if TYPE_CHECKING:
     from conversions.families.open_clip_model import OpenClipOriginal
@@ -83,8 +83,7 @@ class OpenClip:
         return OpenClipOriginal(folder, facts, read_object(folder / OPEN_CLIP_CONFIG)["model_cfg"])
 
     def tokenizer(self, folder: Path, facts: Facts) -> tuple[str, bytes]:
-        rules = {**_rules(folder), "truncation": None, "padding": None}
-        return TOKENIZER, json.dumps(rules, ensure_ascii=False, separators=(",", ":")).encode()
+        return TOKENIZER, served(read_rules(folder))
 
 
 def is_siglip(vision: Mapping[str, Any]) -> bool:
@@ -128,22 +127,13 @@ def _preprocess(folder: Path, raw: Any, side: int) -> PreprocessSpec:
     )
 
 
-def _rules(folder: Path) -> dict[str, Any]:
-    return read_object(folder / TOKENIZER, MAX_TOKENIZER_BYTES)
-
-
 def _tokens(folder: Path, text: Mapping[str, Any], *, read: str) -> TokenSpec:
-    rules = _rules(folder)
-    settings = read_object(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+    rules = read_rules(folder)
     options = text.get("tokenizer_kwargs") or {}
     if others := set(options) - {"clean"}:
         raise CheckpointError(f"{folder}: tokenizer_kwargs {', '.join(sorted(others))} are not done here.")
     kind = {"Unigram": "unigram", "BPE": "gemma"}.get(rules["model"]["type"])
     if kind is None:
         raise CheckpointError(f"{folder}: a tokenizer of the kind {rules['model']['type']} is not converted here.")
-    named = settings.get("pad_token", "<pad>")
-    token = str(named["content"] if isinstance(named, Mapping) else named)
-    ids = {added["content"]: added["id"] for added in rules["added_tokens"]}
-    if token not in ids:
-        raise CheckpointError(f"{folder}: the tokenizer has no padding token {token!r}.")
-    return TokenSpec(kind, int(ids[token]), read, clean=options.get("clean", "whitespace"))
+    pad = pad_id(rules, read_settings(folder))
+    return TokenSpec(kind, pad, read, clean=options.get("clean", "whitespace"))

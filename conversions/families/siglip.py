@@ -6,8 +6,6 @@ texts are padded to the whole context, without a mask. Neither is projected afte
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from clipsrv.manifest import VISION
 from clipsrv.specs import ScoringSpec, TokenSpec
 from conversions.errors import CheckpointError
+from conversions.families.clip import identity_of
 from conversions.families.family import Exportable, Facts, Identity
-from conversions.files import MAX_TOKENIZER_BYTES, SPIECE, TOKENIZER, TOKENIZER_CONFIG, read_object
+from conversions.files import SPIECE, TOKENIZER
 from conversions.preprocessor import squashed
 from conversions.tokenizers import gemma, sentencepiece
+from conversions.tokenizers.pipeline import pad_id, read_rules, read_settings, served
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +51,7 @@ class Siglip:
     def tokenizer(self, folder: Path, facts: Facts) -> tuple[str, bytes]:
         if facts.tokens.kind == "siglip":
             return SPIECE, sentencepiece.without_prefix(folder / SPIECE)
-        rules = gemma.as_siglip2(_rules(folder))
-        return TOKENIZER, json.dumps(rules, ensure_ascii=False, separators=(",", ":")).encode()
+        return TOKENIZER, served(gemma.as_siglip2(read_rules(folder)))
 
 
 class SiglipOriginal:
@@ -75,17 +74,7 @@ class SiglipOriginal:
         return ScoringSpec("sigmoid", float(self.model.logit_scale.exp()), float(self.model.logit_bias))
 
     def identity(self, tokenizer: bytes) -> Identity:
-        facts: Identity = {"family": "siglip", "tokens": self._facts.tokens.kind, "pad": self._facts.tokens.pad_id or 0}
-        for tower in ("vision", "text"):
-            part = getattr(self.model.config, f"{tower}_config")
-            facts |= {
-                f"{tower}.activation": part.hidden_act,
-                f"{tower}.epsilon": part.layer_norm_eps,
-                f"{tower}.heads": part.num_attention_heads,
-            }
-        facts["context"] = self._facts.context_length
-        facts["tokenizer"] = hashlib.sha256(tokenizer).hexdigest()[:16]
-        return facts
+        return identity_of("siglip", self.model.config, self._facts, tokenizer)
 
     def crops(self, images: Sequence[Image.Image]) -> NDArray[Any]:
         options = {"do_rescale": False, "do_normalize": False, "input_data_format": "channels_last"}
@@ -122,25 +111,17 @@ class SiglipOriginal:
         return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    return read_object(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
-
-
-def _rules(folder: Path) -> dict[str, Any]:
-    return read_object(folder / TOKENIZER, MAX_TOKENIZER_BYTES)
-
-
 def _tokens(folder: Path) -> TokenSpec:
     if (folder / SPIECE).is_file():
-        marks = sentencepiece.marks(_settings(folder))
+        marks = sentencepiece.marks(read_settings(folder))
         return TokenSpec(
             "siglip", sentencepiece.piece_id(folder / SPIECE, marks[1]), "read", tuple(dict.fromkeys(marks))
         )
     if not (folder / TOKENIZER).is_file():
         raise CheckpointError(f"{folder} has no tokenizer: neither {SPIECE} (SigLIP) nor {TOKENIZER} (SigLIP 2).")
-    if _settings(folder).get("padding_side") == "left":
+    if read_settings(folder).get("padding_side") == "left":
         raise CheckpointError(f"{folder} pads texts on the left, which no SigLIP is trained with: save it with right.")
-    return TokenSpec("gemma", gemma.pad_id(_rules(folder), _settings(folder)), "read")
+    return TokenSpec("gemma", pad_id(read_rules(folder), read_settings(folder)), "read")
 
 
 def _load_tokenizer(folder: Path, tokens: TokenSpec) -> Any:

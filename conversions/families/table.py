@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from conversions.errors import CheckpointError
+from conversions.families.chinese_clip import ChineseClip
 from conversions.families.clip import Clip
 from conversions.families.family import Family
+from conversions.families.metaclip2 import MetaClip2
 from conversions.families.open_clip import OpenClip
 from conversions.families.siglip import Siglip
 
-FAMILIES: Mapping[str, Family] = {"clip": Clip(), "siglip": Siglip()}
+FAMILIES: Mapping[str, Family] = {
+    "chinese_clip": ChineseClip(),
+    "clip": Clip(),
+    "metaclip_2": MetaClip2(),
+    "siglip": Siglip(),
+}
 OPEN_CLIP = OpenClip()
 
 _FIXED = "a SigLIP 2 of fixed size, such as google/siglip2-base-patch16-256"

@@ -17,13 +17,3 @@ def as_siglip2(rules: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"The tokenizer is {rules['model']['type']}, not Gemma's byte pairs (BPE).")
     lowered = {"type": "Sequence", "normalizers": [_LOWER, _SPACES]}
     return {**rules, "normalizer": lowered, "truncation": None, "padding": None}
-
-
-def pad_id(rules: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    """The id of the padding token that tokenizer_config.json names. Raises CheckpointError if there is none."""
-    named = settings.get("pad_token", "<pad>")
-    token = str(named["content"] if isinstance(named, Mapping) else named)
-    ids = {added["content"]: added["id"] for added in rules["added_tokens"]} | rules["model"]["vocab"]
-    if token not in ids:
-        raise CheckpointError(f"The tokenizer has no padding token {token!r}.")
-    return int(ids[token])

@@ -70,7 +70,7 @@ def test_preprocessing_that_is_not_clips_is_refused_by_name(
 
 @pytest.mark.parametrize("config", [{"model_type": "bert"}, {"model_type": ["clip"]}, {}, [], "clip"])
 def test_another_model_type_is_refused(tmp_path: Path, config: object) -> None:
-    with pytest.raises(CheckpointError, match=r"none of clip, siglip|JSON object"):
+    with pytest.raises(CheckpointError, match=r"none of chinese_clip, clip, metaclip_2, siglip|JSON object"):
         opened(write(tmp_path, config=config))
 
 
