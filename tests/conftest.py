@@ -15,12 +15,10 @@ import pytest
 import pytest_asyncio
 
 from clipsrv.config import Config
-from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.server.app import model_loader
-from clipsrv.settings import ModelSettings
 from tests.support.debugging import DEBUGGING, no_callback_keeps_the_loop
-from tests.support.model import NAME, write_model
+from tests.support.model import NAME, make_model, write_model
 from tests.support.npm import installed
 from tests.support.server import ServerProcess
 from tests.support.serving import Client, serving
@@ -67,10 +65,10 @@ def tiny_model(models_dir: Path) -> Path:
     return models_dir / NAME
 
 
-@pytest.fixture(scope="session")
-def model(tiny_model: Path) -> Model:
-    """The small model, open on the CPU with one thread."""
-    return load_model(tiny_model, ModelSettings(device="cpu", threads=1))
+@pytest.fixture
+def model() -> Model:
+    """The small model, open on the CPU with one thread; whoever uses it may close it."""
+    return make_model()
 
 
 @pytest.fixture

@@ -84,9 +84,16 @@ class Client(_Inside):
 class Served(Caller, _Inside):
     """A running server: itself asks in raw bytes, its `client` by aiohttp."""
 
-    def __init__(self, app: web.Application, port: int, session: ClientSession) -> None:
+    def __init__(self, runner: web.AppRunner, port: int, session: ClientSession) -> None:
         super().__init__(port)
-        self.app, self.client = app, Client(app, session)
+        self.app, self.client = runner.app, Client(runner.app, session)
+        self._runner = runner
+
+    @property
+    def connections(self) -> int:
+        """How many the server holds open."""
+        assert self._runner.server is not None
+        return len(self._runner.server.connections)
 
     @property
     def bytes_held(self) -> int:
@@ -112,7 +119,7 @@ async def serving(
         async with ClientSession(f"http://127.0.0.1:{port}") as session:
             if wait:
                 await app[EMBEDDER].start()
-            yield Served(app, port, session)
+            yield Served(runner, port, session)
     finally:
         app[EMBEDDER].drain()
         await runner.cleanup()
