@@ -189,7 +189,7 @@ def _parse_tower(raw: Mapping[str, Any]) -> TowerSpec:
     further: dict[str, Any] = {"variants": _texts(raw["variants"])}
     if "tokens" in raw:
         marks = tuple(map(_text, raw["tokens"]["marks"]))
-        _text(raw["tokens"]["clean"])
+        _text(raw["tokens"].get("clean", ""))
         further["tokens"] = TokenSpec(**{**raw["tokens"], "kind": _text(raw["tokens"]["kind"]), "marks": marks})
     return TowerSpec(**{**raw, **further})
 
