@@ -98,7 +98,7 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "batcher": ("fairness", "observer"),
         "workshop": ("admission", "inference", "pool"),
         "engine": ("batcher", "observer", "outcome", "workshop"),
-        "visit": ("engine", "outcome"),
+        "visit": ("engine", "outcome", "shelf"),
         "embedder": ("engine", "observer", "outcome", "shelf", "visit", "workshop"),
     },
     "server": {

@@ -6,8 +6,7 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 
 from clipsrv.errors import DeadlineExceededError, ModelNotOfferedError, ShuttingDownError, StartingError
@@ -124,31 +123,32 @@ class Embedder:
         its place), ModelNotOfferedError, OverloadedError, DeadlineExceededError, StartingError, ShuttingDownError or
         EngineError.
         """
-        async with self._in_slots(len(blobs), caller, model) as visit:
-            return await visit.embed_images(blobs, null_on_error=null_on_error)
+        return await self._in_slots(
+            len(blobs), caller, model, lambda visit: visit.embed_images(blobs, null_on_error=null_on_error)
+        )
 
     async def embed_texts(self, texts: Sequence[str], *, model: str | None = None, caller: Hashable = None) -> Outcome:
         """Unit vectors of texts. Raises InvalidTextError, TextTowerMissingError, and as `embed_images`."""
-        async with self._in_slots(-(-len(texts) // TEXTS_PER_SLOT), caller, model) as visit:
-            return await visit.embed_texts(texts)
+        slots = -(-len(texts) // TEXTS_PER_SLOT)
+        return await self._in_slots(slots, caller, model, lambda visit: visit.embed_texts(texts))
 
-    @asynccontextmanager
-    async def visit(self, model: str | None = None, caller: Hashable = None) -> AsyncIterator[Visit]:
-        """One engine for as long as it takes, loaded first if need be; slots are for whoever visits to take.
+    async def visit(self, model: str | None = None, caller: Hashable = None) -> Visit:
+        """One engine until the visit ends, loaded first if need be; slots are for whoever visits to take.
 
         Raises ModelNotOfferedError, StartingError, ShuttingDownError, and whatever loading raises.
         """
         self._check_started()
-        with await self.shelf.lease(self._name(model)) as engine:
-            yield Visit(engine, caller)
+        return Visit(await self.shelf.lease(self._name(model)), caller)
 
-    @asynccontextmanager
-    async def _in_slots(self, slots: int, caller: Hashable, model: str | None) -> AsyncIterator[Visit]:
-        """A visit within these slots, all or none, and within the deadline."""
+    async def _in_slots(
+        self, slots: int, caller: Hashable, model: str | None, work: Callable[[Visit], Awaitable[Outcome]]
+    ) -> Outcome:
+        """What `work` makes of a visit, within these slots, all or none, and within the deadline."""
         try:
             with self.workshop.slots.take(slots, caller):
-                async with asyncio.timeout(self._deadline), self.visit(model, caller) as visit:
-                    yield visit
+                async with asyncio.timeout(self._deadline):
+                    with await self.visit(model, caller) as visit:
+                        return await work(visit)
         except TimeoutError:
             raise DeadlineExceededError(
                 f"Not finished within {self._deadline:g} s. Send fewer images at once, or try later."

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 Result = TypeVar("Result")
@@ -83,21 +83,30 @@ class Share:
         """Seconds that the thread, on whose behalf ever, has been at the turn in progress."""
         return self._thread.busy_for
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self) -> Turn:
         """A context within which nobody else's work runs."""
-        thread = self._thread
-        await thread._enter(self)
-        began = thread.clock()
-        try:
-            yield
-        finally:
-            self.used += thread.clock() - began
-            thread._leave()
+        return Turn(self, self._thread)
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """The result of `work`, or what it raises. Cancelling gives it up; work begun goes on in the thread."""
         return await self._thread._run(work)
+
+
+class Turn:
+    """One turn; its time counts as used. Not a generator: errors through one hold frames that hold them."""
+
+    def __init__(self, share: Share, thread: InferenceThread) -> None:
+        self._share, self._thread, self._began = share, thread, 0.0
+
+    async def __aenter__(self) -> None:
+        await self._thread._enter(self._share)
+        self._began = self._thread.clock()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._share.used += self._thread.clock() - self._began
+        self._thread._leave()
 
 
 class _Claim(NamedTuple):

@@ -195,7 +195,7 @@ class Shelf(Generic[Thing]):
 
 
 class Loan(Generic[Thing]):
-    """A thing in use; a context manager that gives it back. Giving back twice is giving back once."""
+    """A thing in use, until it is given back. Giving back twice is giving back once."""
 
     def __init__(self, thing: Thing, shelf: Shelf[Thing], place: _Place[Thing]) -> None:
         self.thing = thing

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
+from types import TracebackType
 from typing import TypeVar
 
 from clipsrv.errors import BadImage, BadImagesError, ImageError
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.engine import Engine
 from clipsrv.serving.outcome import Finished, Outcome, Timings
+from clipsrv.serving.shelf import Loan
 from clipsrv.settings import TEXTS_PER_SLOT
 
 Item = TypeVar("Item")
@@ -22,11 +24,20 @@ Result = TypeVar("Result")
 
 
 class Visit:
-    """Callers take turns wherever something waits, and so do the visits of one caller."""
+    """A context manager, which ends it. Callers take turns wherever something waits, and so do visits of a caller."""
 
-    def __init__(self, engine: Engine, caller: Hashable) -> None:
-        self.model = engine.model
-        self._engine, self._caller, self._request = engine, caller, object()
+    def __init__(self, loan: Loan[Engine], caller: Hashable) -> None:
+        self.model = loan.thing.model
+        self._loan, self._engine = loan, loan.thing
+        self._caller, self._request = caller, object()
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loan.give_back()
 
     async def embed_image(self, blob: bytes | memoryview) -> Finished:
         """The vector of one encoded image. Raises ImageError, EngineError or ShuttingDownError."""

@@ -172,7 +172,7 @@ async def test_work_whose_caller_has_gone_is_not_computed() -> None:
 
 async def test_a_deadline_in_the_queue_is_504_and_the_work_is_not_done() -> None:
     encoder = HangingEncoder()
-    async with serving(make_model(encoder), deadline=0.5, max_batch_size=1) as served:
+    async with serving(make_model(encoder), deadline=2, max_batch_size=1) as served:
         encoder.shut()
         replies = await asyncio.gather(*(served.post("/embed", GOOD) for _ in range(6)))
         assert {(reply.status, reply.code) for reply in replies} == {(504, "deadline_exceeded")}

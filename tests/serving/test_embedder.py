@@ -412,7 +412,7 @@ async def test_a_stream_holds_as_many_images_as_it_has_slots_and_keeps_one_model
                 except ImageError as error:
                     return error.code
 
-        async with embedder.visit(caller="stream") as visit:
+        with await embedder.visit(caller="stream") as visit:
             tasks = []
             for number, blob in enumerate(blobs):
                 if number == 40:
@@ -431,5 +431,5 @@ async def test_a_stream_holds_as_many_images_as_it_has_slots_and_keeps_one_model
 
 
 async def visit_text(embedder: Embedder, text: str) -> Finished:
-    async with embedder.visit() as visit:
+    with await embedder.visit() as visit:
         return await visit.embed_text(text)
