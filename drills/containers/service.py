@@ -14,7 +14,8 @@ PICTURE = "/opt/clipsrv/tests/golden/preprocess/size-landscape.jpg"
 #: systemd needs its cgroups, to mount, and to give a process namespaces of its own.
 OPTIONS = (
     *("--cap-add", "SYS_ADMIN", "--cap-add", "SYS_PTRACE", "--security-opt", "seccomp=unconfined"),
-    *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
+    *("--security-opt", "apparmor=unconfined", "--tmpfs", "/run", "--tmpfs", "/run/lock"),
+    *("--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
 )
 
 
