@@ -41,7 +41,7 @@ from clipsrv.serving.visit import Visit
 from clipsrv.settings import TEXTS_PER_SLOT, ImageLimits, ServingSettings
 from clipsrv.text.clip import ClipTokenizer
 from clipsrv.text.tokens import Tokens
-from tests.support.faulty import HangingEncoder
+from tests.support.faulty import HangingEncoder, SlowEncoder
 from tests.support.model import make_model
 from tests.support.photos import cuttings
 from tests.support.serving import eventually
@@ -368,6 +368,28 @@ async def test_a_replaced_model_finishes_what_it_began_and_says_that_it_was_it()
         await eventually(lambda: len(list(embedder.shelf)) == 1)
         with pytest.raises(InferenceFailedError, match="closed"):
             models[0].image_encoder.embed(np.zeros((1, 3, 32, 32), np.float32))
+
+
+async def test_a_slow_model_does_not_starve_a_fast_one() -> None:
+    slow, fast, gate = SlowEncoder(0.05), HangingEncoder(), HangingEncoder()
+    towers = {"tiny": gate, "slow": slow, "fast": fast}
+    settings = replace(SETTINGS, max_queue=1000, max_queue_per_caller=1000)
+    embedder = Embedder(lambda name: make_model(towers[name]), list(towers), settings)
+    await embedder.start()
+    for name in ("slow", "fast"):
+        await embedder.embed_images(IMAGES[:1], model=name)
+    gate.shut()
+    tasks = [asyncio.create_task(embedder.embed_images(IMAGES[:1]))]  # holds the thread until all the others wait
+    await asyncio.to_thread(gate.entered.wait, 30)
+    before = len(slow.sizes)
+    works = {name: asyncio.create_task(embedder.embed_images(IMAGES * 25, model=name)) for name in ("slow", "fast")}
+    await eventually(lambda: embedder.queued == 400)
+    gate.go_on.set()
+    assert len((await works["fast"]).vectors) == 200  # fifty batches
+    assert len(slow.sizes) - before < 25, "by turns of one batch each it would be fifty"
+    works["slow"].cancel()
+    await asyncio.gather(*tasks, works["slow"], return_exceptions=True)
+    await embedder.close()
 
 
 async def test_a_model_that_is_put_away_takes_all_it_had_with_it() -> None:
