@@ -60,9 +60,7 @@ class Config:
     max_images: int = setting(64, "images in one request", low=1, high=100_000)
     max_texts: int = setting(2048, "texts in one request; sixteen share a slot of --max-queue", low=1, high=100_000)
     max_body_bytes: int = setting(128 * _MIB, "bytes of one request's body", low=1024)
-    max_json_bytes: int = setting(
-        32 * _MIB, "bytes of a body of JSON; a quarter where it has text beyond ASCII", low=1024
-    )
+    max_json_bytes: int = setting(128 * _MIB, "bytes of a body of JSON, in which images take a third more", low=1024)
     max_bytes_in_flight: int = setting(512 * _MIB, "bytes of all bodies being held", low=1024)
     max_image_bytes: int = setting(20 * _MIB, "bytes of one encoded image", low=64)
     max_pixels: int = setting(50_000_000, "pixels of one image; 16 million for GIF, WebP, AVIF", low=1)

@@ -13,8 +13,10 @@ from clipsrv.machine import usable_cores
 #: Texts that one slot holds: their ids take a thousandth of the memory of an image's pixels, and short ones a tenth of
 #: the time.
 TEXTS_PER_SLOT = 16
-#: More than any text has within the 77 tokens that most models read.
-_SIGNS_PER_ITEM = 128
+#: What a body of JSON may have for each text or image in it: quotes; and beside strings of more than 64 bytes, other
+#: signs (commas, colons, opening brackets) and bytes. An image of OpenAI's shape has 12 quotes, 7 signs and 150 bytes.
+JSON_SIGNS_PER_ITEM, JSON_BYTES_PER_ITEM = 64, 512
+_USUAL_ITEMS = 2048
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,6 @@ def texts_of_a_request(config: Config) -> int:
     return min(config.max_texts, TEXTS_PER_SLOT * config.queue_per_caller)
 
 
-def json_values(config: Config) -> int:
-    """The most commas, colons and opening brackets of a JSON body: room for that many in each text or image."""
-    return _SIGNS_PER_ITEM * max(config.max_texts, config.max_images)
+def json_items(config: Config) -> int:
+    """The texts or images for which a body of JSON has room."""
+    return max(_USUAL_ITEMS, config.max_texts, config.max_images)

@@ -7,32 +7,34 @@ from collections.abc import Callable
 from random import Random
 
 from clipsrv.config import Config
-from clipsrv.settings import json_values
+from clipsrv.settings import JSON_BYTES_PER_ITEM, JSON_SIGNS_PER_ITEM, json_items
 from drills.inputs import IMAGE, JSON
 from tests.support.photos import drawn
 from tests.support.wire import BOUNDARY, form, part, request
 
-_MOST, _SIGNS = Config().max_json_bytes - 100, json_values(Config()) - 100
-_QUARTER = _MOST // 4
+_MOST = Config().max_json_bytes - 100
+_SIGNS, _BESIDE = (each * json_items(Config()) - 100 for each in (JSON_SIGNS_PER_ITEM, JSON_BYTES_PER_ITEM))
 _MULTIPART = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
 _MARK = f"--{BOUNDARY}".encode()
 
 #: Bodies of JSON by what is in them.
 _IMAGE: dict[str, Callable[[], bytes]] = {
     "120 MB of blanks": lambda: b" " * 120_000_000,
-    "blanks": lambda: b'{"image":"QUJD"' + b" " * _MOST + b"}",
+    "as many blanks as may be": lambda: b'{"image":"QUJD"' + b" " * _BESIDE + b"}",
     "empty lists": lambda: b"[" + b"[]," * 3_300_000 + b"[]]",
     "as many lists as may be": lambda: b'{"image":[' + b"[]," * (_SIGNS // 2) + b"0]}",
     "as many objects as may be": lambda: b'{"image":[' + b'{"a":{}},' * (_SIGNS // 4) + b"0]}",
     "5 million keys": lambda: b"{" + b",".join(b'"%d":0' % number for number in range(5_000_000)) + b"}",
-    "as many keys as may be": lambda: b"{" + b",".join(b'"%099d":0' % number for number in range(_SIGNS // 2)) + b"}",
+    "as many keys as may be": lambda: b"{" + b",".join(b'"%06d":0' % number for number in range(_SIGNS // 2)) + b"}",
     "lists in lists": lambda: b"[" * 5_000_000,
-    "a number of digits": lambda: b'{"image":' + b"9" * _MOST + b"}",
-    "a number with an exponent": lambda: b'{"image":1e-' + b"9" * _MOST + b"}",
+    "a number of digits": lambda: b'{"image":' + b"9" * _BESIDE + b"}",
+    "a number with an exponent": lambda: b'{"image":1e-' + b"9" * _BESIDE + b"}",
+    "as many quotes as may be": lambda: b'{"image":"' + b'\\"' * _SIGNS + b'"}',
+    "backslashes": lambda: b'{"image":"' + b"\\" * (_MOST // 2 * 2) + b'"}',
     "line breaks escaped": lambda: b'{"image":"' + b"\\n" * (_MOST // 2) + b'"}',
-    "letters escaped": lambda: b'{"image":"' + b"\\u00e9" * (_QUARTER // 6) + b'"}',
-    "emoji": lambda: b'{"image":"' + "😀".encode() * (_QUARTER // 4) + b'"}',
-    "letters and one emoji": lambda: b'{"image":"' + b"a" * (_QUARTER - 10) + "😀".encode() + b'"}',
+    "letters escaped": lambda: b'{"image":"' + b"\\u00e9" * (_MOST // 6) + b'"}',
+    "emoji": lambda: b'{"image":"' + "😀".encode() * (_MOST // 4) + b'"}',
+    "letters and one emoji": lambda: b'{"image":"' + b"a" * _MOST + "😀".encode() + b'"}',
     "base64": lambda: b'{"image":"' + base64.b64encode(Random(1).randbytes(_MOST * 3 // 4)) + b'"}',
     "base64, wrong at its end": lambda: b'{"image":"' + b"QUJD" * (_MOST // 4) + b'!"}',
     "URL-safe base64": lambda: b'{"image":"' + b"-_-_" * (_MOST // 4) + b'"}',

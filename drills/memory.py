@@ -16,7 +16,7 @@ from io import BytesIO
 from PIL import Image
 
 from clipsrv.serving.memory import memory_bound
-from clipsrv.settings import json_values
+from clipsrv.settings import JSON_SIGNS_PER_ITEM, json_items
 from drills.inputs import IMAGE, JSON
 from drills.process import Target
 from drills.server import SMALL
@@ -50,13 +50,10 @@ def expensive_images(pixels: int) -> list[bytes]:
 
 def expensive_json() -> list[bytes]:
     """The largest bodies of JSON allowed: base64, characters that take four bytes, as many lists as may be."""
-    most = min(SMALL.max_json_bytes, SMALL.max_body_bytes) - 1000
-    wide = b'{"text":"' + b"a " * (min(most, SMALL.max_json_bytes // 4) // 2 - 20) + "😀".encode() + b'"}'
-    bodies = [
-        b'{"image":"' + b"QUJD" * (most // 4) + b'"}',
-        b'{"image":[' + b"[]," * (json_values(SMALL) // 2 - 4) + b"0]}",
-    ]
-    return [request("POST", "/embed", body, JSON) for body in bodies] + [request("POST", "/embed/text", wide, JSON)]
+    most, signs = min(SMALL.max_json_bytes, SMALL.max_body_bytes) - 100, JSON_SIGNS_PER_ITEM * json_items(SMALL)
+    text = b'{"text":"' + b"a " * 499_000 + "😀".encode() + b'"}'
+    bodies = [b'{"image":"' + b"QUJD" * (most // 4) + b'"}', b'{"image":[' + b"[]," * (signs // 2 - 4) + b"0]}"]
+    return [request("POST", "/embed", body, JSON) for body in bodies] + [request("POST", "/embed/text", text, JSON)]
 
 
 async def keep_sending(target: Target, data: bytes, until: float) -> None:

@@ -22,9 +22,9 @@ from clipsrv.server.logs import set_up
 from tests.support.faulty import FaultyEncoder
 from tests.support.model import NAME, make_model
 
-USUAL = Config(
-    model=NAME,
-    models_dir="nowhere",
+DEFAULTS = Config(model=NAME, models_dir="nowhere")
+USUAL = replace(
+    DEFAULTS,
     header_timeout=2.0,
     body_timeout=5.0,
     probe_after=5.0,
@@ -71,10 +71,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--trouble", type=float, default=0.0)
+    parser.add_argument("--defaults", action="store_true", help="limits and times as they are without any setting")
     parser.add_argument("--small", action="store_true", help="limits for a machine of little memory")
     parser.add_argument("--leak", type=int, default=0)
     arguments = parser.parse_args()
-    config = replace(SMALL if arguments.small else USUAL, port=arguments.port)
+    config = SMALL if arguments.small else DEFAULTS if arguments.defaults else USUAL
+    config = replace(config, port=arguments.port)
     set_up("critical" if arguments.trouble else "warning", "text")
     asyncio.run(serve(config, lambda: make_model(TroubledEncoder(arguments.trouble, arguments.leak))))
     os._exit(0)

@@ -84,11 +84,10 @@ def test_the_formula_is_that_of_the_page() -> None:
         max_queue=100,
         max_batch_size=8,
         max_connections=10,
-        max_json_bytes=10**7,
-        max_texts=1000,
+        max_texts=10_000,
     )
     decoding = 16 * 10**8 + (64 + 64) * 2**20 * 3
-    json = 2 * 10**7 + 12_800 * 1000
+    json = 7_936 * 10_000
     assert memory_bound(config, 224) == 2 * 10**9 + decoding + 12 * 224**2 * (100 + 16) + json + 128 * 1024 * 10
 
 
@@ -102,9 +101,7 @@ def test_more_memory_than_the_cgroup_allows_is_warned_about(monkeypatch: pytest.
         max_pixels_in_flight=10**7,
         decode_threads=2,
         max_queue=64,
-        max_connections=100,
-        max_json_bytes=2**21,
-        max_texts=256,
+        max_connections=50,
     )
     assert not [text for text in lifecycle.warnings(small, []) if "MiB" in text]
 

@@ -43,7 +43,7 @@ from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import HEALTHY, Embedder
 from clipsrv.serving.pool import FairPool
-from clipsrv.settings import json_values, model_settings, serving_settings, texts_of_a_request
+from clipsrv.settings import json_items, model_settings, serving_settings, texts_of_a_request
 
 #: Seconds to wait at the end for the threads to give the models back.
 _PATIENCE = 0.25
@@ -117,7 +117,7 @@ def _body_limits(config: Config) -> BodyLimits:
 
 
 def _document_limits(config: Config) -> DocumentLimits:
-    return DocumentLimits(config.max_json_bytes, json_values(config))
+    return DocumentLimits(config.max_json_bytes, json_items(config))
 
 
 def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 import signal
@@ -54,6 +55,8 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
     app = build_app(config, load or model_loader(config))
     runner = make_runner(app, config)
     await runner.setup()
+    gc.collect()
+    gc.freeze()  # to look through all that was imported takes tens of milliseconds, each time, of everyone
     try:
         address = await _listen(runner, config, room.backlog)
         for warning in warnings(config, app[GUARD].key_lengths, wanted):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipsrv.config import Config
 from clipsrv.images.decode import BLOCK_BYTES, BLOCKS_PER_THREAD
-from clipsrv.settings import decode_threads, json_values, pixels_in_flight
+from clipsrv.settings import JSON_BYTES_PER_ITEM, JSON_SIGNS_PER_ITEM, decode_threads, json_items, pixels_in_flight
 
 #: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
 DECODE_BYTES_PER_PIXEL = 16
@@ -16,11 +16,9 @@ CONNECTION_BYTES = 128 * 1024
 #: Copies of a body there may be at once: the form and its parts, or JSON text and what it encodes.
 BODY_COPIES = 2
 
-#: JSON is parsed one large document at a time: beside its body the parser's own copy and its strings, or these and
-#: what they encode.
-JSON_COPIES = 2
-#: Bytes of an object for each comma, colon and opening bracket: the most is 70, of {"a":{}} in a list.
-VALUE_BYTES = 100
+#: JSON is parsed one large document at a time: beside its body the rest without long strings, the parser's copy of that
+#: and its strings, and for each sign an object's bytes: the most is 70, of {"a":{}} in a list.
+JSON_BYTES = 3 * JSON_BYTES_PER_ITEM + 100 * JSON_SIGNS_PER_ITEM
 
 
 def memory_bound(config: Config, crop_size: int) -> int:
@@ -34,7 +32,6 @@ def memory_bound(config: Config, crop_size: int) -> int:
         + DECODE_BYTES_PER_PIXEL * pixels_in_flight(config)
         + KEPT_BYTES_PER_THREAD * decode_threads(config)
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
-        + JSON_COPIES * min(config.max_json_bytes, config.max_body_bytes, config.max_bytes_in_flight)
-        + VALUE_BYTES * json_values(config)
+        + JSON_BYTES * json_items(config)
         + CONNECTION_BYTES * config.max_connections
     )

@@ -6,6 +6,8 @@ scripts/loop-lag sends far more of the kind, and holds /health/live to a tenth o
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -39,3 +41,22 @@ async def test_what_would_take_seconds_to_parse_stops_nobody(run_server: Callabl
     text = (await caller.get("/metrics")).body.decode()
     (lag,) = [family for family in text_string_to_metric_families(text) if family.name == "clipsrv_loop_lag_seconds"]
     assert lag.samples[0].value < GENEROUS
+
+
+def test_what_was_imported_is_not_looked_through_again_by_the_collector() -> None:
+    program = """
+import asyncio, gc
+from clipsrv.config import Config
+from clipsrv.errors import StartError
+from clipsrv.server.lifecycle import serve
+
+def load():
+    raise StartError(str(gc.get_freeze_count()))
+
+try:
+    asyncio.run(serve(Config(model="none", models_dir="nowhere", port=0), load))
+except StartError as error:
+    print(error.message)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100)
+    assert int(ran.stdout) > 10_000

@@ -64,7 +64,11 @@ class Pieces:
             self._pieces.clear()
         self._large += piece
 
-    def whole(self) -> Blob:
+    def whole(self) -> bytes | bytearray:
+        return self._large if self._size > _ONE_GO else b"".join(self._pieces)
+
+    def blob(self) -> Blob:
+        """As `whole`, for who need not search it."""
         return memoryview(self._large) if self._size > _ONE_GO else b"".join(self._pieces)
 
 
@@ -134,7 +138,7 @@ class BodyReader:
             yield chunk
         raise RequestTimeoutError("The body did not arrive in time.")
 
-    async def read(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> Blob:
+    async def read(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> bytes | bytearray:
         """The whole body. Raises as `chunks`."""
         pieces = Pieces()
         async for chunk in self.chunks(request, lease, limit):

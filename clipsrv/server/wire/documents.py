@@ -1,12 +1,13 @@
-"""JSON bodies to whatever a protocol reads out of them: bounded before they are parsed, and one large one at a time.
+"""JSON bodies to whatever a protocol reads out of them: bounded before they are parsed, large ones one at a time.
 
-The parser holds Python's lock for as long as it parses, in whatever thread, and makes an object of some hundred bytes
-from two bytes of text. So both the bytes and the values of a document are counted first.
+The parser holds Python's lock for as long as it parses, in whatever thread, and makes an object of a hundred bytes out
+of two bytes of text. So long strings are cut out first, and never become text as a whole; what is left must be little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,30 +15,59 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from clipsrv.server.wire.bodies import Blob, BodyReader, ByteLimit
+from clipsrv.server.wire.bodies import BodyReader, ByteLimit
 from clipsrv.server.wire.envelope import BodyTooLargeError, EmptyBodyError, InvalidJsonError
 from clipsrv.serving.admission import Lease
 from clipsrv.serving.pool import FairPool
+from clipsrv.settings import JSON_BYTES_PER_ITEM, JSON_SIGNS_PER_ITEM
 
+#: Strings in it are str, or LongString.
 Document = dict[str, Any]
 Result = TypeVar("Result")
 
-#: JSON of more bytes is read in the thread.
+#: JSON of more bytes is read in the thread, and bounded.
 _LARGE = 65_536
-#: Bytes looked at in one go, since to look at them holds the lock as well.
-_PIECE = 2**20
-#: A character of text beyond ASCII may make every character of its string take four bytes.
-_WIDEST = 4
+#: A string of more bytes is cut out.
+_LONG = 64
+#: Bytes looked at, or decoded, in one go: that holds the lock as well.
+_PIECE = 2**18
+#: The longest escape, of a pair of surrogates.
+_LONGEST_ESCAPE = 12
 
 
 @dataclass(frozen=True)
 class DocumentLimits:
-    """`max_bytes` of a document in ASCII; a quarter of that with text beyond it, whose characters may take four bytes.
-    `max_values` are its commas, colons and opening brackets, of which there are as many as values and keys or more.
-    """
+    """`max_bytes` of a document. For each of its `items` it may have JSON_SIGNS_PER_ITEM quotes, and beside its long
+    strings as many other signs (commas, colons, opening brackets) and JSON_BYTES_PER_ITEM."""
 
     max_bytes: int
-    max_values: int
+    items: int
+
+
+class LongString:
+    """A string of a document as it stands in the body, escapes and all."""
+
+    def __init__(self, raw: memoryview) -> None:
+        self._raw = raw
+
+    def __len__(self) -> int:
+        """Bytes, at most six for each character."""
+        return len(self._raw)
+
+    def text(self) -> str:
+        """All of it. Raises InvalidJsonError."""
+        return _unescaped(self._raw)
+
+    def pieces(self) -> Iterator[str]:
+        """All of it if it is ASCII, a piece at a time. Raises InvalidJsonError, for other characters too."""
+        at = 0
+        while at < len(self._raw):
+            end = at + _PIECE
+            if end < len(self._raw):  # not within an escape
+                begun = bytes(self._raw[end - _LONGEST_ESCAPE : end]).find(b"\\")
+                end += begun - _LONGEST_ESCAPE if begun >= 0 else 0
+            yield _unescaped(self._raw[at:end])
+            at = end
 
 
 class DocumentReader:
@@ -55,7 +85,7 @@ class DocumentReader:
         limits, most = self._limits, ByteLimit(self._limits.max_bytes, "--max-json-bytes")
         body = await self._bodies.read(request, lease, most)
         if len(body) <= _LARGE:
-            return translate(parse(body, limits))
+            return translate(_parsed(body))
         return await self._thread.run(lambda: translate(parse(body, limits)), lease.holder)
 
     def stop(self) -> None:
@@ -63,42 +93,98 @@ class DocumentReader:
         self._thread.stop()
 
 
-def parse(body: Blob, limits: DocumentLimits) -> Document:
-    """The JSON object that `body` is. Raises EmptyBodyError, BodyTooLargeError, InvalidJsonError."""
+def parse(body: bytes | bytearray, limits: DocumentLimits) -> Document:
+    """The JSON object that a large `body` is. Raises BodyTooLargeError, InvalidJsonError."""
+    items, mark = limits.items, secrets.token_hex(8)
+    _check("quotes", _count(body, '"'), JSON_SIGNS_PER_ITEM * items)
+    kept, long_strings = _cut(body, mark)
+    _check("bytes beside long strings", sum(map(len, kept)), JSON_BYTES_PER_ITEM * items)
+    skeleton = b"".join(kept)
+    _check("commas, colons and brackets beside long strings", _count(skeleton, ",:[{"), JSON_SIGNS_PER_ITEM * items)
+    document = _parsed(skeleton)
+    if long_strings:
+        _put_back(document, mark, long_strings)
+    return document
+
+
+def _check(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise BodyTooLargeError(f"The JSON has {count:,} {what}, more than {most:,}. Send less at once.", limit=most)
+
+
+def _count(body: bytes | bytearray, signs: str) -> int:
+    characters, found = np.frombuffer(body, np.uint8), 0
+    for at in range(0, len(characters), _PIECE):
+        piece = characters[at : at + _PIECE]
+        found += sum(int(np.count_nonzero(piece == ord(sign))) for sign in signs)
+    return found
+
+
+def _cut(body: bytes | bytearray, mark: str) -> tuple[list[memoryview | bytes], list[LongString]]:
+    """The document without its long strings, in pieces: in the place of each stands the mark and its number."""
+    view, kept, found, at, look = memoryview(body), list[memoryview | bytes](), list[LongString](), 0, 0
+    while (start := body.find(b'"', look)) >= 0:
+        end = _closing(body, start + 1)
+        if end < 0:
+            raise _invalid()
+        look = end + 1
+        if end - start > _LONG and body[look : look + 1] != b":":  # a key is to be named
+            kept += (view[at:start], f'"{mark}{len(found)}"'.encode())
+            found.append(LongString(view[start + 1 : end]))
+            at = look
+    return [*kept, view[at:]], found
+
+
+def _closing(body: bytes | bytearray, start: int) -> int:
+    """Where the quote stands that ends the string that begins at `start`; -1 for nowhere."""
+    end = body.find(b'"', start)
+    while end >= 0 and _backslashes(body, start, end) % 2:
+        end = body.find(b'"', end + 1)
+    return end
+
+
+def _backslashes(body: bytes | bytearray, start: int, end: int) -> int:
+    """How many stand directly before `end`, not counting those before `start`."""
+    found, width = 0, 16
+    while True:
+        window = body[max(start, end - found - width) : end - found]
+        there = len(window) - len(window.rstrip(b"\\"))
+        found, width = found + there, _PIECE
+        if there < len(window) or not window:
+            return found
+
+
+def _put_back(document: Document, mark: str, long_strings: list[LongString]) -> None:
+    nodes: list[Any] = [document]
+    while nodes:
+        node = nodes.pop()
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(value, str) and value.startswith(mark):
+                node[key] = long_strings[int(value[len(mark) :])]
+            elif isinstance(value, dict | list):
+                nodes.append(value)
+
+
+def _parsed(body: bytes | bytearray) -> Document:
     if not body:
         raise EmptyBodyError("The body is empty; send JSON.")
-    if _WIDEST * len(body) > limits.max_bytes and not _is_plain(body):
-        raise BodyTooLargeError(
-            f"JSON with text beyond ASCII may have {limits.max_bytes // _WIDEST:,} bytes (a quarter of "
-            "--max-json-bytes). Send less at once.",
-            limit=limits.max_bytes // _WIDEST,
-        )
-    if len(body) > limits.max_values and count_values(body) > limits.max_values:
-        raise BodyTooLargeError(
-            f"The JSON has more than {limits.max_values:,} commas, colons and opening brackets. Send less at once.",
-            limit=limits.max_values,
-        )
-    try:
-        document = orjson.loads(body)
-    except (orjson.JSONDecodeError, RecursionError):  # which holds the whole text
-        document = None
-    if document is None:
-        raise InvalidJsonError("The body is not valid JSON in UTF-8.")
+    document = _loaded(body)
     if not isinstance(document, dict):
         raise InvalidJsonError("The body must be a JSON object.")
     return document
 
 
-def count_values(body: Blob) -> int:
-    """At least as many as there are values and keys in `body`, less one."""
-    characters, found = np.frombuffer(body, np.uint8), 0
-    for at in range(0, len(characters), _PIECE):
-        piece = characters[at : at + _PIECE]
-        found += sum(int(np.count_nonzero(piece == ord(sign))) for sign in ",:[{")
-    return found
+def _unescaped(raw: memoryview) -> str:
+    return str(_loaded(b'"%s"' % raw))
 
 
-def _is_plain(body: Blob) -> bool:
-    """Whether every string in `body` is sure to be ASCII."""
-    pieces = (bytes(body[at : at + _PIECE + 1]) for at in range(0, len(body), _PIECE))
-    return all(piece.isascii() and b"\\u" not in piece for piece in pieces)
+def _loaded(body: bytes | bytearray) -> Any:
+    try:
+        return orjson.loads(body)
+    except (orjson.JSONDecodeError, RecursionError):  # which holds the whole text
+        pass
+    raise _invalid()
+
+
+def _invalid() -> InvalidJsonError:
+    return InvalidJsonError("The body is not valid JSON in UTF-8.")

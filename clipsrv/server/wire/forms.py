@@ -133,7 +133,7 @@ class _Form:
             elif event is not None:
                 self._current.add(bytes(event))
             else:
-                self._images.append(self._current.whole())
+                self._images.append(self._current.blob())
 
     def _begin_part(self, part: multipart.MultipartSegment) -> None:
         if any(_CONTROL.search(value) for _, value in part.headerlist):

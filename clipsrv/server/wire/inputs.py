@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 
 from clipsrv.errors import InvalidTextError
 from clipsrv.server.wire.bodies import Blob, BodyReader, Pieces
-from clipsrv.server.wire.documents import Document, DocumentReader
+from clipsrv.server.wire.documents import Document, DocumentReader, LongString
 from clipsrv.server.wire.envelope import (
     EmptyBatchError,
     InvalidBase64Error,
@@ -29,8 +29,8 @@ _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,",
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.ASCII | re.IGNORECASE)
 #: Characters of a text: to look through more for the few words that a model reads would take long of everyone.
 LONGEST_TEXT = 1_000_000
-#: Characters of base64 decoded in one go, since that holds Python's lock.
-_PIECE = 2**18
+#: Bytes that JSON may take for a character.
+_LONGEST_ESCAPE = 6
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -55,7 +55,8 @@ class Inputs:
         if kind == "application/json":
             return await self._documents.read(request, lease, lambda document: images_of(document, field, limit))
         if not many and hdrs.CONTENT_TYPE in request.headers and _is_image(kind):
-            return [await self._bodies.read(request, lease)]
+            body = await self._bodies.read(request, lease)
+            return [memoryview(body) if isinstance(body, bytearray) else body]
         forms = f"multipart/form-data with {field!r} or JSON" + ("" if many else ", or the image itself")
         shown = names([kind]) if hdrs.CONTENT_TYPE in request.headers else "(none)"
         raise UnsupportedMediaTypeError(
@@ -73,7 +74,7 @@ class Inputs:
     async def _hint(self, request: web.Request, lease: Lease) -> str:
         if not request.content_type.startswith("text/plain") or (request.content_length or 99) > 64:
             return ""
-        if bytes(await self._bodies.read(request, lease)).strip() == b"[object FormData]":
+        if (await self._bodies.read(request, lease)).strip() == b"[object FormData]":
             return " The form was sent as a string: use the FormData of the platform, not of the 'form-data' package."
         return ""
 
@@ -86,7 +87,7 @@ def images_of(document: Document, field: str, limit: int) -> list[Blob]:
         raise UnexpectedFieldError(f"Expected the field {field!r} alone; received {names(document)}.")
     many = field == "images"
     values = document[field] if many else [document[field]]
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or not all(map(is_string, values)):
         raise InvalidFieldError(f"{field!r} must be {'a list of base64 strings' if many else 'a base64 string'}.")
     if len(values) > limit:
         raise too_many(field, limit)
@@ -101,42 +102,57 @@ def texts_of(document: Document, limit: int) -> tuple[list[str], bool]:
         raise UnexpectedFieldError(f"Send exactly one of 'text' and 'texts'; received {names(document)}.")
     many = "texts" in document
     texts = document["texts"] if many else [document["text"]]
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or not all(map(is_string, texts)):
         raise InvalidFieldError("'text' must be a string, 'texts' a list of strings.")
     if len(texts) > limit:
         message = f"The request has {len(texts):,} texts; at most {limit:,} are accepted (--max-texts, --max-queue)."
         raise TooManyTextsError(message, limit=limit)
     if not texts:
         raise EmptyBatchError("'texts' is empty; send at least one.")
-    longest = max(map(len, texts))
-    if longest > LONGEST_TEXT:
-        message = f"A text has {longest:,} characters; at most {LONGEST_TEXT:,} are accepted."
-        raise InvalidTextError(message, limit=LONGEST_TEXT)
-    return texts, many
+    return [text_of(text) for text in texts], many
 
 
-def image_of(text: str) -> Blob:
+def is_string(value: object) -> bool:
+    """Whether a value of a document is a string, of which `text_of` or `image_of` makes what it is for."""
+    return isinstance(value, str | LongString)
+
+
+def text_of(string: str | LongString) -> str:
+    """Raises InvalidTextError if it is longer than LONGEST_TEXT, InvalidJsonError."""
+    if len(string) <= _LONGEST_ESCAPE * LONGEST_TEXT:
+        text = string if isinstance(string, str) else string.text()
+        if len(text) <= LONGEST_TEXT:
+            return text
+    message = f"A text has more than {LONGEST_TEXT:,} characters; the model reads far less."
+    raise InvalidTextError(message, limit=LONGEST_TEXT)
+
+
+def image_of(string: str | LongString) -> Blob:
     """The bytes of base64 (standard or URL-safe, padded or not) or of a base64 data URI.
 
-    Raises InvalidBase64Error, or RemoteUrlError for the address of an image instead of its bytes.
+    Raises InvalidBase64Error, or RemoteUrlError for the address of an image instead of its bytes; InvalidJsonError.
     """
-    if _URL.match(text):
+    pieces, image = iter((string,) if isinstance(string, str) else string.pieces()), Pieces()
+    held = next(pieces, "")
+    if _URL.match(held):
         raise RemoteUrlError("A URL stands where an image belongs: the server fetches nothing; send the bytes.")
-    match = _DATA_URI.match(text)
-    start, image = match.end() if match else 0, Pieces()
+    if match := _DATA_URI.match(held):
+        held = held[match.end() :]
     with suppress(ValueError):  # and binascii.Error, which is one
-        for at in range(start, len(text), _PIECE):
-            image.add(_decode(text[at : at + _PIECE], last=at + _PIECE >= len(text)))
-        return image.whole()
+        for piece in pieces:
+            ready = max(0, len(held) - 1) // 4 * 4  # the last ones may be the end, with its padding or without
+            if "=" in held[:ready]:
+                break
+            image.add(_decoded(held[:ready]))
+            held = held[ready:] + piece
+        else:
+            image.add(_decoded(held + "=" * (-len(held) % 4)))
+            return image.blob()
     raise InvalidBase64Error("An image is not valid base64 (standard or URL-safe) or a base64 data URI.")
 
 
-def _decode(piece: str, *, last: bool) -> bytes:
-    if last:
-        piece += "=" * (-len(piece) % 4)
-    elif "=" in piece:
-        raise ValueError("padding stands at the end alone")
-    return binascii.a2b_base64(piece.translate(_URL_SAFE), strict_mode=True)
+def _decoded(base64: str) -> bytes:
+    return binascii.a2b_base64(base64.translate(_URL_SAFE), strict_mode=True)
 
 
 def _is_image(kind: str) -> bool:
