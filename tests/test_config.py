@@ -70,6 +70,11 @@ def test_a_value_out_of_range_is_refused_by_its_variable_and_flag(name: str, val
     assert caught.value.message.startswith(f"{variable(name)} ({flag(name)}) is {value!r}; it must be {allowed}")
 
 
+def test_the_ends_of_a_range_belong_to_it() -> None:
+    assert (Config(port=0).port, Config(port=65535).port) == (0, 65535)
+    assert Config(deadline=0.1).deadline == 0.1
+
+
 @pytest.mark.parametrize(
     ("name", "text", "wanted"),
     [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
@@ -93,10 +96,12 @@ async def test_what_was_given_up_is_passed_over_and_forgotten() -> None:
 async def test_a_single_item_is_computed_at_once() -> None:
     engine = Engine()
     async with running(engine, 16) as batcher:
+        began = time.monotonic()
         done = await batcher.submit(21)
         assert done.value == 42
         assert done.queued >= 0
         assert done.computed >= 0
+        assert done.queued + done.computed <= time.monotonic() - began
     assert engine.batches == [[21]]
 
 
@@ -142,6 +147,37 @@ async def test_an_item_given_up_in_the_queue_is_not_computed() -> None:
         engine.gate.set()
         assert [(await first).value, (await last).value] == [2, 6]
     assert engine.batches == [[1], [3]]
+
+
+class Large:
+    """An item whose memory can be watched."""
+
+
+async def test_an_item_given_up_in_the_queue_keeps_no_memory_while_the_engine_works() -> None:
+    go_on = asyncio.Event()
+
+    async def process(items: Sequence[Large]) -> Sequence[int]:
+        await go_on.wait()
+        return [0] * len(items)
+
+    batcher: Batcher[Large, int] = Batcher(process, 1)
+    loop = asyncio.create_task(batcher.run())
+    tasks = [asyncio.create_task(batcher.submit(Large())) for _ in range(2)]
+    await turn()
+    item = Large()
+    watched, given_up = weakref.ref(item), asyncio.create_task(batcher.submit(item))
+    del item
+    await turn()
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    del given_up
+    gc.collect()
+    assert watched() is None
+    assert batcher.queued == 2
+    go_on.set()
+    await asyncio.gather(*tasks)
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
 
 
 class Told(Observer):

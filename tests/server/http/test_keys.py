@@ -10,10 +10,7 @@ import pytest
 
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
-from clipsrv.server.http.security import (
-    WrongKeys,
-    read_keys,
-)
+from clipsrv.server.http.security import Guard, WrongKeys, make_rules, read_keys
 from clipsrv.server.lifecycle import warnings
 from clipsrv.server.logs import JsonFormatter, TextFormatter
 from clipsrv.server.wire.envelope import TooManyFailuresError
@@ -59,6 +56,15 @@ async def test_without_one_fitting_key_everything_but_health_is_401_with_one_bod
         assert (await served.get("/health/live", *WRONG[name])).status == 200
 
 
+async def test_only_a_preflight_needs_no_key() -> None:
+    asked = "Access-Control-Request-Method: POST"
+    async with serving(api_keys=KEY, auth_failures=0) as served:
+        assert (await served.send(request("OPTIONS", "/embed", None))).status == 401
+        assert (await served.send(request("POST", "/embed", GOOD, "Content-Type: image/png", asked))).status == 401
+        assert (await served.get("/models", asked)).status == 401
+        assert (await served.send(request("OPTIONS", "/embed", None, asked))).status != 401
+
+
 @pytest.mark.parametrize(
     "header", [f"Authorization: Bearer {KEY}", f"authorization: bearer {OTHER}", f"X-API-Key: {KEY}"]
 )
@@ -71,6 +77,8 @@ def test_keys_are_read_from_a_file_and_a_list_and_never_empty(tmp_path: Path) ->
     file = tmp_path / "keys"
     file.write_text(f"# for the shop\n{KEY}\n\n  {OTHER}  \n")
     assert read_keys("first", str(file)) == ("first", KEY, OTHER)
+    guard = Guard(make_rules("127.0.0.1", "", "", keys=read_keys("first", str(file))))
+    assert guard.key_lengths == [len("first"), len(KEY), len(OTHER)], "what the warning of short keys goes by"
     assert read_keys("", "") == ()
     for listed, content in (("a,,b", None), (" , ", None), ("", "# none\n"), ("", "")):
         if content is not None:

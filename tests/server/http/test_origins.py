@@ -97,12 +97,17 @@ async def test_cors_is_off_unless_an_origin_is_listed() -> None:
         reply = await served.send(request("OPTIONS", "/embed", None, *preflight))
         assert reply.status == 204
         assert reply.headers["access-control-allow-origin"] == "https://shop.example"
+        assert reply.headers["access-control-allow-methods"] == "GET, POST"
+        assert "X-API-Key" in reply.headers["access-control-allow-headers"]
+        assert reply.headers["access-control-max-age"] == "600"
         assert "access-control-allow-credentials" not in reply.headers
         asked = (f"X-API-Key: {KEY}", "Origin: https://shop.example", "Sec-Fetch-Site: cross-site")
         reply = await served.post("/embed", GOOD, "image/png", *asked)
         assert reply.status == 200
         assert reply.headers["vary"] == "Origin"
         assert reply.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "X-Embedding-Id" in reply.headers["access-control-expose-headers"]
+        assert "access-control-allow-methods" not in reply.headers
         reply = await served.post("/embed", GOOD, "image/png", f"X-API-Key: {KEY}", "Origin: https://evil.example")
         assert reply.status == 403
 
