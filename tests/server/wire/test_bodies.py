@@ -111,6 +111,22 @@ async def test_the_image_itself_may_be_the_body() -> None:
             np.testing.assert_allclose(reply.json["embedding"], truth(GOOD), atol=1e-6)
 
 
+@pytest.mark.parametrize("form_of", ["PNG", "BMP", "TIFF"])
+async def test_a_large_image_has_its_vector_in_whatever_form_it_comes(form_of: str) -> None:
+    blob = drawn(3, size=(2200, 1800), form=form_of, mode="RGB")
+    large = blob if len(blob) > 2**22 else blob + bytes(2**23)  # what follows a PNG's end is not looked at
+    encoded = json.dumps({"image": base64.b64encode(large).decode()}).encode()
+    async with serving() as served:
+        for reply in (
+            await served.post("/embed", large),
+            await served.form(part(large)),
+            await served.send(request("POST", "/embed", encoded, "Content-Type: application/json"), seconds=60),
+        ):
+            assert reply.status == 200
+            np.testing.assert_allclose(reply.json["embedding"], truth(large), atol=1e-6)
+        await assert_as_before(served)
+
+
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"])
 async def test_another_method_is_405_with_allow(method: str) -> None:
     async with serving() as served:
