@@ -42,7 +42,6 @@ from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import HEALTHY, Embedder
-from clipsrv.serving.pool import FairPool
 from clipsrv.settings import json_items, model_settings, serving_settings, texts_of_a_request
 
 #: Seconds to wait at the end for the threads to give the models back.
@@ -74,7 +73,7 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app[CATALOG] = Catalog(Path(config.models_dir), config.model)
     check = partial(check_room, _SPARE) if addresses_left() is not None else lambda: None
     app[BODIES] = BodyReader(_body_limits(config), bodies, check)
-    app[DOCUMENTS] = DocumentReader(app[BODIES], _document_limits(config), FairPool(1, "json"))
+    app[DOCUMENTS] = DocumentReader(app[BODIES], _document_limits(config), embedder.workshop.parsing)
     app[INPUTS] = Inputs(
         app[BODIES], app[DOCUMENTS], max_images=config.max_images, max_texts=texts_of_a_request(config)
     )
@@ -148,7 +147,6 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str)
 async def _stop(app: web.Application) -> None:
     """The end begins: what is still in work is answered 503, and then its connections are closed."""
     app[EMBEDDER].stop()
-    app[DOCUMENTS].stop()
 
 
 async def _keep_engines(app: web.Application) -> AsyncIterator[None]:

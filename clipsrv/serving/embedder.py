@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 
 from clipsrv.errors import DeadlineExceededError, ModelNotOfferedError, ShuttingDownError, StartingError
@@ -166,10 +167,12 @@ class Embedder:
             raise StartingError("The model is still loading. Try again in a moment.")
 
     async def _open(self, name: str) -> Engine:
-        engine = Engine(await self.workshop.open(partial(self._load, name)), self.workshop, self._observer)
-        try:
+        async with AsyncExitStack() as undo:
+            model = await self.workshop.open(partial(self._load, name))
+            undo.callback(model.close)
+            engine = Engine(model, self.workshop, self._observer)
+            undo.pop_all()
+            undo.push_async_callback(engine.close)
             await engine.start()
-        except BaseException:
-            await engine.close()
-            raise
+            undo.pop_all()
         return engine

@@ -95,6 +95,8 @@ async def _together(do: Callable[[Item], Awaitable[Result]], items: Sequence[Ite
 
     Not a TaskGroup: its group of errors holds the frames they came through, and these hold the group.
     """
+    if not items:
+        return []
     results: dict[int, Result] = {}
     first_error: list[Exception] = []
     over = asyncio.get_running_loop().create_future()

@@ -29,6 +29,8 @@ class Workshop:
         self.decoding = FairPool(settings.decode_threads, "decode")
         # A thread of its own: a text must not wait for the photos of others to be decoded.
         self.tokenizing = FairPool(1, "tokenize")
+        # One large document at a time, since each takes many times its bytes while it is parsed.
+        self.parsing = FairPool(1, "parse")
         self.inference = InferenceThread()
         # Not the loop's own threads: their end is waited for when the loop ends.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -47,8 +49,8 @@ class Workshop:
 
     def give_up(self) -> None:
         """Whatever waits for a thread or is being done fails with ShuttingDownError; the threads are not waited for."""
-        self.decoding.stop()
-        self.tokenizing.stop()
+        for pool in (self.decoding, self.tokenizing, self.parsing):
+            pool.stop()
 
     def stop(self) -> None:
         """Ends the threads, each when what it does is done; nothing is asked of them any more."""

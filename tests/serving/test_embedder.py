@@ -130,6 +130,12 @@ async def test_limits_of_images_are_those_of_the_settings() -> None:
             await embedder.embed_images(IMAGES[:1])
 
 
+async def test_nothing_asked_is_nothing_to_wait_for() -> None:
+    async with started() as embedder:
+        assert (await embedder.embed_images([])).vectors == []
+        assert (await embedder.embed_texts([])).vectors == []
+
+
 async def test_a_request_takes_all_its_slots_or_none() -> None:
     async with started() as embedder:
         with pytest.raises(OverloadedError):
@@ -348,6 +354,24 @@ async def test_a_model_that_does_not_load_fails_its_requests_only_and_is_tried_a
         await embedder.embed_images(IMAGES[:1])
         broken = False
         await embedder.embed_images(IMAGES[:1], model="other")
+
+
+async def test_a_model_that_does_not_warm_up_is_closed_again() -> None:
+    class Cold(HangingEncoder):
+        closed = False
+
+        def warm_up(self, *arguments: Any, **options: Any) -> None:
+            raise InferenceFailedError("it gives zeros")
+
+        def close(self) -> None:
+            self.closed = True
+
+    tower = Cold()
+    async with started(lambda name: make_model(tower if name == "other" else None)) as embedder:
+        with pytest.raises(InferenceFailedError, match="zeros"):
+            await embedder.embed_images(IMAGES[:1], model="other")
+        assert tower.closed
+        assert len(list(embedder.shelf)) == 1
 
 
 async def test_a_replaced_model_finishes_what_it_began_and_says_that_it_was_it() -> None:

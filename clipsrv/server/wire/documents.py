@@ -88,10 +88,6 @@ class DocumentReader:
             return translate(_parsed(body))
         return await self._thread.run(lambda: translate(parse(body, limits)), lease.holder)
 
-    def stop(self) -> None:
-        """Whatever waits to be parsed fails with ShuttingDownError."""
-        self._thread.stop()
-
 
 def parse(body: bytes | bytearray, limits: DocumentLimits) -> Document:
     """The JSON object that a large `body` is. Raises BodyTooLargeError, InvalidJsonError."""
