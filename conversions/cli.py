@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import signal
 import sys
 import warnings
@@ -85,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--license", metavar="TEXT", help="what the weights may be used under, for /models")
     parser.add_argument("--note", metavar="TEXT", help="what the model is and is not for, for /models")
+    parser.add_argument(
+        "--languages",
+        type=_languages,
+        metavar="CODES",
+        help="what its texts may be in, as en,ja or many, for /models and the server's notice of other scripts",
+    )
     parser.add_argument("--offline", action="store_true", help="use only what the Hub's cache on this disk holds")
     parser.add_argument("--force", action="store_true", help="convert again even if the folder is there and unchanged")
     parser.add_argument(
@@ -131,7 +138,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
     asked = {"fp32", *args.precision}
     precisions = tuple(variant for name, variants in PRECISIONS.items() if name in asked for variant in variants)
-    facts = {key: getattr(args, key) for key in ("license", "note") if getattr(args, key)}
+    facts = {key: getattr(args, key) for key in ("license", "note", "languages") if getattr(args, key)}
     job = Job(name, args.models_dir, source, precisions, args.offline, args.force, args.wait, facts)
     with Progress(job.stages) as progress:
         table = convert(job, progress)
@@ -168,6 +175,13 @@ def _source(args: argparse.Namespace) -> HubCheckpoint | Path:
     if folder.is_dir() or looks_like_a_path:
         return folder.expanduser()
     return HubCheckpoint(args.checkpoint, args.revision or "main")
+
+
+def _languages(text: str) -> str:
+    codes = text.replace(",", " ").split()
+    if not codes or not all(code == "many" or re.fullmatch("[a-z]{2,3}", code) for code in codes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like en,ja or many")
+    return " ".join(codes)
 
 
 def _require_packages() -> None:

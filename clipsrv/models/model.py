@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,12 @@ from clipsrv.images.open import OpenedImage, open_image
 from clipsrv.images.preprocess import preprocess_image
 from clipsrv.machine import give_memory_back
 from clipsrv.manifest import ModelManifest
+from clipsrv.models.known import languages_of
 from clipsrv.runtime.choice import variant
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.settings import DEFAULT_DECODING, Decoding, ImageLimits
-from clipsrv.text.tokens import Tokenizer
+from clipsrv.text.scripts import has_unknown_script
+from clipsrv.text.tokens import Tokenizer, Tokens
 
 #: Fast decoding keeps a JPEG's sides at least this many times the resized edge, so that the resize still averages.
 FAST_DECODE_MARGIN = 2
@@ -68,6 +70,17 @@ class Model:
         """The second half, which takes the time and the memory. Raises ImageError."""
         image = decode(opened, apply_orientation=self.decoding.exif_orientation)
         return preprocess_image(image, self.manifest.preprocess)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages whose texts it knows (en, ja, zh, many); () if nobody has said."""
+        return languages_of(self.manifest)
+
+    def read_text(self, text: str) -> Tokens:
+        """A text to the tokens its tower takes, if it has one. Raises InvalidTextError."""
+        assert self.tokenizer is not None
+        tokens = self.tokenizer.encode(text)
+        return replace(tokens, unknown_script=True) if has_unknown_script(text, self.languages) else tokens
 
     def close(self) -> None:
         """Gives the memory and threads of both towers back to the system. Closing twice is closing once."""

@@ -18,6 +18,7 @@ from clipsrv.config import Config
 from clipsrv.errors import AddressError, ClipsrvError, StartError
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.machine import memory_limit
+from clipsrv.models.known import in_words
 from clipsrv.models.model import Model
 from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for, save_addresses
 from clipsrv.server.api.state import BODIES, EMBEDDER
@@ -169,7 +170,7 @@ def _announce(embedder: Embedder, config: Config) -> None:
     model = embedder.model
     assert model is not None
     logger.info(
-        "ready: model %s (%d dimensions), device %s, precision %s, threads %d, batch up to %d, text %s",
+        "ready: model %s (%d dimensions), device %s, precision %s, threads %d, batch up to %d, text %s%s",
         config.model,
         model.manifest.dimensions,
         model.device,
@@ -177,4 +178,5 @@ def _announce(embedder: Embedder, config: Config) -> None:
         model.threads,
         config.max_batch_size,
         "on" if model.text_encoder else "off",
+        f" (knows {in_words(model.languages)})" if model.text_encoder and model.languages else "",
     )

@@ -56,6 +56,9 @@ class Metrics(Observer):
         self._failures = Counter("clipsrv_inference_failures", "Single items that failed", ["code"], registry=registry)
         self._images = Counter("clipsrv_images", "Images decoded", registry=registry)
         self._texts = Counter("clipsrv_texts", "Texts tokenized", registry=registry)
+        self._unknown_script = Counter(
+            "clipsrv_texts_unknown_script", "Texts without a letter that the model reads", registry=registry
+        )
         self._batch_size = Histogram("clipsrv_batch_size", "Items of a batch", buckets=_SIZES, registry=registry)
         stages = Histogram("clipsrv_stage_seconds", "Seconds", ["stage"], buckets=_SECONDS, registry=registry)
         self._decode, self._tokenize, self._queue, self._inference, self._request = (
@@ -77,6 +80,9 @@ class Metrics(Observer):
     def tokenized(self, seconds: float) -> None:
         self._texts.inc()
         self._tokenize.observe(seconds)
+
+    def met_unknown_script(self) -> None:
+        self._unknown_script.inc()
 
     def waited(self, seconds: float) -> None:
         self._queue.observe(seconds)

@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.errors import ClipsrvError, ImageError, OutOfMemoryError, TextTowerMissingError
+from clipsrv.models.known import in_words
 from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.batcher import Batcher
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.outcome import Finished, Timings
+from clipsrv.serving.reminder import Reminder
 from clipsrv.serving.workshop import Workshop
-from clipsrv.text.tokens import Tokenizer, Tokens
+from clipsrv.text.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Engine:
             self.texts = self._batcher(model.text_encoder, _stack_tokens)
             self._probes.append((self.texts, model.tokenizer.encode("a photo")))
         self._tasks: list[asyncio.Task[None]] = []
+        self._reminder = Reminder()
 
     @property
     def batchers(self) -> list[Batcher[Any, Vectors]]:
@@ -103,20 +106,23 @@ class Engine:
 
         Raises InvalidTextError, TextTowerMissingError, ShuttingDownError.
         """
-        asked, tokenizer = time.monotonic(), self.model.tokenizer
-        if self.texts is None or tokenizer is None:
+        asked = time.monotonic()
+        if self.texts is None:
             name = self.model.manifest.name
             raise TextTowerMissingError(f"{name} is served without a text tower: it embeds images only.")
-        found = await self._workshop.tokenizing.run(partial(_encode, tokenizer, texts), caller, request)
-        for _, seconds in found:
+        found = await self._workshop.tokenizing.run(partial(_encode, self.model, texts), caller, request)
+        for tokens, seconds in found:
             self._observer.tokenized(seconds)
+            if tokens.unknown_script:
+                self._met_unknown_script()
         return [tokens for tokens, _ in found], Timings(queue=time.monotonic() - asked)
 
     async def embed_tokens(self, tokens: Tokens, read: Timings, caller: Hashable, request: Hashable) -> Finished:
         """The vector of one text that was `read`. Raises EngineError, ShuttingDownError."""
         assert self.texts is not None
         done = await self.texts.submit(tokens, caller, request)
-        return Finished(done.value, Timings(queue=read.queue + done.queued, inference=done.computed), tokens.truncated)
+        timings = Timings(queue=read.queue + done.queued, inference=done.computed)
+        return Finished(done.value, timings, tokens.truncated, tokens.unknown_script)
 
     def stop(self) -> None:
         """Whatever waits or is in work fails with ShuttingDownError, and whatever comes later too."""
@@ -131,6 +137,18 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()  # they hold the frames they ended in, and these the engine
         await self._share.run(self.model.close)
+
+    def _met_unknown_script(self) -> None:
+        self._observer.met_unknown_script()
+        if texts := self._reminder.count():
+            name, known = self.model.manifest.name, in_words(self.model.languages)
+            logger.warning(
+                "%d texts without a letter that %s reads, which knows %s: their vectors mean little; docs/models.md "
+                "names models that know more languages",
+                texts,
+                name,
+                known,
+            )
 
     def _read(self, blob: bytes | memoryview) -> tuple[Pixels, float, float]:
         started, problem = time.monotonic(), list[ClipsrvError]()
@@ -200,12 +218,12 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Tokens, float]]:
+def _encode(model: Model, texts: Sequence[str]) -> list[tuple[Tokens, float]]:
     """The tokens of each text, and the seconds they took."""
     found = []
     for text in texts:
         started = time.monotonic()
-        tokens = tokenizer.encode(text)
+        tokens = model.read_text(text)
         found.append((tokens, time.monotonic() - started))
     return found
 

@@ -15,6 +15,9 @@ class Observer:
     def tokenized(self, seconds: float) -> None:
         """One text was turned into token ids."""
 
+    def met_unknown_script(self) -> None:
+        """One text had no letter of a script that its model's languages are written in."""
+
     def waited(self, seconds: float) -> None:
         """One item left the queue."""
 

@@ -26,20 +26,23 @@ class Timings:
 
 @dataclass(frozen=True)
 class Finished:
-    """One item: its vector (dimensions,), and of a text whether it was `truncated`."""
+    """One item: its vector (dimensions,), and of a text whether it was `truncated` and of an `unknown_script`."""
 
     vector: Vectors
     timings: Timings
     truncated: bool = False
+    unknown_script: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`vectors` in the order asked, None where `bad` says why; `truncated` are the indices of texts cut short. `model`
-    is the one that made them, whatever is served by now."""
+    """`vectors` in the order asked, None where `bad` says why; `truncated` are the indices of texts cut short,
+    `unknown_script` of those whose letters the model's languages do not use. `model` is the one that made them,
+    whatever is served by now."""
 
     model: Model
     vectors: list[Vectors | None]
     timings: Timings = field(default_factory=Timings)
     bad: tuple[BadImage, ...] = ()
     truncated: tuple[int, ...] = ()
+    unknown_script: tuple[int, ...] = ()

@@ -87,7 +87,8 @@ class Visit:
             if one:
                 timings.add(one.timings)
         truncated = tuple(index for index, one in enumerate(finished) if one and one.truncated)
-        return Outcome(self.model, vectors, timings, tuple(bad), truncated)
+        unknown_script = tuple(index for index, one in enumerate(finished) if one and one.unknown_script)
+        return Outcome(self.model, vectors, timings, tuple(bad), truncated, unknown_script)
 
 
 async def _together(do: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> Sequence[Result]:

@@ -20,12 +20,14 @@ class Tokens:
     """`ids` int64 (context_length,): the text between its marks, then padding.
 
     `length` is how many of them the model must be given: all but the padding, and that too where the model reads it.
-    `truncated`: the text had more tokens than fit; its end mark is kept.
+    `truncated`: the text had more tokens than fit; its end mark is kept. `unknown_script`: none of its letters is of a
+    script that the model's languages are written in, which the tokenizer itself cannot know.
     """
 
     ids: npt.NDArray[np.int64]
     length: int
     truncated: bool
+    unknown_script: bool = False
 
 
 class Tokenizer(Protocol):

@@ -65,7 +65,10 @@ def test_each_failure_is_one_line_with_its_status(
     assert not [path for path in (tmp_path / "models").glob("*") if path.name != ".lock"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--precision", "fp8"], ["--no-such-flag"], ["--checkpoint", "."]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--precision", "fp8"], ["--no-such-flag"], ["--checkpoint", "."], ["vit-b-32", "--languages", "English"]],
+)
 def test_wrong_usage_ends_with_status_2_and_the_usage(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
@@ -93,7 +96,7 @@ def test_the_list_shows_known_names_converted_models_and_broken_folders(run: Run
     done = run("--list", "--models-dir", converted_model.parent)
     assert done.returncode == 0
     assert "openai/clip-vit-large-patch14-336 at ce19dc912ca5" in done.stdout
-    assert "llm-jp/waon-siglip2-base-patch16-256 at main: Japanese" in done.stdout
+    assert "llm-jp/waon-siglip2-base-patch16-256 at main: a hundred languages; Japanese first" in done.stdout
     assert "32 dimensions, with text, fp16, fp32" in done.stdout
     assert "broken                 not a usable model folder" in done.stdout
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from clipsrv.manifest import TEXT, ModelManifest
 from clipsrv.models.folders import KNOWN_MODELS, available_models
+from clipsrv.models.known import languages_of
 from clipsrv.models.model import Model
 
 
@@ -33,7 +34,10 @@ class Catalog:
         details = {name: self._details(self._manifests.get(name)) for name in names}
         if model is not None:
             details.setdefault(self.current, self._details(model.manifest))
-            details[self.current] |= self.running(model) | {"preprocessing_id": model.preprocessing_id}
+            details[self.current] |= self.running(model) | {
+                "preprocessing_id": model.preprocessing_id,
+                "languages": list(model.languages),
+            }
         return {"models": names, "current": self.current, "details": details}
 
     def _details(self, manifest: ModelManifest | None) -> dict[str, Any]:
@@ -50,6 +54,7 @@ class Catalog:
             "normalized": True,
             "license": manifest.source.get("license", "unknown"),
             "note": manifest.source.get("note", ""),
+            "languages": list(languages_of(manifest)),
             "text": TEXT in manifest.towers,
             "parity": dict(manifest.parity),
         }

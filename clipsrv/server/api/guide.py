@@ -39,9 +39,11 @@ async def embed_text(request: web.Request) -> web.Response:
         read = time.monotonic() - started
         outcome = await embedder.embed_texts(texts, caller=caller)
         request[REPORT].texts = len(texts)
-        truncated = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
+        extra: dict[str, Any] = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
+        if outcome.unknown_script:  # said only where it is so
+            extra["unknown_script"] = list(outcome.unknown_script) if many else True
         del texts
-        return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=truncated), lease)
+        return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=extra), lease)
 
 
 async def _embed_images(request: web.Request, *, many: bool) -> web.Response:

@@ -64,7 +64,14 @@ def describe(config: Config) -> Schema:
     failed = {"errors": {"type": "array", "items": {"$ref": "#/components/schemas/BadImage"}}}
     truncated = {"type": "array", "items": _COUNT, "description": "indices of texts cut to the model's length"}
     single = {**one, "truncated": {"type": "boolean", "description": "the text was cut to the model's length"}}
-    by_text = {"oneOf": [_object(single), _object({**several, "truncated": truncated})]}
+    foreign = {**truncated, "description": "indices of texts without a letter that the model reads; left out if none"}
+    alone = {"type": "boolean", "description": "the text has no letter that the model reads; left out otherwise"}
+    by_text = {
+        "oneOf": [
+            _object({**single, "unknown_script": alone}, optional=("unknown_script",)),
+            _object({**several, "truncated": truncated, "unknown_script": foreign}, optional=("unknown_script",)),
+        ]
+    }
     encoding = _option("encoding", "json", "base64")
     paths = {
         "/embed": _post(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,29 @@ async def test_several_texts_are_answered_in_order_and_cut_ones_named(client: Cl
     for text, vector in zip(texts, answer.json["embeddings"], strict=True):
         alone = await client.post("/embed/text", json={"text": text})
         np.testing.assert_allclose(np.float32(alone.json["embedding"]), np.float32(vector), atol=1e-6)
+
+
+async def test_texts_without_a_letter_that_the_model_reads_are_named_counted_and_logged_once(
+    serve_here: Serve, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    english = replace(model, manifest=replace(model.manifest, source={**model.manifest.source, "languages": "en"}))
+    client = await serve_here(lambda: english)
+    texts = ["a dog", "赤いドレス", "猫 cat", "ねこ"]
+    several = await client.post("/embed/text", json={"texts": texts})
+    assert (several.status, several.json["unknown_script"]) == (200, [1, 3])
+    alone = [await client.post("/embed/text", json={"text": text}) for text in texts]
+    assert [answer.json.get("unknown_script") for answer in alone] == [None, True, None, True]
+    assert "clipsrv_texts_unknown_script_total 4.0" in (await client.get("/metrics")).body.decode()
+    (line,) = [record.getMessage() for record in caplog.records if "a letter that tiny reads" in record.getMessage()]
+    assert "which knows English" in line
+    assert "ねこ" not in caplog.text
+    assert (await client.get("/models")).json["details"]["tiny"]["languages"] == ["en"]
+
+
+async def test_of_a_model_whose_languages_nobody_has_told_nothing_is_said(client: Client) -> None:
+    answer = await client.post("/embed/text", json={"texts": ["赤いドレス"]})
+    assert "unknown_script" not in answer.json
+    assert "clipsrv_texts_unknown_script_total 0.0" in (await client.get("/metrics")).body.decode()
 
 
 @pytest.mark.parametrize(
