@@ -53,7 +53,8 @@ RUN pip --python /opt/clipsrv/bin/python install --no-deps --require-hashes -r r
 
 FROM runtime AS gpu
 COPY --from=install-gpu /opt/clipsrv /opt/clipsrv
-ENV CLIPSRV_DEVICE=cuda
+# What the NVIDIA Container Toolkit is to bring in: the driver's libraries for computing.
+ENV CLIPSRV_DEVICE=cuda NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 FROM compile AS install-convert
 # The CPU build of PyTorch is enough and far smaller: add --build-arg PIP_EXTRA_INDEX_URL with PyTorch's own CPU index.
