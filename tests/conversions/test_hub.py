@@ -123,6 +123,18 @@ def test_shards_and_their_index_are_fetched_and_no_others(hub: StandInHub, tmp_p
     assert {name for name in there if "model" in name} == {*shards, "model.safetensors.index.json"}
 
 
+def test_of_a_repository_of_open_clip_its_own_weights_are_fetched_and_no_code(hub: StandInHub, tmp_path: Path) -> None:
+    hub.files["config.json"] = b'{"model_type": "siglip", "auto_map": {"AutoModel": "evil.Model"}}'
+    hub.files["open_clip_config.json"] = b'{"model_cfg": {}}'
+    hub.files["open_clip_model.safetensors"] = b"weights"
+    done = fetch(hub.url, tmp_path / "hf")
+    assert done.returncode == 0, done.stderr
+    there = {path.name for path in Path(done.stdout.split()[0]).iterdir()}
+    assert "open_clip_model.safetensors" in there
+    assert not there & {"model.safetensors", "pytorch_model.bin", "evil.py"}
+    assert fetch(hub.url, tmp_path / "hf", offline="1").stdout == done.stdout
+
+
 def test_a_cache_without_its_weights_is_completed(hub: StandInHub, tmp_path: Path) -> None:
     folder = Path(fetch(hub.url, tmp_path / "hf").stdout.split()[0])
     (folder / "model.safetensors").resolve().unlink()
