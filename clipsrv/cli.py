@@ -22,7 +22,7 @@ logger = logging.getLogger("clipsrv")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command named first in `argv`, or `serve`; the exit status of StartError's kind on failure."""
-    _open_standard_streams()
+    open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[arguments.pop(0)][0] if arguments and arguments[0] in COMMANDS else _serve
     # Pillow warns of oddities in words taken from the image. What is dangerous raises, or is refused by its size.
@@ -102,15 +102,16 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     """Opens the null device where whoever started us had closed a standard stream: its number would become that of a
-    socket or a model, and whatever is written to it would go there."""
+    socket or a file, and what a library prints would go there. `sys.stdin` stays None: nobody gave us anything."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+            if number:
+                setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _doctor(argv: Sequence[str]) -> int:

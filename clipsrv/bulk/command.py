@@ -13,7 +13,7 @@ from typing import Any
 from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
 from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.sources.local import Inputs
-from clipsrv.bulk.voice import Voice, fill_standard_streams
+from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config, add_flags, read
 from clipsrv.errors import EngineError, StartError
 from clipsrv.installation import program
@@ -90,7 +90,6 @@ def embed_parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Embeds what the arguments name and returns the exit status. Failures are one line on stderr."""
     given = vars(embed_parser().parse_args(argv))
-    fill_standard_streams()
     try:
         options, config = _options(given), read({name: given[name] for name in SETTINGS})
         with _stopping_at_a_shard() as received:

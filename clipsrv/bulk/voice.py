@@ -15,7 +15,7 @@ class Voice:
     """stderr, or another stream; what cannot be said there is left unsaid, and harms nothing."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr  # None if it was closed when Python started
+        self._stream = stream or sys.stderr
 
     @property
     def encoding(self) -> str | None:
@@ -43,13 +43,3 @@ class Voice:
         stream, self._stream = self._stream, None
         with suppress(OSError, ValueError), open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), stream.fileno() if stream else null.fileno())
-
-
-def fill_standard_streams() -> None:
-    """Opens /dev/null where a standard stream is closed: else the next file opened takes its number, and whatever a
-    library prints goes into it."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)

@@ -61,7 +61,7 @@ def test_a_closed_standard_input_is_no_list(embed: Embed, tmp_path: Path) -> Non
 
 def test_what_a_library_prints_to_a_closed_stream_goes_into_no_file(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from clipsrv.bulk.voice import fill_standard_streams as fill; fill();"
+        "import os, sys; from clipsrv.cli import open_standard_streams as open_them; open_them();"
         f"file = open({str(tmp_path / 'file')!r}, 'w'); os.write(1, b'x'); os.write(2, b'x'); file.write('ours')"
     )
     subprocess.run([sys.executable, "-c", program], preexec_fn=closing_streams(1, 2), check=True)

@@ -35,7 +35,7 @@ def start(
         command("--checkpoint", checkpoint, "--name", "m", "--models-dir", models, *arguments),
         cwd=ROOT,
         env=environment(),
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=prepare,
@@ -43,7 +43,9 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    _, errors = process.communicate(timeout=280)
+    assert process.stderr is not None
+    with process:
+        errors = process.stderr.read()  # with what a wait for a stage has read ahead
     assert "Traceback" not in errors
     return errors
 
@@ -201,15 +203,17 @@ if can_mount():
         tiny_checkpoint: Path, converted_model: Path, small_disk: Callable[[int], Path]
     ) -> None:
         """Somebody else takes the space after the check: whatever write then fails, the old model stays."""
-        graph = (converted_model / "vision.fp32.onnx.data").stat().st_size
-        for left, stage in ((0, "Exporting the vision tower"), (3 * graph // 2, "Writing vision fp32")):
+        graph, tokenizer = (
+            (converted_model / name).stat().st_size for name in ("vision.fp32.onnx.data", "tokenizer.json")
+        )
+        for graphs, stage in ((0.5, "Exporting the vision tower"), (1.5, "Writing vision fp32")):
             disk = small_disk(12_000 + len(stage))
             shutil.copytree(converted_model, disk / "m")
             before = load_manifest(disk / "m")
             process = start(tiny_checkpoint, disk, "--force")
             wait_for(process, "Asking the original")  # behind the check of the space, long before anything is written
             process.send_signal(signal.SIGSTOP)
-            fill_up(disk / "somebody-else", left)
+            fill_up(disk / "somebody-else", tokenizer + int(graphs * graph))
             process.send_signal(signal.SIGCONT)
             errors = finish(process)
             assert process.returncode == 6, errors
