@@ -10,7 +10,7 @@ ClipsrvError
 ├── InvalidTextError               a text that no tokenizer can read
 ├── ImageError                     the envelope is fine, the image is not
 │   ├── EmptyImageError · NotAnImageError · UnsupportedImageFormatError · TruncatedImageError
-│   └── InvalidImageError · ImageTooLargeError · AspectRatioTooLargeError
+│   └── InvalidImageError · ImageTooLargeError · ImageTooComplexError · AspectRatioTooLargeError
 ├── BadImagesError                 one or more ImageErrors of one request, with their places
 ├── ModelNotOfferedError           a request names a model that is not served
 ├── TextTowerMissingError          the model has no text tower, or it was left unloaded
@@ -106,6 +106,10 @@ class InvalidImageError(ImageError):
 
 class ImageTooLargeError(ImageError):
     code = "image_too_large"
+
+
+class ImageTooComplexError(ImageError):
+    code = "image_too_complex"
 
 
 class AspectRatioTooLargeError(ImageError):

@@ -34,6 +34,11 @@ class ImageLimits:
     max_side: int = 16_384
     max_aspect_ratio: int = 200
 
+    @property
+    def max_cost(self) -> int:
+        """Pixels whose memory decoding one image may take: more than it has if they are deep or packed without loss."""
+        return 9 * self.max_pixels // 4
+
 
 DEFAULT_LIMITS = ImageLimits()
 

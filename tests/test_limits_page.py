@@ -86,7 +86,7 @@ def test_the_formula_is_that_of_the_page() -> None:
         max_connections=10,
         max_texts=10_000,
     )
-    decoding = 16 * 10**8 + (64 + 64) * 2**20 * 3
+    decoding = 16 * 112_500_000 + (64 + 64 + 2 * 20) * 2**20 * 3
     json = 7_936 * 10_000
     assert memory_bound(config, 224) == 2 * 10**9 + decoding + 12 * 224**2 * (100 + 16) + json + 128 * 1024 * 10
 
@@ -97,8 +97,9 @@ def test_more_memory_than_the_cgroup_allows_is_warned_about(monkeypatch: pytest.
     assert "512 MiB" in warning
     small = Config(
         max_bytes_in_flight=16 * 2**20,
-        max_pixels=10**7,
-        max_pixels_in_flight=10**7,
+        max_image_bytes=8 * 2**20,
+        max_pixels=3 * 10**6,
+        max_pixels_in_flight=6 * 10**6,
         decode_threads=2,
         max_queue=64,
         max_connections=50,

@@ -5,18 +5,27 @@ Knows nothing of models, batches or HTTP.
 
 from __future__ import annotations
 
+import hashlib
+from io import BytesIO
+
 from PIL import Image
 
-from clipsrv.errors import ImageError
+from clipsrv.errors import ImageError, InvalidImageError
 from clipsrv.images.damage import DECODER_ERRORS, named
 from clipsrv.images.open import OpenedImage, open_image
 from clipsrv.images.orientation import upright
 from clipsrv.images.rgb import to_rgb
+from clipsrv.images.structure.header import truncated
 from clipsrv.settings import DEFAULT_LIMITS, ImageLimits
 
 #: Freed blocks of pixels that are kept for the next image, for each thread that decodes, and what one may measure:
 #: Pillow's own 16 MiB (libImaging/Storage.c). A photo of 12 megapixels takes three.
 BLOCKS_PER_THREAD, BLOCK_BYTES = 4, 16 * 2**20
+
+_END_OF_JPEG = b"\xff\xd9"
+#: What is put behind a JPEG that lacks its end mark. Whoever misses coded data takes it from there, and sees something
+#: else each time.
+_FILLINGS = (b"", b"\x35\x9c\xe1\x07\x5a" * 16, b"\xca\x63\x1e\xf8\xa5" * 16)
 
 
 def reuse_memory(threads: int) -> None:
@@ -32,18 +41,17 @@ def decode(opened: OpenedImage, *, apply_orientation: bool = True) -> Image.Imag
     """The first frame as an RGB image, EXIF orientation applied (a TIFF's and HEIC's always).
 
     Modes follow Pillow's `convert("RGB")` as the reference does (alpha dropped, palette looked up, CMYK without
-    a profile), but for 16-bit, I and F images, which are scaled to 8 bits instead of clipped. An image is decoded
-    once. Raises ImageError; MemoryError passes through.
+    a profile), but for 16-bit, I and F images, which are scaled to 8 bits instead of clipped. Raises ImageError;
+    MemoryError passes through.
     """
-    image, problem = opened.file, None
+    problem: ImageError
     try:
-        image.load()
-        return to_rgb(upright(image) if apply_orientation else image)
+        image = _loaded(opened) if opened.header.ends else _loaded_without_end(opened)
+        return to_rgb(upright(image) if apply_orientation else image, opened.header.levels)
     except ImageError as error:
-        problem = error
+        problem = error.with_traceback(None)
     except DECODER_ERRORS as error:
         problem = named(error)
-    image.close()  # whoever keeps the error must not keep the pixels
     try:
         raise problem  # out here, so that it holds neither the decoder's error nor its frames
     finally:
@@ -59,3 +67,35 @@ def decode_image(
 ) -> Image.Image:
     """`open_image` and `decode` at once, for callers without a budget."""
     return decode(open_image(blob, limits, reduce_to=reduce_to), apply_orientation=apply_orientation)
+
+
+def _loaded(opened: OpenedImage, behind: bytes = b"") -> Image.Image:
+    """The image as it is stored, with its pixels."""
+    header = opened.header
+    data = header.data + behind if behind else header.data
+    image = Image.open(BytesIO(data), formats=(header.format,))
+    if image.width * image.height > header.claimed:
+        raise InvalidImageError("The image is damaged: its decoder finds it larger than its header says.")
+    if opened.reduce_to is not None:
+        image.draft("RGB", (opened.reduce_to, opened.reduce_to))
+    if header.in_one_piece:
+        image.decodermaxblock = len(data)
+    image.load()
+    if header.ycbcr:
+        return Image.frombytes("YCbCr", image.size, image.tobytes())
+    return image.crop(header.crop) if header.crop else image
+
+
+def _loaded_without_end(opened: OpenedImage) -> Image.Image:
+    """A JPEG that lacks only its end mark. Raises TruncatedImageError if it lacks more: then what is put behind it
+    shows in its pixels."""
+    seen: set[bytes] = set()
+    for filling in _FILLINGS:
+        try:
+            image = _loaded(opened, filling + _END_OF_JPEG)
+        except DECODER_ERRORS:
+            raise truncated() from None
+        seen.add(hashlib.sha256(image.tobytes()).digest())
+        if len(seen) > 1:
+            raise truncated()
+    return image

@@ -1,79 +1,115 @@
-"""An encoded image's header: judged before any pixel is decoded, and what decoding it will cost.
+"""An encoded image's header: judged before any decoder sees the file, and what decoding it will cost.
 
 Knows nothing of models, batches or HTTP.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 
-from PIL import Image, ImageFile, UnidentifiedImageError
-
-from clipsrv.errors import AspectRatioTooLargeError, EmptyImageError, ImageError, ImageTooLargeError
-from clipsrv.images.damage import DECODER_ERRORS, named
-from clipsrv.images.formats import FORMATS, HEAD, unidentified
-from clipsrv.images.rgb import DEEP_MODES
+from clipsrv.errors import (
+    AspectRatioTooLargeError,
+    EmptyImageError,
+    ImageError,
+    ImageTooComplexError,
+    ImageTooLargeError,
+)
+from clipsrv.images import formats
+from clipsrv.images.structure import bmp, gif, heif, jpeg, png, tiff, webp
+from clipsrv.images.structure.header import BYTES_PER_PIXEL, OUTSIDE, Header, Kind, damaged
 from clipsrv.settings import DEFAULT_LIMITS, ImageLimits
 
-#: Decoders of these allocate the whole canvas at several bytes a pixel, whatever the size of the file.
-_CANVAS_FORMATS = {"GIF", "WEBP", "AVIF"}
-
-_TOO_MANY_PIXELS = "The image has too many pixels; at most {:,} are accepted for its kind."
+_READERS: Mapping[str, Callable[[bytes], Header]] = {
+    "JPEG": jpeg.read,
+    "PNG": png.read,
+    "WEBP": webp.read,
+    "GIF": gif.read,
+    "BMP": bmp.read_bmp,
+    "DIB": bmp.read_dib,
+    "TIFF": tiff.read,
+    "AVIF": heif.read,
+    "HEIF": heif.read,
+}
+#: Scales that libjpeg decodes at.
+_SCALES = (8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """An image whose header has been judged. `cost` is what decoding it counts in a PixelBudget."""
+    """An image whose header has been judged. `cost` is what decoding it counts in a PixelBudget: as many pixels as take
+    its memory. `reduce_to` is as asked for."""
 
-    file: ImageFile.ImageFile
+    header: Header
     cost: int
+    reduce_to: int | None
 
 
 def open_image(
     blob: bytes | memoryview, limits: ImageLimits = DEFAULT_LIMITS, *, reduce_to: int | None = None
 ) -> OpenedImage:
     """Judges the header of `blob`. `reduce_to` lets a JPEG be decoded at 1/2, 1/4 or 1/8 size as long as both sides
-    stay at least that many pixels. Raises ImageError; MemoryError passes through."""
+    stay at least that many pixels. Raises ImageError."""
     if not blob:
         raise EmptyImageError("The image is empty (0 bytes).")
     if len(blob) > limits.max_bytes:
         raise ImageTooLargeError(
             f"The image has {len(blob):,} bytes; at most {limits.max_bytes:,} are accepted.", limit=limits.max_bytes
         )
-    # Pillow refuses what is larger than twice this, as it must: it allocates a GIF's first frame while opening it.
-    Image.MAX_IMAGE_PIXELS = max(DEFAULT_LIMITS.max_pixels, limits.max_pixels) // 2
-    problem: ImageError
+    data = bytes(blob)
+    header = _read(data)
+    _judge(header, limits)
+    cost = -(-_memory(header, reduce_to) // BYTES_PER_PIXEL)
+    if cost > limits.max_cost:
+        raise ImageTooComplexError(
+            f"Decoding the image may take the memory of {cost:,} pixels; at most {limits.max_cost:,} are accepted.",
+            limit=limits.max_cost,
+        )
+    return OpenedImage(header, cost, reduce_to if header.scalable else None)
+
+
+def _read(data: bytes) -> Header:
+    format = formats.format_of(data)
+    if format is None:
+        raise formats.unidentified(data[: formats.HEAD])
+    problem: ImageError | None = None
     try:
-        image = Image.open(BytesIO(blob), formats=FORMATS)
-        _judge(image, limits)
-        return OpenedImage(image, _cost(image, reduce_to))
-    except UnidentifiedImageError:
-        problem = unidentified(bytes(blob[:HEAD]))
-    except Image.DecompressionBombError:
-        problem = ImageTooLargeError(_TOO_MANY_PIXELS.format(limits.max_pixels), limit=limits.max_pixels)
-    except DECODER_ERRORS as error:
-        problem = named(error)
+        header = _READERS[format](data)
+    except ImageError as error:
+        problem = error.with_traceback(None)
+    except OUTSIDE:
+        problem = damaged(formats.shown(format))
+    else:
+        if header.format not in formats.FORMATS:
+            problem = formats.unread(header.format)
+        elif min(header.size) <= 0:
+            problem = damaged(formats.shown(format))
+    if problem and format not in formats.FORMATS:
+        problem = formats.unread(format)
     try:
-        raise problem  # out here, so that it holds neither the decoder's error nor its frames
+        if problem:
+            raise problem  # out here, so that it does not hold the other
     finally:
         del problem  # nor this frame, which would hold it in turn
+    return header
 
 
-def _judge(image: ImageFile.ImageFile, limits: ImageLimits) -> None:
-    (width, height), pixels = image.size, image.width * image.height
+def _judge(header: Header, limits: ImageLimits) -> None:
+    width, height = header.size
     if max(width, height) > limits.max_side:
         raise ImageTooLargeError(
             f"The image is {width}x{height} pixels; at most {limits.max_side:,} a side are accepted.",
             limit=limits.max_side,
         )
     limit = limits.max_pixels
-    if image.format in _CANVAS_FORMATS:
+    if header.kind is Kind.CANVAS:
         limit = min(limit, limits.max_canvas_pixels)
-    if _is_deep(image):
+    if header.kind is Kind.DEEP:
         limit = min(limit, limits.max_deep_pixels)
-    if pixels > limit:
-        raise ImageTooLargeError(_TOO_MANY_PIXELS.format(limit), limit=limit)
+    if header.claimed > limit:
+        raise ImageTooLargeError(
+            f"The image has too many pixels; at most {limit:,} are accepted for its kind.", limit=limit
+        )
     if max(width, height) > limits.max_aspect_ratio * min(width, height):
         raise AspectRatioTooLargeError(
             f"The image is {width}x{height} pixels: longer than 1:{limits.max_aspect_ratio}.",
@@ -81,16 +117,10 @@ def _judge(image: ImageFile.ImageFile, limits: ImageLimits) -> None:
         )
 
 
-def _cost(image: ImageFile.ImageFile, reduce_to: int | None) -> int:
-    """The image's pixels as its memory counts: scaling deep ones takes twice what others need, and a JPEG that is
-    decoded smaller takes less, unless it is progressive, whose coefficients are kept at full size."""
-    full = image.width * image.height * (2 if _is_deep(image) else 1)
-    if reduce_to is None or image.format not in {"JPEG", "MPO"}:
-        return full
-    image.draft("RGB", (reduce_to, reduce_to))
-    return full if "progressive" in image.info else image.width * image.height
-
-
-def _is_deep(image: ImageFile.ImageFile) -> bool:
-    raw_modes = [args[0] if isinstance(args := tile[3], tuple) and args else args for tile in image.tile[:1]]
-    return image.mode in DEEP_MODES or any(isinstance(raw, str) and "16" in raw for raw in raw_modes)
+def _memory(header: Header, reduce_to: int | None) -> int:
+    """Bytes that decoding takes: less for a JPEG that is decoded smaller, unless all its coefficients are kept."""
+    if reduce_to is None or not header.scalable or header.kept_whole:
+        return header.memory
+    wanted = min(header.size) // reduce_to
+    scale = next((scale for scale in _SCALES if wanted >= scale), 1)
+    return BYTES_PER_PIXEL * -(-header.size.width // scale) * -(-header.size.height // scale)

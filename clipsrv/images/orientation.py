@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from PIL import Image, ImageFile
+from PIL import Image
 
 _ORIENTATION = 0x0112
 #: What turns an image of each EXIF orientation upright (as ImageOps.exif_transpose, which also rewrites the EXIF).
@@ -22,7 +22,7 @@ _TURNS = {
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError, IndexError, TypeError, Warning)
 
 
-def upright(image: ImageFile.ImageFile) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """`image` turned as its EXIF says; a damaged EXIF block says nothing."""
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))

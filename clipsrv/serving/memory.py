@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from clipsrv.config import Config
 from clipsrv.images.decode import BLOCK_BYTES, BLOCKS_PER_THREAD
-from clipsrv.settings import JSON_BYTES_PER_ITEM, JSON_SIGNS_PER_ITEM, decode_threads, json_items, pixels_in_flight
+from clipsrv.settings import (
+    JSON_BYTES_PER_ITEM,
+    JSON_SIGNS_PER_ITEM,
+    decode_threads,
+    image_limits,
+    json_items,
+    pixels_in_flight,
+)
 
 #: Bytes a pixel may cost while it is decoded and resized: four at 16 bits, or a canvas, its copy in RGB and a float.
 DECODE_BYTES_PER_PIXEL = 16
 #: Freed bytes that are kept for each decoding thread: by the C library at most 2 * DEFAULT_MMAP_THRESHOLD_MAX of
 #: glibc's malloc.c, and blocks of pixels for the next image.
 KEPT_BYTES_PER_THREAD = 64 * 2**20 + BLOCKS_PER_THREAD * BLOCK_BYTES
+#: Copies of an encoded image that a decoding thread may hold: the file without what decoders need not see, and theirs.
+FILE_COPIES = 2
 #: Bytes aiohttp and asyncio may hold of a connection before anything is asked of it.
 CONNECTION_BYTES = 128 * 1024
 #: Copies of a body there may be at once: the form and its parts, or JSON text and what it encodes.
@@ -29,8 +38,8 @@ def memory_bound(config: Config, crop_size: int) -> int:
     pixel_values = 3 * 4 * crop_size**2
     return (
         BODY_COPIES * config.max_bytes_in_flight
-        + DECODE_BYTES_PER_PIXEL * pixels_in_flight(config)
-        + KEPT_BYTES_PER_THREAD * decode_threads(config)
+        + DECODE_BYTES_PER_PIXEL * max(pixels_in_flight(config), image_limits(config).max_cost)
+        + (KEPT_BYTES_PER_THREAD + FILE_COPIES * config.max_image_bytes) * decode_threads(config)
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + JSON_BYTES * json_items(config)
         + CONNECTION_BYTES * config.max_connections

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from random import Random
 from typing import Any
@@ -17,7 +18,10 @@ import pytest
 from PIL import Image
 
 from drills.inputs import chunk, flip, png
+from tests.support.heif import box, container, frame, full, shown
+from tests.support.jpegs import progressive, segment, with_segments
 from tests.support.serving import assert_as_before, drawn, serving, truth
+from tests.support.tiffs import BLACK_IS_ZERO, Kind, Layout, Tags, assemble, tiff
 
 MIB = 2**20
 
@@ -52,8 +56,22 @@ def one_bit(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def items(brand: bytes, count: int) -> bytes:
+    """A container whose list of places is long."""
+    places = struct.pack(">H", count) + b"".join(struct.pack(">HHHII", number, 0, 1, 0, 0) for number in range(count))
+    head = box(b"ftyp", brand, bytes(4), brand)
+    return head + full(b"meta", 0, 0, full(b"pitm", 0, 0, b"\0\1"), full(b"iloc", 0, 0, b"\x44\0", places))
+
+
+def tiled(tags: Tags) -> bytes:
+    samples = np.zeros((64, 64, 1), np.uint8)
+    return tiff(samples, Kind(BLACK_IS_ZERO), Layout(tile=(16, 16)), tags)
+
+
+JPEG = saved(Image.new("RGB", (8, 8)), "JPEG")
 TEXT = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(MIB)))
-BOMBS = {
+#: Bytes, or what makes them, and the code they are refused with.
+BOMBS: dict[str, tuple[bytes | Callable[[], bytes], str | None]] = {
     "PNG of 30,000 a side": (png(30_000, 30_000, b""), "image_too_large"),
     "PNG of 2^31 a side": (png(2**31 - 1, 2**31 - 1, b""), "image_too_large"),
     "PNG of 2 x 24,999,999": (png(2, 24_999_999, b""), "image_too_large"),
@@ -80,6 +98,35 @@ BOMBS = {
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported_image_format"),
     "Photoshop": (b"8BPS\0\1" + bytes(40), "unsupported_image_format"),
     "HEIC without an image": (b"\0\0\0\x18ftypheic" + bytes(40), "invalid_image"),
+    "JPEG of 882 scans": (lambda: progressive(7_000, 7_000, 882), "image_too_complex"),
+    "JPEG of 64,000 Exif segments": (
+        lambda: with_segments(JPEG, segment(0xE1, b"Exif\0\0" + bytes(280)) * 64_000),
+        "image_too_complex",
+    ),
+    "JPEG of 19 MB of padding": (lambda: with_segments(JPEG, b"\xff" * 19 * MIB), "image_too_complex"),
+    "PNG of 10,000 compressed texts": (lambda: png(8, 8, bytes(72), TEXT * 10_000), "image_too_complex"),
+    "PNG of 200,000 chunks": (lambda: png(8, 8, bytes(72), chunk(b"abCd", b"") * 200_000), "image_too_complex"),
+    "GIF of 200,000 blocks": (b"GIF89a" + bytes(7) + b"!\xfe\0" * 200_000, "image_too_complex"),
+    "GIF whose image leaves its screen": (
+        b"GIF89a" + bytes(7) + b"," + struct.pack("<HHHHB", 0, 0, 9_000, 9_000, 0),
+        "image_too_large",
+    ),
+    "TIFF of a tile of 40,000 a side": (
+        assemble([b"x"], (64, 64, 1), Kind(BLACK_IS_ZERO), Layout(compression="Deflate", tile=(40_000, 40_000))),
+        "image_too_large",
+    ),
+    "TIFF of 70,000 tiles": (lambda: tiled({324: ("I", [8] * 70_000)}), "image_too_complex"),
+    "TIFF of 60,000 tags": (lambda: tiled({tag: ("I", [tag]) for tag in range(600, 60_600)}), "image_too_complex"),
+    "AVIF whose frame is larger than it claims": (
+        lambda: container(shown(frame(Image.new("L", (4_096, 4_096)), speed=10), 64, 64)),
+        "image_too_large",
+    ),
+    "HEIC whose frame is larger than it claims": (
+        lambda: container(shown(frame(Image.new("RGB", (1_024, 1_024)), "HEIF"), 64, 64), brand=b"heic"),
+        "invalid_image",
+    ),
+    "AVIF of 60,000 items": (lambda: items(b"avif", 60_000), "image_too_complex"),
+    "HEIC of 60,000 items": (lambda: items(b"heic", 60_000), "image_too_complex"),
     "a program": (b"\x7fELF" + bytes(60), "not_an_image"),
     "a web page": (b"<html></html>", "not_an_image"),
     "zeros": (bytes(1000), "not_an_image"),
@@ -108,7 +155,8 @@ class Peak:
 
 @pytest.mark.parametrize("name", BOMBS)
 async def test_a_bomb_is_refused_by_name_in_a_moment_and_in_little_memory(name: str) -> None:
-    blob, code = BOMBS[name]
+    made, code = BOMBS[name]
+    blob = made() if callable(made) else made
     async with serving() as served:
         peak, began = Peak(), time.monotonic()
         reply = await served.post("/embed", blob)
