@@ -16,6 +16,7 @@ from clipsrv.config import Config, add_flags, read, service_links, unknown_varia
 from clipsrv.errors import DeviceError, StartError
 from clipsrv.installation import program
 from clipsrv.providers.table import extras
+from clipsrv.stderr import set_apart
 
 logger = logging.getLogger("clipsrv")
 
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[arguments.pop(0)][0] if arguments and arguments[0] in COMMANDS else _serve
+    if argv is None and command is not _doctor:  # then the process is ours
+        set_apart()
     # Pillow warns of oddities in words taken from the image. What is dangerous raises, or is refused by its size.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:

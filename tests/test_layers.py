@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "settings": ("config", "errors", "machine"),
     "documents": (),
     "specs": (),
+    "stderr": (),
     "manifest": ("errors", "documents", "specs"),
     "images": GROUND,
     "text": GROUND,
@@ -80,7 +81,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bulk": (*GROUND, "images", "runtime", "models", "search"),
     "doctor": (*GROUND, "images", "runtime", "models"),
     "server": (*GROUND, "images", "text", "runtime", "models", "serving", "search"),
-    "cli": (*GROUND, "doctor", "server", "bulk", "search"),
+    "cli": (*GROUND, "stderr", "doctor", "server", "bulk", "search"),
     "__main__": ("cli",),
     "__init__": (*GROUND, "models"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import lzma
 import struct
@@ -277,3 +278,12 @@ def layouts(kind: Kind) -> Iterator[Layout]:
             continue
         rows, tile = (7 if place == "strips" else None), ((16, 16) if place == "tiles" else None)
         yield Layout(order, compression, planar, tile, rows, predictor, fill)
+
+
+def noisy() -> bytes:
+    """A damaged file of which libtiff complains on stderr by itself."""
+    stored = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(stored, "TIFF", compression="tiff_lzw")
+    data = bytearray(stored.getvalue())
+    data[200:260] = b"\xff" * 60
+    return bytes(data)
