@@ -8,6 +8,7 @@ ClipsrvError
 │   ├── AddressError      4
 │   └── DeviceError       5
 ├── InvalidTextError               a text that no tokenizer can read
+├── InvalidLabelsError             labels among which no image can be told, or a template that holds none
 ├── ImageError                     the envelope is fine, the image is not
 │   ├── EmptyImageError · NotAnImageError · UnsupportedImageFormatError · TruncatedImageError
 │   └── InvalidImageError · ImageTooLargeError · ImageTooComplexError · AspectRatioTooLargeError
@@ -78,6 +79,10 @@ class DeviceError(StartError):
 
 class InvalidTextError(ClipsrvError):
     code = "invalid_text"
+
+
+class InvalidLabelsError(ClipsrvError):
+    code = "invalid_labels"
 
 
 class ImageError(ClipsrvError):

@@ -17,6 +17,8 @@ TEXTS_PER_SLOT = 16
 #: signs (commas, colons, opening brackets) and bytes. An image of OpenAI's shape has 12 quotes, 7 signs and 150 bytes.
 JSON_SIGNS_PER_ITEM, JSON_BYTES_PER_ITEM = 64, 512
 _USUAL_ITEMS = 2048
+#: Bytes of labels' vectors that a model keeps: thousands of them, each asked for with every image.
+PROMPT_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ServingSettings:
 
     `decode_threads` decode at once; `max_pixels_in_flight` bounds what they decode together. One caller may hold at
     most `max_queue_per_caller` of `max_queue` slots. An inference longer than `deadline` counts as hung, and after
-    `probe_after` without any one is made to see that it still works.
+    `probe_after` without any one is made to see that it still works. A model keeps `prompt_bytes` of labels' vectors.
     """
 
     max_batch_size: int = 8
@@ -87,6 +89,7 @@ class ServingSettings:
     max_pixels_in_flight: int = 100_000_000
     deadline: float = 60.0
     probe_after: float = 60.0
+    prompt_bytes: int = PROMPT_BYTES
     limits: ImageLimits = DEFAULT_LIMITS
 
 

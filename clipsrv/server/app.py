@@ -19,9 +19,9 @@ from clipsrv.models.folders import find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.server.allowance import addresses_left, check_room
-from clipsrv.server.api import guide, health, openapi
+from clipsrv.server.api import classify, guide, health, openapi
 from clipsrv.server.api.catalog import Catalog
-from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, OPENAPI
+from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, LABELLED, OPENAPI
 from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
     GUARD,
@@ -40,6 +40,7 @@ from clipsrv.server.metrics import Metrics
 from clipsrv.server.wire.bodies import BodyLimits, BodyReader
 from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
+from clipsrv.server.wire.labelled import LabelledInputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import HEALTHY, Embedder
 from clipsrv.settings import json_items, model_settings, serving_settings, texts_of_a_request
@@ -77,6 +78,7 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app[INPUTS] = Inputs(
         app[BODIES], app[DOCUMENTS], max_images=config.max_images, max_texts=texts_of_a_request(config)
     )
+    app[LABELLED] = LabelledInputs(app[BODIES], app[DOCUMENTS], max_labels=texts_of_a_request(config))
     app[OPENAPI] = openapi.describe(config)
     app[PROXIES] = Proxies.listed(config.trusted_proxies)
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
@@ -84,7 +86,7 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app.on_response_prepare.append(set_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
-    add_routes(app, (*guide.ROUTES, *health.ROUTES))
+    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *health.ROUTES))
     return app
 
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TypeVar
 
 from clipsrv.errors import DeadlineExceededError, ModelNotOfferedError, ShuttingDownError, StartingError
 from clipsrv.models.model import Model
@@ -19,6 +20,8 @@ from clipsrv.serving.shelf import Shelf
 from clipsrv.serving.visit import Visit
 from clipsrv.serving.workshop import Workshop
 from clipsrv.settings import TEXTS_PER_SLOT, ServingSettings
+
+Result = TypeVar("Result")
 
 STARTING, HEALTHY, UNHEALTHY, DRAINING = "starting", "healthy", "unhealthy", "draining"
 
@@ -133,6 +136,14 @@ class Embedder:
         slots = -(-len(texts) // TEXTS_PER_SLOT)
         return await self._in_slots(slots, caller, model, lambda visit: visit.embed_texts(texts))
 
+    async def embed_beside(
+        self, blob: bytes | memoryview, prompts: Sequence[str], *, model: str | None = None, caller: Hashable = None
+    ) -> tuple[Outcome, Outcome]:
+        """One image and the texts it is compared with, by one and the same engine; what is remembered of the texts is
+        not computed again. Raises as both of the above."""
+        slots = max(1, -(-len(prompts) // TEXTS_PER_SLOT))  # beside an image's pixels sixteen texts are next to nothing
+        return await self._in_slots(slots, caller, model, lambda visit: visit.embed_beside(blob, prompts))
+
     async def visit(self, model: str | None = None, caller: Hashable = None) -> Visit:
         """One engine until the visit ends, loaded first if need be; slots are for whoever visits to take.
 
@@ -142,8 +153,8 @@ class Embedder:
         return Visit(await self.shelf.lease(self._name(model)), caller)
 
     async def _in_slots(
-        self, slots: int, caller: Hashable, model: str | None, work: Callable[[Visit], Awaitable[Outcome]]
-    ) -> Outcome:
+        self, slots: int, caller: Hashable, model: str | None, work: Callable[[Visit], Awaitable[Result]]
+    ) -> Result:
         """What `work` makes of a visit, within these slots, all or none, and within the deadline."""
         try:
             with self.workshop.slots.take(slots, caller):

@@ -23,6 +23,7 @@ from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.batcher import Batcher
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.outcome import Finished, Timings
+from clipsrv.serving.prompts import Prompts
 from clipsrv.serving.reminder import Reminder
 from clipsrv.serving.workshop import Workshop
 from clipsrv.text.tokens import Tokens
@@ -49,6 +50,7 @@ class Engine:
         size = model.manifest.preprocess.crop_size
         self.images: ImageBatcher = self._batcher(model.image_encoder, np.stack)
         self.texts: TextBatcher | None = None
+        self.prompts = Prompts(workshop.settings.prompt_bytes)
         # Not zeros, which a model without offsets would turn into a vector of zeros, and that is a failure.
         ramp = np.linspace(-1, 1, 3 * size * size, dtype=np.float32).reshape(3, size, size)
         self._probes: list[tuple[Batcher[Any, Vectors], Any]] = [(self.images, ramp)]

@@ -7,6 +7,7 @@ from clipsrv.images.decode import BLOCK_BYTES, BLOCKS_PER_THREAD
 from clipsrv.settings import (
     JSON_BYTES_PER_ITEM,
     JSON_SIGNS_PER_ITEM,
+    PROMPT_BYTES,
     decode_threads,
     image_limits,
     json_items,
@@ -42,5 +43,6 @@ def memory_bound(config: Config, crop_size: int) -> int:
         + (KEPT_BYTES_PER_THREAD + FILE_COPIES * config.max_image_bytes) * decode_threads(config)
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + JSON_BYTES * json_items(config)
+        + PROMPT_BYTES
         + CONNECTION_BYTES * config.max_connections
     )

@@ -71,8 +71,27 @@ class Visit:
 
     async def embed_texts(self, texts: Sequence[str]) -> Outcome:
         """All of `texts` at once. Raises as `embed_text`."""
+        return self._outcome(await self._embed_all(texts), ())
+
+    async def embed_beside(self, blob: bytes | memoryview, prompts: Sequence[str]) -> tuple[Outcome, Outcome]:
+        """One image, and texts that are remembered for the next image. Raises BadImagesError, and as `embed_text`."""
+        works = [partial(self.embed_prompts, prompts), partial(self.embed_images, [blob])]
+        texts, image = await _together(lambda work: work(), works)
+        return image, texts
+
+    async def embed_prompts(self, prompts: Sequence[str]) -> Outcome:
+        """As `embed_texts`, of each text once for as long as the engine remembers it."""
+        kept = self._engine.prompts
+        known = {text: found for text in prompts if (found := kept.get(text))}
+        new = [text for text in dict.fromkeys(prompts) if text not in known]
+        computed = dict(zip(new, await self._embed_all(new), strict=True))
+        for text, finished in computed.items():
+            kept.keep(text, finished)
+        return self._outcome([known.get(text) or computed[text] for text in prompts], ())
+
+    async def _embed_all(self, texts: Sequence[str]) -> list[Finished]:
         few = [texts[at : at + TEXTS_PER_SLOT] for at in range(0, len(texts), TEXTS_PER_SLOT)]
-        return self._outcome([one for some in await _together(self._embed_few, few) for one in some], ())
+        return [one for some in await _together(self._embed_few, few) for one in some]
 
     async def _embed_few(self, texts: Sequence[str]) -> Sequence[Finished]:
         tokens, read = await self._engine.read_texts(texts, self._caller, self._request)

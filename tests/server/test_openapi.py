@@ -95,7 +95,11 @@ async def test_every_kind_of_answer_is_as_described() -> None:
         await post(served, "/embed/batch", holed, JSON)
         await post(served, "/embed/batch", json.dumps({"images": ["AAAA"] * 5}).encode(), JSON)
         await post(served, "/embed/text", b'{"text": "a cat"}', JSON)
-        for path in ("/embed", "/embed/batch", "/embed/text"):
+        labelled = {"image": base64.b64encode(GOOD).decode(), "labels": ["cat", "dog"]}
+        await post(served, "/classify", json.dumps(labelled).encode(), JSON)
+        await post(served, "/classify", json.dumps(labelled | {"template": "cat"}).encode(), JSON)
+        await post(served, "/classify", json.dumps(labelled).encode(), JSON, "Accept: application/x-npy")
+        for path in ("/embed", "/embed/batch", "/embed/text", "/classify"):
             reply = await served.send(request("GET", path, None))
             assert reply.status == 405
             check(path, "post", reply)
@@ -122,5 +126,5 @@ def test_hundreds_of_requests_made_from_the_document_are_answered_as_it_says(
         [*command, f"{server.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]
-    assert "Tested: 7" in done.stdout  # all but the document itself
+    assert "Tested: 8" in done.stdout  # all but the document itself
     assert server.process.poll() is None

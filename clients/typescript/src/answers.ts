@@ -27,6 +27,24 @@ export interface Models {
   readonly details: Readonly<Record<string, ModelDetails>>;
 }
 
+export interface LabelScore {
+  readonly label: string;
+  /** From 0 to 1, as the model was trained to score: see `Classification.scoring`. */
+  readonly score: number;
+  /** The cosine of the image's vector and the label's. */
+  readonly similarity: number;
+}
+
+export interface Classification {
+  /** Best first. */
+  readonly labels: readonly LabelScore[];
+  /** `softmax`: the scores of an image add up to 1. `sigmoid`: each label is judged by itself. */
+  readonly scoring: 'softmax' | 'sigmoid';
+  readonly model: string;
+  /** Labels of which the model read the beginning only. */
+  readonly truncated: readonly string[];
+}
+
 export type ImageResult =
   | { readonly ok: true; readonly embedding: Float32Array<ArrayBuffer>; readonly embeddingId: string | undefined }
   | { readonly ok: false; readonly error: Error };
@@ -79,6 +97,17 @@ function readImageErrors(value: unknown): Map<number, { readonly code: string; r
     }
   }
   return errors;
+}
+
+export function readClassification(reply: Reply, expected: number): Classification {
+  const { json } = reply;
+  if (!isRecord(json) || !Array.isArray(json['labels']) || json['labels'].length !== expected) wrong(`"labels" (${expected} were due)`);
+  const whole = json['labels'].every(
+    (one: unknown) =>
+      isRecord(one) && typeof one['label'] === 'string' && typeof one['score'] === 'number' && typeof one['similarity'] === 'number',
+  );
+  if (!whole || typeof json['scoring'] !== 'string') wrong('"labels"');
+  return json as unknown as Classification;
 }
 
 export function readHealth(reply: Reply): Health {

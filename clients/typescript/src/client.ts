@@ -1,6 +1,7 @@
 /** The client: splits, limits, retries and joins. What goes over the wire is transport.ts and encoding.ts. */
 import {
-  readHealth, readModels, readResults, readVector, readVectors, type Health, type ImageResult, type Models,
+  readClassification, readHealth, readModels, readResults, readVector, readVectors,
+  type Classification, type Health, type ImageResult, type Models,
 } from './answers.js';
 import { assertImage, described, encodeMultipart, PART_OVERHEAD_BYTES, toBytes, type ImageBytes } from './encoding.js';
 import { BadImagesError, ClipConnectionError, DeadlineError, ImageError, TooLargeError, UnavailableError } from './errors.js';
@@ -13,6 +14,11 @@ import { Transport, type Call, type Reply } from './transport.js';
 export interface CallOptions {
   /** Ends the call, its requests and its waits; the call rejects with the signal's reason. */
   readonly signal?: AbortSignal;
+}
+
+export interface ClassifyOptions extends CallOptions {
+  /** Holds `{}` once, where each label is put. Without one it is the server's: `This is a photo of {}.` */
+  readonly template?: string;
 }
 
 export type StreamResult<T> = ImageResult & { readonly item: T };
@@ -100,6 +106,18 @@ export class ClipClient {
       readVectors(await this.#postJson('/embed/text?encoding=base64', { texts: batch }, signal), batch.length);
     for await (const batch of mapOrdered(groups, concurrency, post, options.signal)) vectors.push(...batch);
     return vectors;
+  }
+
+  /** How well each of `labels` fits one image, best first, as the model was trained to score. */
+  async classify(image: ImageBytes, labels: readonly string[], options: ClassifyOptions = {}): Promise<Classification> {
+    if (typeof labels === 'string') throw new TypeError('labels is a string: give a list of labels');
+    const texts = Array.from(labels, (label, i): [string, string] => (assertText(label, `labels[${i}]`), ['labels', label]));
+    if (options.template !== undefined) {
+      assertText(options.template, 'template');
+      texts.push(['template', options.template]);
+    }
+    const call = { path: '/classify', ...encodeMultipart('image', [await toBytes(image)], texts) };
+    return readClassification(await this.#send({ method: 'POST', ...call }, options.signal), labels.length);
   }
 
   /** What the server says of itself, also while it starts or stops. Does not retry. */

@@ -60,6 +60,7 @@ export const PART_OVERHEAD_BYTES = 256;
 export function encodeMultipart(
   field: string,
   images: readonly Uint8Array[],
+  texts: readonly (readonly [name: string, text: string])[] = [],
 ): { readonly body: Uint8Array<ArrayBuffer>; readonly contentType: string } {
   const boundary = `clipsrv-${randomUUID()}`;
   const parts: Uint8Array[] = [];
@@ -69,6 +70,9 @@ export function encodeMultipart(
       'Content-Type: application/octet-stream\r\n\r\n';
     parts.push(Buffer.from(head), image, Buffer.from('\r\n'));
   });
+  for (const [name, text] of texts) {
+    parts.push(Buffer.from(`--${boundary}\r\nContent-Disposition: form-data; name="${name}"\r\n\r\n${text}\r\n`));
+  }
   parts.push(Buffer.from(`--${boundary}--\r\n`));
   return { body: Buffer.concat(parts), contentType: `multipart/form-data; boundary=${boundary}` };
 }

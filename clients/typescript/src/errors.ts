@@ -21,7 +21,8 @@
 export const ERROR_CODES = [
   'aspect_ratio_too_large', 'body_too_large', 'deadline_exceeded', 'duplicate_field', 'empty_batch', 'empty_body',
   'empty_image', 'expectation_failed', 'forbidden', 'headers_too_large', 'host_forbidden', 'image_too_complex', 'image_too_large',
-  'inference_failed', 'internal', 'invalid_base64', 'invalid_field', 'invalid_image', 'invalid_json', 'invalid_request', 'invalid_text',
+  'inference_failed', 'internal', 'invalid_base64', 'invalid_field', 'invalid_image', 'invalid_json', 'invalid_labels', 'invalid_request',
+  'invalid_text',
   'length_required', 'malformed_multipart', 'method_not_allowed', 'missing_image', 'model_not_found', 'no_text_tower', 'not_acceptable',
   'not_an_image', 'not_found', 'origin_forbidden', 'out_of_memory', 'overloaded', 'remote_url_disabled', 'request_timeout', 'shutting_down', 'starting',
   'too_many_failures', 'too_many_images', 'too_many_parts', 'too_many_texts', 'truncated_image', 'unauthorized', 'unexpected_field',

@@ -57,7 +57,10 @@ test('what is no text is a TypeError and no request', async (t) => {
   for (const wrong of [undefined, null, 5, ['a'], {}, Buffer.from('a')] as unknown as string[]) {
     await assert.rejects(client.embedText(wrong), TypeError);
     await assert.rejects(client.embedTexts(['a', wrong]), { name: 'TypeError', message: /^texts\[1\] is / });
+    await assert.rejects(client.classify(image, ['a', wrong]), { name: 'TypeError', message: /^labels\[1\] is / });
   }
+  await assert.rejects(client.classify(image, 'cat,dog' as unknown as string[]), /give a list of labels/);
+  await assert.rejects(client.classify(image, ['a'], { template: 5 as unknown as string }), /^TypeError: template is /);
   await assert.rejects(client.embedTexts('one text' as unknown as string[]), /embedText takes one/);
   assert.equal(server.received.length, 0);
 });

@@ -88,6 +88,25 @@ test('texts live in the same space, one or many', async () => {
   assert.ok(Math.abs(norm(one) - 1) < 1e-5);
 });
 
+test('labels are scored against an image, best first, by the template given', async () => {
+  const labels = ['a cat', '赤いハート', 'line one\r\nline "two"', 'shoe'];
+  const found = await client.classify(image(1), labels, { template: '{}' });
+  assert.deepEqual(found.labels.map(({ label }) => label).sort(), [...labels].sort());
+  const picture = await client.embedImage(image(1));
+  for (const { label, similarity } of found.labels) {
+    const text = await client.embedText(label);
+    assert.ok(Math.abs(similarity - text.reduce((sum, value, i) => sum + value * (picture[i] ?? NaN), 0)) < 1e-5, label);
+  }
+  const scores = found.labels.map(({ score }) => score);
+  assert.deepEqual(scores, [...scores].sort((a, b) => b - a));
+  assert.equal(found.scoring, 'softmax');
+  assert.ok(Math.abs(scores.reduce((sum, score) => sum + score, 0) - 1) < 1e-6);
+  assert.deepEqual(found.truncated, []);
+  const usual = await client.classify(image(1), labels);
+  assert.deepEqual(usual, await client.classify(image(1), labels, { template: 'This is a photo of {}.' }));
+  await assert.rejects(client.classify(image(1), ['a', 'a']), { code: 'invalid_labels', status: 400 });
+});
+
 test('errors of the server arrive as their classes, with the request\'s id', async () => {
   const response = await fetch(`${server.url}/embed`, { method: 'POST', body: new FormData() });
   const { request_id: id } = (await response.json()) as { request_id: string };

@@ -94,6 +94,7 @@ test('an answer that is not clipsrv\'s is refused, not returned', async (t) => {
   }
   const { client } = await against(t, [json(200, { embeddings: [base64([1, 2])], dimensions: 2 })]);
   await assert.rejects(client.embedImages([image, image]), ClipProtocolError);
+  await assert.rejects(client.classify(image, ['a']), ClipProtocolError);
 });
 
 test('a server that falls silent costs the time limit, and an attempt', async (t) => {

@@ -13,7 +13,7 @@ from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
 from clipsrv.server.wire.options import negotiate, read_options
-from clipsrv.server.wire.replies import BASE64, JSON, NPY, deliver, vectors_response
+from clipsrv.server.wire.replies import BASE64, JSON, NPY, deliver, stamp, vectors_response
 from clipsrv.serving.outcome import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
@@ -74,8 +74,7 @@ async def _answer(
     response = await vectors_response(outcome.vectors, form, many=many, extra=facts)
     timings = outcome.timings
     stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
-    response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())
-    response.headers["X-Embedding-Id"] = model.embedding_id
+    stamp(response, model.embedding_id, stages)
     return response
 
 

@@ -5,32 +5,36 @@ Written as data, with short functions for what repeats. Knows the limits of the 
 
 from __future__ import annotations
 
-from typing import Any
-
 from clipsrv import __version__
 from clipsrv.config import Config
+from clipsrv.models.scoring import LONGEST_LABEL, TEMPLATE
+from clipsrv.server.api.schemas import (
+    BAD_IMAGE,
+    BYTES,
+    CLASSES,
+    COUNT,
+    ENCODED,
+    ERROR,
+    HEALTH,
+    MODELS,
+    NPY,
+    STRING,
+    VECTOR,
+    Schema,
+    shape,
+)
 from clipsrv.server.wire.errors import COMMON_HEADERS
 from clipsrv.server.wire.inputs import LONGEST_TEXT
 from clipsrv.settings import texts_of_a_request
 
-Schema = dict[str, Any]
-
 _JSON = "application/json"
-_STRING: Schema = {"type": "string"}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_FLOATS: Schema = {"type": "array", "items": {"type": "number"}}
-_BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}
-_VECTOR: Schema = {"oneOf": [_FLOATS, _BASE64]}
-_BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
-_ENCODED: Schema = {"type": "string", "description": "base64, standard or URL-safe, or a base64 data URI"}
-_NPY: Schema = {"schema": {"type": "string", "contentMediaType": "application/x-npy"}}
 
 #: What each status means to a caller, and whether waiting helps.
 _ERRORS: dict[int, tuple[str, bool]] = {
     400: ("The request is not put together as documented", False),
     401: ("No valid API key", False),
     403: ("A Host, or the web page of an origin, that is not allowed", False),
-    404: ("Not found; for /embed/text: the model has no text tower", False),
+    404: ("Not found; for texts and labels: the model has no text tower", False),
     405: ("Another method; see Allow", False),
     406: ("Accept allows no form this endpoint has", False),
     408: ("The request did not arrive in time", False),
@@ -51,58 +55,70 @@ _EMBED = (*_ALWAYS, 404, 406, 413, 415, 422, 504)
 def describe(config: Config) -> Schema:
     """The document for a server of this configuration."""
     many = {"maxItems": config.max_images, "minItems": 1}
-    images = _object({"images": {"type": "array", "items": _ENCODED, **many}})
-    text = {**_STRING, "maxLength": LONGEST_TEXT}
+    images = shape({"images": {"type": "array", "items": ENCODED, **many}})
+    text = {**STRING, "maxLength": LONGEST_TEXT}
     texts = {"type": "array", "items": text, "maxItems": texts_of_a_request(config), "minItems": 1}
-    one: Schema = {"embedding": _VECTOR, "dimensions": _COUNT, "model": _STRING}
+    one: Schema = {"embedding": VECTOR, "dimensions": COUNT, "model": STRING}
     several: Schema = {
-        "embeddings": {"type": "array", "items": {"anyOf": [_VECTOR, {"type": "null"}]}},
-        "count": _COUNT,
-        "dimensions": _COUNT,
-        "model": _STRING,
+        "embeddings": {"type": "array", "items": {"anyOf": [VECTOR, {"type": "null"}]}},
+        "count": COUNT,
+        "dimensions": COUNT,
+        "model": STRING,
     }
     failed = {"errors": {"type": "array", "items": {"$ref": "#/components/schemas/BadImage"}}}
-    truncated = {"type": "array", "items": _COUNT, "description": "indices of texts cut to the model's length"}
+    truncated = {"type": "array", "items": COUNT, "description": "indices of texts cut to the model's length"}
     single = {**one, "truncated": {"type": "boolean", "description": "the text was cut to the model's length"}}
     foreign = {**truncated, "description": "indices of texts without a letter that the model reads; left out if none"}
     alone = {"type": "boolean", "description": "the text has no letter that the model reads; left out otherwise"}
     by_text = {
         "oneOf": [
-            _object({**single, "unknown_script": alone}, optional=("unknown_script",)),
-            _object({**several, "truncated": truncated, "unknown_script": foreign}, optional=("unknown_script",)),
+            shape({**single, "unknown_script": alone}, optional=("unknown_script",)),
+            shape({**several, "truncated": truncated, "unknown_script": foreign}, optional=("unknown_script",)),
         ]
     }
+    asked = _labels(texts_of_a_request(config))
     encoding = _option("encoding", "json", "base64")
     paths = {
         "/embed": _post(
             "embedImage",
             "The vector of one image",
             {
-                "multipart/form-data": _object({"image": _BYTES}),
-                "image/*": _BYTES,
-                "application/octet-stream": _BYTES,
-                _JSON: _object({"image": _ENCODED}),
+                "multipart/form-data": shape({"image": BYTES}),
+                "image/*": BYTES,
+                "application/octet-stream": BYTES,
+                _JSON: shape({"image": ENCODED}),
             },
-            _object(one),
+            shape(one),
             [encoding],
         ),
         "/embed/batch": _post(
             "embedImages",
             "The vectors of several images, in the order sent",
-            {"multipart/form-data": _object({"images": {"type": "array", "items": _BYTES, **many}}), _JSON: images},
-            _object({**several, **failed}, optional=("errors",)),
+            {"multipart/form-data": shape({"images": {"type": "array", "items": BYTES, **many}}), _JSON: images},
+            shape({**several, **failed}, optional=("errors",)),
             [encoding, _option("on_error", "fail", "null")],
         ),
         "/embed/text": _post(
             "embedText",
             "The vector of a text, or of several, in the space of the images",
-            {_JSON: {"oneOf": [_object({"text": text}), _object({"texts": texts})]}},
+            {_JSON: {"oneOf": [shape({"text": text}), shape({"texts": texts})]}},
             by_text,
             [encoding],
         ),
-        "/health": _get("health", "Whether requests are being served", _HEALTH, also=(503,), open_to_all=True),
-        "/health/live": _get("live", "Answers while the process can", _object({"status": _STRING}), open_to_all=True),
-        "/models": _get("models", "The models there are, and the one served", _MODELS),
+        "/classify": _post(
+            "classifyImage",
+            "How well each of some labels fits one image",
+            {
+                "multipart/form-data": shape({"image": BYTES, **asked}, optional=("template",)),
+                _JSON: shape({"image": ENCODED, **asked}, optional=("template",)),
+            },
+            CLASSES,
+            [],
+            npy=False,
+        ),
+        "/health": _get("health", "Whether requests are being served", HEALTH, also=(503,), open_to_all=True),
+        "/health/live": _get("live", "Answers while the process can", shape({"status": STRING}), open_to_all=True),
+        "/models": _get("models", "The models there are, and the one served", MODELS),
         "/metrics": _get("metrics", "Prometheus text", None),
         "/openapi.json": _get("openapi", "This document", {"type": "object"}),
     }
@@ -111,7 +127,7 @@ def describe(config: Config) -> Schema:
         "info": {"title": "clipsrv", "version": __version__, "summary": "CLIP embeddings of images and texts"},
         "paths": paths,
         "components": {
-            "schemas": {"Error": _ERROR, "BadImage": _BAD_IMAGE},
+            "schemas": {"Error": ERROR, "BadImage": BAD_IMAGE},
             "responses": {str(status): _error(status) for status in _ERRORS},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -123,35 +139,9 @@ def describe(config: Config) -> Schema:
     }
 
 
-def _object(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-_BAD_IMAGE = {
-    **_object({"index": _COUNT, "code": _STRING, "message": _STRING}),
-    "additionalProperties": True,
-    "description": "index counts from 0 in the order sent; a limit or a format stands beside it where there is one",
-}
-_ERROR = _object(
-    {"error": _object({"code": _STRING, "message": _STRING, "details": {"type": "object"}}), "request_id": _STRING}
-)
-_HEALTH = {
-    **_object({"status": {"enum": ["healthy", "starting", "draining", "unhealthy"]}, "model": _STRING}),
-    "additionalProperties": True,
-}
-_MODELS = _object(
-    {
-        "models": {"type": "array", "items": _STRING},
-        "current": _STRING,
-        "details": {"type": "object", "additionalProperties": {"type": "object"}},
-    }
-)
-
-
 def _error(status: int) -> Schema:
     text, waiting_helps = _ERRORS[status]
-    headers = {"Retry-After": {"schema": _COUNT, "description": "seconds"}} if waiting_helps else {}
+    headers = {"Retry-After": {"schema": COUNT, "description": "seconds"}} if waiting_helps else {}
     return {
         "description": text,
         "headers": {**_headers(), **headers},
@@ -160,7 +150,7 @@ def _error(status: int) -> Schema:
 
 
 def _headers(*more: str) -> Schema:
-    return {name: {"schema": _STRING} for name in (*COMMON_HEADERS, "X-Request-Id", *more)}
+    return {name: {"schema": STRING} for name in (*COMMON_HEADERS, "X-Request-Id", *more)}
 
 
 def _option(name: str, *values: str) -> Schema:
@@ -171,11 +161,28 @@ def _responses(statuses: tuple[int, ...]) -> Schema:
     return {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
 
 
-def _post(name: str, summary: str, bodies: dict[str, Schema], answer: Schema, options: list[Schema]) -> Schema:
+def _labels(most: int) -> Schema:
+    one = {**STRING, "minLength": 1, "maxLength": LONGEST_LABEL, "pattern": r"\S"}
+    template = {
+        **STRING,
+        "maxLength": LONGEST_LABEL,
+        "pattern": r"\{\}",
+        "default": TEMPLATE,
+        "description": "holds {} once, where each label is put",
+    }
+    return {
+        "labels": {"type": "array", "items": one, "minItems": 1, "maxItems": most, "uniqueItems": True},
+        "template": template,
+    }
+
+
+def _post(
+    name: str, summary: str, bodies: dict[str, Schema], answer: Schema, options: list[Schema], *, npy: bool = True
+) -> Schema:
     ok = {
         "description": summary,
         "headers": _headers("X-Embedding-Id", "Server-Timing"),
-        "content": {_JSON: {"schema": answer}, "application/x-npy": _NPY},
+        "content": {_JSON: {"schema": answer}, **({"application/x-npy": NPY} if npy else {})},
     }
     content = {kind: {"schema": schema} for kind, schema in bodies.items()}
     return {
@@ -192,7 +199,7 @@ def _post(name: str, summary: str, bodies: dict[str, Schema], answer: Schema, op
 def _get(
     name: str, summary: str, answer: Schema | None, *, also: tuple[int, ...] = (), open_to_all: bool = False
 ) -> Schema:
-    content = {"text/plain": {"schema": _STRING}} if answer is None else {_JSON: {"schema": answer}}
+    content = {"text/plain": {"schema": STRING}} if answer is None else {_JSON: {"schema": answer}}
     ok = {"description": summary, "headers": _headers(), "content": content}
     responses = {"200": ok, **_responses(_ALWAYS)}
     for status in also:

@@ -17,6 +17,7 @@ from clipsrv.server.wire import envelope
 STATUS: Mapping[type[errors.ClipsrvError], int] = {
     envelope.InvalidRequestError: 400,
     errors.InvalidTextError: 400,
+    errors.InvalidLabelsError: 400,
     envelope.RequestTimeoutError: 408,
     envelope.BodyTooLargeError: 413,
     envelope.TooManyImagesError: 413,

@@ -1,4 +1,4 @@
-"""multipart/form-data to the bytes of its image parts, every cap counted while the chunks come in.
+"""multipart/form-data to the bytes of its parts, every cap counted while the chunks come in.
 
 aiohttp's own form reading is not used: it answers malformed bodies with 500 and has no limit on parts.
 """
@@ -6,7 +6,7 @@ aiohttp's own form reading is not used: it answers malformed bodies with 500 and
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 
 import multipart
@@ -34,14 +34,34 @@ _CHARSET = "latin-1"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MALFORMED = "The body is not well-formed multipart/form-data: check the boundary, and that it was sent whole."
 
+#: The error for more parts of a name than its limit.
+TooMany = Callable[[str, int], InvalidRequestError]
+
+
+def too_many(field: str, limit: int) -> InvalidRequestError:
+    """The error for more than `limit` images in `field`."""
+    if limit == 1:
+        return DuplicateFieldError(f"{field!r} was sent more than once; send several images to /embed/batch.")
+    return TooManyImagesError(f"The request has more than {limit:,} images (--max-images).", limit=limit)
+
 
 async def read_form(content_type: str, chunks: AsyncGenerator[bytes], field: str, limit: int) -> list[Blob]:
-    """The bodies of the parts named `field`, at most `limit`, in the order sent; no other part may be there.
+    """The bodies of the parts named `field`, at least one and at most `limit`, in the order sent; no other part may be
+    there. Raises as `read_fields`."""
+    return (await read_fields(content_type, chunks, {field: limit}))[field]
 
-    Raises InvalidRequestError of the kind that fits, and whatever `chunks` raises.
+
+async def read_fields(
+    content_type: str, chunks: AsyncGenerator[bytes], limits: Mapping[str, int], too_many: TooMany = too_many
+) -> dict[str, list[Blob]]:
+    """The bodies of the parts by their names, in the order sent: of each name at most its limit, and of no other name.
+    The first name is that of the images, of which there must be one.
+
+    Raises InvalidRequestError of the kind that fits, `too_many` of a name and its limit, and whatever `chunks` raises.
     """
+    field, limit = next(iter(limits)), sum(limits.values())
     parser = _parser(content_type, limit + _SPARE_PARTS)
-    form = _Form(parser, field, limit)
+    form = _Form(parser, limits, too_many)
     problems: list[InvalidRequestError] = []  # not a name of this frame, which whatever is raised holds
     try:
         async with aclosing(chunks):
@@ -58,22 +78,13 @@ async def read_form(content_type: str, chunks: AsyncGenerator[bytes], field: str
             parser.error.__traceback__ = None
     if problems:
         raise problems.pop()
-    return form.images()
-
-
-def too_many(field: str, limit: int) -> DuplicateFieldError | TooManyImagesError:
-    """The error for more than `limit` images in `field`."""
-    if limit == 1:
-        return DuplicateFieldError(f"{field!r} was sent more than once; send several images to /embed/batch.")
-    return TooManyImagesError(f"The request has more than {limit:,} images (--max-images).", limit=limit)
+    return form.fields()
 
 
 def _limit_reached(reason: str, limit: int) -> MalformedMultipartError | TooManyPartsError:
     if "header" in reason.lower():
         return MalformedMultipartError("A part of the form has too many or too long headers.")
-    return TooManyPartsError(
-        f"The form has too many parts; at most {limit} images are accepted.", limit=limit + _SPARE_PARTS
-    )
+    return TooManyPartsError(f"The form has too many parts; at most {limit:,} are read.", limit=limit + _SPARE_PARTS)
 
 
 def names(received: Iterable[str]) -> str:
@@ -84,14 +95,15 @@ def names(received: Iterable[str]) -> str:
 
 
 class _Form:
-    def __init__(self, parser: multipart.PushMultipartParser, field: str, limit: int) -> None:
+    def __init__(self, parser: multipart.PushMultipartParser, limits: Mapping[str, int], too_many: TooMany) -> None:
         self.empty = True
         self._parser, self._unpadded = parser, Unpadded(parser.boundary)
-        self._field, self._limit = field, limit
+        self._limits, self._too_many = limits, too_many
         self._opening = b"--" + parser.boundary
         self._start: bytes | None = b""  # what has come, until it is enough to see the opening
         self._others: dict[str, None] = {}
-        self._images: list[Blob] = []
+        self._found: dict[str, list[Blob]] = {name: [] for name in limits}
+        self._name = ""
         self._current: Pieces | None = None
         self._epilogue: int | None = None
 
@@ -117,12 +129,14 @@ class _Form:
         if self._epilogue > _EPILOGUE:
             raise BodyTooLargeError(f"More than {_EPILOGUE:,} bytes follow the end of the form.", limit=_EPILOGUE)
 
-    def images(self) -> list[Blob]:
+    def fields(self) -> dict[str, list[Blob]]:
+        field, *others = self._limits
         if self._others:
-            raise UnexpectedFieldError(f"Expected the form field {self._field!r}; received {names(self._others)}.")
-        if not self._images:
-            raise MissingImageError(f"The form has no part; send the image in the form field {self._field!r}.")
-        return self._images
+            known = f"the form field {field!r}" + (f" beside {names(others)}" if others else "")
+            raise UnexpectedFieldError(f"Expected {known}; received {names(self._others)}.")
+        if not self._found[field]:
+            raise MissingImageError(f"The form has no part {field!r}; send the image in it.")
+        return self._found
 
     def _parse(self, ready: bytes) -> None:
         for event in self._parser.parse(ready):
@@ -133,7 +147,7 @@ class _Form:
             elif event is not None:
                 self._current.add(bytes(event))
             else:
-                self._images.append(self._current.blob())
+                self._found[self._name].append(self._current.blob())
 
     def _begin_part(self, part: multipart.MultipartSegment) -> None:
         if any(_CONTROL.search(value) for _, value in part.headerlist):
@@ -143,11 +157,12 @@ class _Form:
         if (part.header("Content-Transfer-Encoding") or "binary").lower() not in {"7bit", "8bit", "binary"}:
             raise UnsupportedPartEncodingError("A part has a Content-Transfer-Encoding; send the image as binary.")
         self._current = None
-        if part.name != self._field:
+        if part.name not in self._limits:
             self._others[str(part.name).encode(_CHARSET).decode("utf-8", "replace")] = None
             return
-        if len(self._images) == self._limit:
-            raise too_many(self._field, self._limit)
+        self._name = part.name
+        if len(self._found[self._name]) == self._limits[self._name]:
+            raise self._too_many(self._name, self._limits[self._name])
         self._current = Pieces()
 
 

@@ -30,7 +30,7 @@ _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.ASCII | re.IGNORECASE)
 #: Characters of a text: to look through more for the few words that a model reads would take long of everyone.
 LONGEST_TEXT = 1_000_000
 #: Bytes that JSON may take for a character.
-_LONGEST_ESCAPE = 6
+LONGEST_ESCAPE = 6
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -120,7 +120,7 @@ def is_string(value: object) -> bool:
 
 def text_of(string: str | LongString) -> str:
     """Raises InvalidTextError if it is longer than LONGEST_TEXT, InvalidJsonError."""
-    if len(string) <= _LONGEST_ESCAPE * LONGEST_TEXT:
+    if len(string) <= LONGEST_ESCAPE * LONGEST_TEXT:
         text = string if isinstance(string, str) else string.text()
         if len(text) <= LONGEST_TEXT:
             return text

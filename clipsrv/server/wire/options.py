@@ -39,6 +39,12 @@ def negotiate(request: web.Request, encoding: str) -> str:
     return NPY if wanted == NPY_TYPE else encoding
 
 
+def require_json(request: web.Request) -> None:
+    """Raises NotAcceptableError unless Accept allows JSON."""
+    if preferred(request.headers.getall(hdrs.ACCEPT, ()), (JSON_TYPE,)) is None:
+        raise NotAcceptableError(f"Accept must allow {JSON_TYPE}.")
+
+
 def preferred(accept: Iterable[str], offers: Sequence[str]) -> str | None:
     """The offer (in lower case) with the highest weight in the lines of Accept; None if every one is refused.
 

@@ -46,6 +46,12 @@ async def vectors_response(
     return web.Response(body=b'{"embeddings":[%s],%s' % (b",".join(pieces), rest), content_type=JSON_TYPE)
 
 
+def stamp(response: web.Response, embedding_id: str, stages: Mapping[str, float]) -> None:
+    """Names in headers whose vectors the answer was made of, and where its seconds went."""
+    response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())
+    response.headers["X-Embedding-Id"] = embedding_id
+
+
 async def deliver(request: web.Request, response: web.Response, lease: Lease) -> web.Response:
     """Sends a large answer, and until the caller has taken it holds its bytes against those in flight, in the place of
     the body's: who does not take answers shall not fill memory with them."""

@@ -21,6 +21,7 @@ EXPECTED = {
         *("InvalidRequestError", "EmptyBodyError", "MissingImageError", "EmptyBatchError", "UnexpectedFieldError"),
         *("DuplicateFieldError", "MalformedMultipartError", "UnsupportedPartEncodingError", "InvalidJsonError"),
         *("InvalidFieldError", "InvalidBase64Error", "RemoteUrlError", "InvalidTextError", "UnknownOptionError"),
+        "InvalidLabelsError",
     },
     401: {"UnauthorizedError"},
     403: {"ForbiddenError", "OriginForbiddenError", "HostForbiddenError"},
@@ -31,7 +32,8 @@ EXPECTED = {
     415: {"UnsupportedMediaTypeError", "UnsupportedContentEncodingError"},
     422: {
         *("ImageError", "EmptyImageError", "NotAnImageError", "UnsupportedImageFormatError", "TruncatedImageError"),
-        *("InvalidImageError", "ImageTooLargeError", "AspectRatioTooLargeError", "BadImagesError"),
+        *("InvalidImageError", "ImageTooLargeError", "ImageTooComplexError", "AspectRatioTooLargeError"),
+        "BadImagesError",
     },
     429: {"OverloadedError", "TooManyFailuresError"},
     500: {"ClipsrvError"},

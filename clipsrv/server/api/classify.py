@@ -1,0 +1,59 @@
+"""/classify: how well each of some labels fits an image, by the scores that the model was trained for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from clipsrv.models.scoring import LabelScore, ranked, scoring_of, similarities
+from clipsrv.server.api.state import BODIES, EMBEDDER, LABELLED
+from clipsrv.server.http.middleware import CALLER, REPORT
+from clipsrv.server.http.routes import Route
+from clipsrv.server.wire.options import read_options, require_json
+from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp
+
+
+async def classify(request: web.Request) -> web.Response:
+    read_options(request, {})
+    require_json(request)
+    embedder, bodies, caller = request.app[EMBEDDER], request.app[BODIES], request[CALLER]
+    embedder.check_open(caller)
+    with bodies.hold(request, caller) as lease:
+        started = time.monotonic()
+        blob, labels = await request.app[LABELLED].read(request, lease)
+        prompts = labels.prompts
+        lease.extend(sum(map(sys.getsizeof, prompts)))  # each holds the template once more
+        read = time.monotonic() - started
+        image, texts = await embedder.embed_beside(blob, prompts, caller=caller)
+        request[REPORT].images, request[REPORT].texts = 1, len(prompts)
+        del blob, prompts
+        model, scoring, timings = image.model, scoring_of(image.model.manifest), image.timings
+        timings.add(texts.timings)
+        request[REPORT].timings = timings
+        (cosines,) = similarities(np.array(image.vectors, np.float32), np.array(texts.vectors, np.float32))
+        answer: dict[str, Any] = {
+            "labels": [_row(one) for one in ranked(labels.labels, cosines, scoring)],
+            "scoring": scoring.kind,
+            "model": model.manifest.name,
+            "truncated": [labels.labels[place] for place in texts.truncated],
+        }
+        if texts.unknown_script:  # said only where it is so, as /embed/text does
+            answer["unknown_script"] = [labels.labels[place] for place in texts.unknown_script]
+        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        response = web.Response(body=body, content_type=JSON_TYPE)
+        stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
+        stamp(response, model.embedding_id, stages)
+        return await deliver(request, response, lease)
+
+
+def _row(one: LabelScore) -> dict[str, Any]:
+    """With as few digits as tell the float32 that the vectors were."""
+    return {"label": one.label, "score": np.float32(one.score), "similarity": np.float32(one.similarity)}
+
+
+ROUTES = (Route("POST", "/classify", classify),)

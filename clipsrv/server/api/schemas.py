@@ -1,0 +1,64 @@
+"""The shapes of what goes in and out over HTTP, as JSON Schema: the words of /openapi.json. Data only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+FLOATS: Schema = {"type": "array", "items": {"type": "number"}}
+BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}
+VECTOR: Schema = {"oneOf": [FLOATS, BASE64]}
+BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
+ENCODED: Schema = {"type": "string", "description": "base64, standard or URL-safe, or a base64 data URI"}
+NPY: Schema = {"schema": {"type": "string", "contentMediaType": "application/x-npy"}}
+
+
+def shape(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
+    """An object of these properties and no other, all of them there but the `optional`."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+BAD_IMAGE = {
+    **shape({"index": COUNT, "code": STRING, "message": STRING}),
+    "additionalProperties": True,
+    "description": "index counts from 0 in the order sent; a limit or a format stands beside it where there is one",
+}
+ERROR = shape(
+    {"error": shape({"code": STRING, "message": STRING, "details": {"type": "object"}}), "request_id": STRING}
+)
+CLASSES = shape(
+    {
+        "labels": {
+            "type": "array",
+            "items": shape({"label": STRING, "score": {"type": "number"}, "similarity": {"type": "number"}}),
+            "description": "best first; similarity is the cosine, score what the model was trained to make of it",
+        },
+        "scoring": {
+            "enum": ["softmax", "sigmoid"],
+            "description": "softmax: scores add up to 1 over the labels; sigmoid: each label by itself",
+        },
+        "model": STRING,
+        "truncated": {"type": "array", "items": STRING, "description": "labels cut to the model's length"},
+        "unknown_script": {
+            "type": "array",
+            "items": STRING,
+            "description": "labels whose text has no letter that the model reads; left out if none",
+        },
+    },
+    optional=("unknown_script",),
+)
+HEALTH = {
+    **shape({"status": {"enum": ["healthy", "starting", "draining", "unhealthy"]}, "model": STRING}),
+    "additionalProperties": True,
+}
+MODELS = shape(
+    {
+        "models": {"type": "array", "items": STRING},
+        "current": STRING,
+        "details": {"type": "object", "additionalProperties": {"type": "object"}},
+    }
+)
