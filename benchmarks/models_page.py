@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipsrv.models.known import CHOICES, KNOWN, Found, KnownModel
+from clipsrv.models.shapes import SHAPES
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {"en": DOCS / "models.md", "ja": DOCS / "models.ja.md"}
@@ -18,6 +19,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "en": {
         "head": "| need | model | why | languages | finds English / Japanese | licence |",
         "all": "| model | languages | what for | finds English / Japanese | licence | checkpoint |",
+        "sizes": "| models | parameters | speed, fp32 | speed, int8 | memory, fp32 |",
+        "million": "{0:.0f} million",
         "en": "English",
         "ja": "Japanese",
         "zh": "Chinese",
@@ -28,6 +31,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "ja": {
         "head": "| 目的 | モデル | 理由 | 対応言語 | 検索精度 英語 / 日本語 | ライセンス |",
         "all": "| モデル | 対応言語 | 用途 | 検索精度 英語 / 日本語 | ライセンス | チェックポイント |",
+        "sizes": "| モデル | パラメーター数 | 速さ fp32 | 速さ int8 | メモリ fp32 |",
+        "million": "{1:.1f} 億",
         "en": "英語",
         "ja": "日本語",
         "zh": "中国語",
@@ -61,7 +66,7 @@ PURPOSES_JA = {
     "metaclip2-b-32": "vit-b-32 と同じ速さ",
     "chinese-clip-b-16": "中国語",
     "siglip2-b-16-256": "CPU で使える高品質",
-    "siglip2-b-32-256": "vit-b-32 と同じ速さ",
+    "siglip2-b-32-256": "vit-b-32 の四分の三の速さ",
     "siglip2-so400m-14-384": "大型。GPU 向き",
     "waon-siglip2-b-16-256": "日本語優先。SigLIP 2 を追加学習したもの",
 }
@@ -91,27 +96,35 @@ def of_all(language: str) -> str:
 
 
 def commands(language: str) -> str:
-    """What to type for each need's first choice that is not named before it."""
+    """What to type for each model of the table by need, once."""
     words, lines, said = WORDS[language], ["```bash"], set[str]()
+    extras = sorted({KNOWN[name].extra for names in CHOICES.values() for name in names if KNOWN[name].extra})
+    lines.append(f"pip install '.[{','.join(['convert', *extras])}]'")
     for need, names in CHOICES.items():
-        name = next((name for name in names if name not in said), None)
-        if name is None:
-            continue
-        said.add(name)
-        known = KNOWN[name]
-        extras = ",".join(["convert", *([known.extra] if known.extra else [])])
-        lines += [
-            f"# {words.get(need, need)}",
-            f"pip install '.[{extras}]'",
-            f"python -m conversions {name}",
-            f"python -m clipsrv --model {name}",
-        ]
+        new = [name for name in names if name not in said]
+        said.update(new)
+        if new:
+            lines += ["", f"# {words.get(need, need)}"]
+        for name in new:
+            lines += [f"python -m conversions {name}", f"python -m clipsrv --model {name}"]
     return "\n".join([*lines, "```"])
+
+
+def of_sizes(language: str) -> str:
+    """The table of what was measured of each architecture."""
+    words = WORDS[language]
+    lines = [words["sizes"], "|---|---:|---:|---:|---:|"]
+    for name, shape in SHAPES.items():
+        models = ", ".join(f"`{model}`" for model, known in KNOWN.items() if known.shape == name)
+        speeds = ("-" if one is None else f"{one:.2g}" for one in (shape.fp32, shape.int8))
+        memory = "-" if shape.memory is None else f"{shape.memory:.1f} GiB"
+        lines.append(_row(models, words["million"].format(shape.parameters, shape.parameters / 100), *speeds, memory))
+    return "\n".join(lines)
 
 
 def filled(page: str, language: str) -> str:
     """`page` with the tables of today between their marks. Raises ValueError where a mark is missing."""
-    for mark, table in (("needs", by_need), ("commands", commands), ("all", of_all)):
+    for mark, table in (("needs", by_need), ("commands", commands), ("sizes", of_sizes), ("all", of_all)):
         before, begin, rest = page.partition(f"<!-- {mark}: begin -->\n")
         _, end, after = rest.partition(f"<!-- {mark}: end -->")
         if not begin or not end:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from clipsrv.installation import installations
 from clipsrv.machine import memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
 from clipsrv.models.folders import KNOWN_MODELS, find_model
+from clipsrv.models.known import CHOICES, KNOWN, in_words, suited
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.processor import CANNOT_TELL, this_processor
@@ -49,10 +51,12 @@ def run(config: Config) -> int:
     except StartError as error:
         _print("would run", [f"nothing: {error.message}"])
         _print("change this", [_advice(config, None)])
+        _print("to choose", _choices(None))
         return 1
     with closing(model):
         _print("would run", _chosen(model, config))
         _print("change this", [_advice(config, model)])
+        _print("to choose", _choices(model))
     return 0
 
 
@@ -161,6 +165,12 @@ def _advice(config: Config, model: Model | None) -> str:
                     f"{this.folder.parent}; or compile this one: pip install --editable . there"
                 )
         return f"the slow resize: {HOW_TO_COMPILE}"
+    language = _language()
+    if language and model.languages and not {language, "many"} & {*model.languages}:
+        return (
+            f"the model, if texts are in the language of this machine ({language}): {config.model} knows "
+            f"{in_words(model.languages)}. See what there is to choose below"
+        )
     if (
         model.device == CPU.device
         and {*VNNI.any_of} & {*(this_processor().features or ())}
@@ -173,6 +183,26 @@ def _advice(config: Config, model: Model | None) -> str:
     if model.device == CPU.device and config.model in KNOWN_MODELS[2:]:
         return f"{config.model} is slow on a CPU: use a GPU, or --model vit-b-32"
     return "nothing"
+
+
+def _language() -> str:
+    """The language this machine speaks to its user, as `ja`; none if it has not been told."""
+    named = next(filter(None, (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    code = re.split("[_.@-]", named)[0]
+    return code if len(code) in (2, 3) else ""
+
+
+def _choices(model: Model | None) -> Iterator[str]:
+    """For each need the model to take on this machine: one without a GPU, unless the model runs on it."""
+    memory = min(physical_memory(), memory_limit() or physical_memory())
+    on_cpu = model is None or model.device in (CPU.device, OPENVINO.device)
+    for need in CHOICES:
+        name = suited(need, memory, on_cpu=on_cpu)
+        if name is None:
+            yield f"{need}: none that this machine can convert and serve well; a converted folder may be copied here"
+        else:
+            yield f"{need}: {name} ({KNOWN[name].purpose}; knows {in_words(KNOWN[name].languages)})"
+    yield "make one with: python -m conversions NAME; docs/models.md tells what each finds, its speed and its licence"
 
 
 def _installed() -> Iterator[tuple[str, str]]:

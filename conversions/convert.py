@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from clipsrv import __version__
 from clipsrv.errors import ClipsrvError, ModelError, StartError
 from clipsrv.manifest import MANIFEST_NAME, TEXT, VISION, ModelManifest, load_manifest, verify_files
+from clipsrv.models.shapes import memory_to_convert
 from clipsrv.specs import FileSpec, ScoringSpec
 from conversions import hub, verify
 from conversions.checkpoint import Checkpoint, open_checkpoint
@@ -128,18 +129,13 @@ def find_checkpoint(source: HubCheckpoint | Path, *, offline: bool, say: Say) ->
 
 def reference(checkpoint: Checkpoint, say: Say) -> tuple[Original, Originals]:
     """The original model, and its answers to the golden images and texts."""
-    say(f"Loading PyTorch and the original (about {_memory(checkpoint) / 1e9:.1f} GB of memory)")
+    say(f"Loading PyTorch and the original (about {memory_to_convert(checkpoint.weight_bytes) / 1e9:.1f} GB of memory)")
     from conversions.reference import compute_originals
 
     safetensors = ".safetensors" in checkpoint.weights[0].suffixes
     original = checkpoint.family.load(checkpoint.folder, checkpoint.facts, safetensors=safetensors)
     say("Asking the original for its vectors")
     return original, compute_originals(original, golden_images(), TEXTS)
-
-
-def _memory(checkpoint: Checkpoint) -> int:
-    """Bytes a conversion takes at most: the weights, a tower's graph in two forms, and PyTorch itself."""
-    return 600_000_000 + 4 * checkpoint.weight_bytes
 
 
 def _describe(

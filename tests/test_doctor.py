@@ -139,3 +139,69 @@ def test_features_that_cannot_be_told_are_not_called_missing(
     said = capsys.readouterr().out
     assert "some CPU: " in said
     assert "features that matter here: cannot tell: /proc/cpuinfo cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "japanese", "quality"),
+    [(64, "waon-siglip2-b-16-256", "siglip2-b-16-256"), (4, "none that this machine", "none that this machine")],
+)
+def test_for_each_need_a_model_is_named_that_this_machine_can_convert_and_serve(
+    config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gigabytes: int,
+    japanese: str,
+    quality: str,
+) -> None:
+    monkeypatch.setattr(doctor, "physical_memory", lambda: gigabytes << 30)
+    monkeypatch.setattr(doctor, "memory_limit", lambda: None)
+    assert doctor.run(config()) == 0
+    said = capsys.readouterr().out
+    assert f"Japanese: {japanese}" in said
+    assert "fashion: " in said
+    assert "speed: laion-b-32 (finds more than vit-b-32 at its speed; knows English)" in said
+    assert f"quality: {quality}" in said
+
+
+def test_the_memory_limit_of_a_container_counts_as_its_memory(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "physical_memory", lambda: 64 << 30)
+    monkeypatch.setattr(doctor, "memory_limit", lambda: 4 << 30)
+    assert doctor.run(config()) == 0
+    assert "Japanese: none that this machine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spoken", "known", "told"),
+    [
+        ("ja_JP.UTF-8", "en", True),
+        ("ja_JP.UTF-8", "en ja", False),
+        ("ja", "many", False),
+        ("de_DE@euro", "en", True),
+        ("en_GB.UTF-8", "en", False),
+        ("C.UTF-8", "en", False),
+        ("POSIX", "en", False),
+        ("", "en", False),
+    ],
+)
+def test_a_model_that_does_not_know_the_language_of_the_machine_is_the_thing_to_change(
+    config: Callable[..., Config],
+    models_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    spoken: str,
+    known: str,
+    told: bool,
+) -> None:
+    folder = shutil.copytree(models_dir / "tiny", tmp_path / "tiny")
+    manifest = load_manifest(folder)
+    manifest = replace(manifest, source={**manifest.source, "languages": known})
+    (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    for name in ("LC_ALL", "LC_MESSAGES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", spoken)
+    monkeypatch.setattr(doctor, "_MEASURE", 0.0)
+    assert doctor.run(config(models_dir=str(tmp_path))) == 0
+    assert ("change this  the model, if texts are in the language" in capsys.readouterr().out) == told

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clipsrv.errors import ModelNotFoundError
 from clipsrv.manifest import NAME, ModelManifest, list_models
+from clipsrv.models.known import KNOWN
 
 #: The guide's names, which `python -m conversions NAME` makes.
 KNOWN_MODELS = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
@@ -30,7 +31,7 @@ def find_model(models_dir: Path, name: str) -> Path:
         if NAME.fullmatch(name) and (folder / name).is_dir():
             return folder / name
     there = ", ".join(list_models(models_dir)) or "none"
-    cure = f"Make it with: python -m conversions {name}" if name in KNOWN_MODELS else "See python -m conversions --list"
+    cure = f"Make it with: python -m conversions {name}" if name in KNOWN else "See python -m conversions --list"
     raise ModelNotFoundError(f"No model {name[:64]!r} in {models_dir} (there: {there}). {cure}")
 
 

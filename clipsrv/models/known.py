@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipsrv.manifest import ModelManifest
+from clipsrv.models.shapes import SHAPES, fits
 
 #: Languages of a model that knows a hundred or more.
 MANY = ("many",)
@@ -171,7 +172,7 @@ KNOWN: dict[str, KnownModel] = {
         "google/siglip2-base-patch32-256",
         "siglip2-b-32-256",
         MANY,
-        "as fast as vit-b-32",
+        "three quarters of the speed of vit-b-32",
         "Apache-2.0",
         Found(73.2, 55.3),
     ),
@@ -192,12 +193,12 @@ KNOWN: dict[str, KnownModel] = {
     ),
 }
 
-#: What a model is chosen for, and which to take: the first unless the machine or the texts speak for another.
+#: What a model is chosen for, and which to take: the first that the machine is up to.
 CHOICES = {
     "Japanese": ("waon-siglip2-b-16-256", "xlm-roberta-b-32"),
     "fashion": ("marqo-fashion", "fashion-clip"),
     "speed": ("laion-b-32", "xlm-roberta-b-32"),
-    "quality": ("siglip2-b-16-256", "siglip2-so400m-14-384"),
+    "quality": ("siglip2-so400m-14-384", "siglip2-b-16-256", "siglip2-b-32-256"),
     "licence": ("siglip2-b-32-256", "laion-b-32"),
 }
 _BY_REPO = {known.repo: known for known in KNOWN.values()}
@@ -210,6 +211,11 @@ def languages_of(manifest: ModelManifest) -> tuple[str, ...]:
         return tuple(told.replace(",", " ").split())
     known = _BY_REPO.get(manifest.source.get("repo", ""))
     return known.languages if known else ()
+
+
+def suited(need: str, memory: int, *, on_cpu: bool) -> str | None:
+    """The model of CHOICES for `need` that a machine with `memory` bytes can convert and serve well, if any."""
+    return next((name for name in CHOICES[need] if fits(SHAPES[KNOWN[name].shape], memory, on_cpu=on_cpu)), None)
 
 
 def in_words(languages: tuple[str, ...]) -> str:
