@@ -22,7 +22,7 @@ from benchmarks.photos import make_images
 from clipsrv.cli import read_config
 from clipsrv.images.decode import reuse_memory
 from clipsrv.models.model import Model
-from clipsrv.server.app import model_loader
+from clipsrv.server.app import open_library
 from clipsrv.settings import ImageLimits, serving_settings
 
 
@@ -61,7 +61,7 @@ def _rate(step: Callable[[], object], seconds: float) -> float:
 
 def _measure(arguments: list[str], images: Path, seconds: float) -> dict[str, float]:
     config = read_config(arguments)
-    model, settings = model_loader(config)(), serving_settings(config)
+    model, settings = open_library(config).load(config.model), serving_settings(config)
     reuse_memory(settings.decode_threads)
     found: dict[str, float] = {}
     for size in (1, 8, 16):

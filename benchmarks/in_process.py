@@ -20,7 +20,7 @@ from benchmarks.loads import LOADS, Load
 from benchmarks.photos import make_images
 from benchmarks.window import Outcome, Window
 from clipsrv.cli import read_config
-from clipsrv.server.app import model_loader
+from clipsrv.server.app import open_library
 from clipsrv.serving.embedder import Embedder
 from clipsrv.settings import serving_settings
 
@@ -46,8 +46,7 @@ async def drive(embedder: Embedder, load: Load, blobs: list[bytes], warm_up: flo
 async def main() -> None:
     folder, *flags = sys.argv[1:]
     config, loads = read_config(flags), {load.name: load for load in LOADS}
-    open_model = model_loader(config)
-    embedder = Embedder(lambda name: open_model(), [config.model], serving_settings(config))
+    embedder = Embedder(open_library(config), serving_settings(config))
     await embedder.start()
     _say("ready")
     while line := await asyncio.to_thread(sys.stdin.readline):

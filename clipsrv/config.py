@@ -27,12 +27,13 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     secret: bool = False,
+    many: bool = False,
 ) -> Any:
     """A field with what the command line needs of it: one line of help and the values allowed.
 
-    What is `secret` is shown nowhere, and may be left out but not be empty.
+    What is `secret` is shown nowhere, and may be left out but not be empty. The flag of `many` may be repeated.
     """
-    facts = {"help": help, "low": low, "high": high, "choices": choices, "secret": secret}
+    facts = {"help": help, "low": low, "high": high, "choices": choices, "secret": secret, "many": many}
     return field(default=default, metadata=facts, repr=not secret)
 
 
@@ -42,6 +43,11 @@ class Config:
 
     model: str = setting("vit-b-32", "model to serve: a folder of --models-dir")
     models_dir: str = setting("onnx_models", "folder of converted models")
+    models: str = setting("", "more models to serve, loaded at the start: by commas, or repeated", many=True)
+    on_demand: bool = setting(False, "serve every model of --models-dir, loaded when it is first asked for")
+    max_loaded: int = setting(0, "models loaded at once; the one used longest ago makes room; 0 for any number", low=0)
+    unload_after: float = setting(0.0, "seconds without a request after which a model is unloaded; 0 never", low=0)
+    alias: str = setting("", "other names of models served, NAME=MODEL: by commas, or repeated", many=True)
     device: str = setting("auto", "where to compute; mps is coreml", choices=DEVICES)
     precision: str = setting(
         "auto", "arithmetic of the model; auto never changes vectors noticeably", choices=("auto", *PRECISIONS)
@@ -130,7 +136,10 @@ def add_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
         else:
             choices = ",".join(item.metadata["choices"])
             metavar = f"{{{choices}}}" if choices else type(item.default).__name__.upper()
-            parser.add_argument(flag(item.name), default=None, metavar=metavar, help=text.replace("%", "%%"))
+            action = "append" if item.metadata["many"] else "store"
+            parser.add_argument(
+                flag(item.name), action=action, default=None, metavar=metavar, help=text.replace("%", "%%")
+            )
 
 
 def read(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Config:
@@ -146,6 +155,8 @@ def read(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) 
         value, name = given[item.name], variable(item.name)
         if value is None and name in environment and not _is_service_link(name, environment[name]):
             value = environment[name]
+        if isinstance(value, list):
+            value = ",".join(value)
         if value is not None:
             values[item.name] = value if isinstance(value, bool) else parse(item, value)
     return Config(**values)

@@ -4,7 +4,7 @@ itself, and the statuses of all, live in server/wire/.
 ClipsrvError
 ├── StartError                     the process cannot start; `exit_status` is the process's own
 │   ├── ConfigError       2
-│   ├── ModelError        3        (ModelNotFoundError, ModelCorruptError)
+│   ├── ModelError        3        (ModelNotFoundError, ModelCorruptError, ModelTooLargeError)
 │   ├── AddressError      4
 │   └── DeviceError       5
 ├── InvalidTextError               a text that no tokenizer can read
@@ -14,6 +14,7 @@ ClipsrvError
 │   └── InvalidImageError · ImageTooLargeError · ImageTooComplexError · AspectRatioTooLargeError
 ├── BadImagesError                 one or more ImageErrors of one request, with their places
 ├── ModelNotOfferedError           a request names a model that is not served
+├── ModelUnavailableError          it is served, and cannot be loaded now
 ├── TextTowerMissingError          the model has no text tower, or it was left unloaded
 ├── OverloadedError                no slots, or too many bytes in flight; knows when to come back
 ├── StartingError · ShuttingDownError
@@ -65,6 +66,10 @@ class ModelNotFoundError(ModelError):
 
 class ModelCorruptError(ModelError):
     code = "model_corrupt"
+
+
+class ModelTooLargeError(ModelError):
+    code = "model_too_large"
 
 
 class AddressError(StartError):
@@ -141,6 +146,10 @@ class BadImagesError(ClipsrvError):
 
 class ModelNotOfferedError(ClipsrvError):
     code = "model_not_found"
+
+
+class ModelUnavailableError(ClipsrvError):
+    code = "model_unavailable"
 
 
 class TextTowerMissingError(ClipsrvError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def physical_memory() -> int:
         return 0
 
 
+def free_memory(proc: Path = _PROC) -> int | None:
+    """Bytes this process may still take: what the machine has left, or the tightest of its cgroups if that is less;
+    file caches, which make room, count as free. None where the system does not tell."""
+    room = [room for group in own_groups("memory", proc) if (room := _room_in(group)) is not None]
+    if left := re.search(r"^MemAvailable:\s+(\d+) kB", _read(proc.parent / "meminfo") or "", re.MULTILINE):
+        room.append(1024 * int(left[1]))
+    return min(room, default=None)
+
+
 def give_memory_back() -> None:
     """Has the C library return to the system what this process has freed, where it is one that can (glibc).
 
@@ -58,6 +68,18 @@ def _cpu_quota(group: Path) -> float | None:
     if not quota or not period or not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None
     return int(quota) / int(period)
+
+
+def _room_in(group: Path) -> int | None:
+    """Bytes left of a group's limit, or None if it has none."""
+    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        most, used = _read(group / limit), _read(group / usage)
+        if most and used and most.isdigit() and used.isdigit() and int(most) < 1 << 60:
+            statistics = _read(group / "memory.stat") or ""
+            kind = "" if limit == "memory.max" else "total_"
+            caches = re.findall(rf"^{kind}(?:in)?active_file (\d+)$", statistics, re.MULTILINE)
+            return max(0, int(most) - int(used) + sum(map(int, caches)))
+    return None
 
 
 def _read(path: Path) -> str | None:

@@ -5,9 +5,11 @@ What only the server takes is mapped where it is joined together (server/app.py)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from clipsrv.config import Config
+from clipsrv.errors import ConfigError
 from clipsrv.machine import usable_cores
 
 #: Texts that one slot holds: their ids take a thousandth of the memory of an image's pixels, and short ones a tenth of
@@ -19,6 +21,8 @@ JSON_SIGNS_PER_ITEM, JSON_BYTES_PER_ITEM = 64, 512
 _USUAL_ITEMS = 2048
 #: Bytes of labels' vectors that a model keeps: thousands of them, each asked for with every image.
 PROMPT_BYTES = 8 * 2**20
+#: Characters of an alias.
+_LONGEST_ALIAS = 128
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,38 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class OfferSettings:
+    """Which models are served: `named`, of which the first is meant where none is named, and with `on_demand` every
+    other of the models folder. `aliases` maps other names to them. Raises ConfigError."""
+
+    named: tuple[str, ...]
+    on_demand: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, model in self.aliases.items():
+            problem = None
+            if not (0 < len(name) <= _LONGEST_ALIAS and name.isascii() and name.isprintable()):
+                problem = f"a name has 1 to {_LONGEST_ALIAS} printable characters of ASCII"
+            elif name in self.named:
+                problem = f"{name} is a model itself"
+            elif model in self.aliases:
+                problem = f"{model} is an alias; name the model itself, {self.aliases[model]}"
+            elif model not in self.named and not self.on_demand:
+                problem = f"{model} is not served; name it in --models, or start with --on-demand"
+            if problem:
+                raise ConfigError(f"CLIPSRV_ALIAS (--alias) is {f'{name}={model}'[:200]!a}: {problem}.")
+
+
+@dataclass(frozen=True)
 class ServingSettings:
     """How a server shares its cores and its memory. Times in seconds.
 
     `decode_threads` decode at once; `max_pixels_in_flight` bounds what they decode together. One caller may hold at
     most `max_queue_per_caller` of `max_queue` slots. An inference longer than `deadline` counts as hung, and after
     `probe_after` without any one is made to see that it still works. A model keeps `prompt_bytes` of labels' vectors.
+    At most `max_loaded` models are loaded at once (None: any number); one that nobody has asked for in `unload_after`
+    is unloaded (None: never).
     """
 
     max_batch_size: int = 8
@@ -90,6 +120,8 @@ class ServingSettings:
     deadline: float = 60.0
     probe_after: float = 60.0
     prompt_bytes: int = PROMPT_BYTES
+    max_loaded: int | None = None
+    unload_after: float | None = None
     limits: ImageLimits = DEFAULT_LIMITS
 
 
@@ -109,6 +141,27 @@ def model_settings(config: Config) -> ModelSettings:
     )
 
 
+def offer_settings(config: Config) -> OfferSettings:
+    """Raises ConfigError if an alias is none, or more models are named than may be loaded."""
+    named = tuple(dict.fromkeys([config.model, *_listed(config.models)]))
+    if 0 < config.max_loaded < len(named):
+        raise ConfigError(
+            f"CLIPSRV_MAX_LOADED (--max-loaded) is {config.max_loaded}, less than the {len(named)} models of --model "
+            "and --models, which are loaded at the start."
+        )
+    aliases: dict[str, str] = {}
+    for entry in _listed(config.alias):
+        name, equals, model = (part.strip() for part in entry.partition("="))
+        if not (name and equals and model) or aliases.get(name, model) != model:
+            raise ConfigError(f"CLIPSRV_ALIAS (--alias) has {entry[:200]!a}; it must be NAME=MODEL, each name once.")
+        aliases[name] = model
+    return OfferSettings(named, config.on_demand, aliases)
+
+
+def _listed(text: str) -> list[str]:
+    return [entry for part in text.split(",") if (entry := part.strip())]
+
+
 def serving_settings(config: Config) -> ServingSettings:
     return ServingSettings(
         max_batch_size=config.max_batch_size,
@@ -118,6 +171,8 @@ def serving_settings(config: Config) -> ServingSettings:
         max_pixels_in_flight=pixels_in_flight(config),
         deadline=config.deadline,
         probe_after=config.probe_after,
+        max_loaded=config.max_loaded or None,
+        unload_after=config.unload_after or None,
         limits=image_limits(config),
     )
 

@@ -20,6 +20,7 @@ from clipsrv.config import Config
 from clipsrv.server.lifecycle import serve
 from clipsrv.server.logs import set_up
 from tests.support.faulty import FaultyEncoder
+from tests.support.library import Given
 from tests.support.model import NAME, make_model
 
 DEFAULTS = Config(model=NAME, models_dir="nowhere")
@@ -78,7 +79,8 @@ def main() -> None:
     config = SMALL if arguments.small else DEFAULTS if arguments.defaults else USUAL
     config = replace(config, port=arguments.port)
     set_up("critical" if arguments.trouble else "warning", "text")
-    asyncio.run(serve(config, lambda: make_model(TroubledEncoder(arguments.trouble, arguments.leak))))
+    library = Given(lambda name: make_model(TroubledEncoder(arguments.trouble, arguments.leak)))
+    asyncio.run(serve(config, library))
     os._exit(0)
 
 

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from clipsrv.config import Config
 from clipsrv.models.model import Model
-from clipsrv.server.app import model_loader
+from clipsrv.server.app import open_library
 from tests.support.debugging import DEBUGGING, no_callback_keeps_the_loop
 from tests.support.model import NAME, make_model, write_model
 from tests.support.npm import installed
@@ -88,7 +88,7 @@ async def serve_here(config: Callable[..., Config]) -> AsyncIterator[Callable[..
 
         async def start(load: Callable[[], Model] | None = None, *, wait: bool = True, **settings: Any) -> Client:
             chosen = config(**settings)
-            here = serving(load or (model_loader(chosen) if settings else None), wait=wait, **vars(chosen))
+            here = serving(load or (open_library(chosen) if settings else None), wait=wait, **vars(chosen))
             return (await running.enter_async_context(here)).client
 
         yield start

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from dataclasses import Field, fields
 from typing import Any
 
 import pytest
 
-from clipsrv.config import Config, flag, parse, read, service_links, unknown_variables, variable
+from clipsrv.config import Config, add_flags, flag, parse, read, service_links, unknown_variables, variable
 from clipsrv.errors import ConfigError
 
 FIELDS = fields(Config)
@@ -31,6 +32,14 @@ def test_every_setting_can_be_given_as_a_variable_or_an_option(item: Field[Any])
     expected = Config(**value)
     assert read(NOTHING, {variable(item.name): text, "HOME": "x"}) == expected
     assert read(NOTHING | {item.name: text}, {}) == expected
+
+
+def test_a_flag_that_may_be_repeated_is_a_list_by_commas_too() -> None:
+    assert read(NOTHING | {"models": ["a", "b,c"], "alias": ["x=a"]}, {}) == Config(models="a,b,c", alias="x=a")
+    assert read(NOTHING, {"CLIPSRV_MODELS": "a,b"}).models == "a,b"
+    parser = argparse.ArgumentParser()
+    add_flags(parser, ["alias", "model"])
+    assert vars(parser.parse_args(["--alias", "x=a", "--alias", "y=a"])) == {"alias": ["x=a", "y=a"], "model": None}
 
 
 def test_variables_come_from_the_process_where_none_are_given(monkeypatch: pytest.MonkeyPatch) -> None:

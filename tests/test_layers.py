@@ -102,9 +102,11 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
     "serving": {
         "admission": (),
         "fairness": (),
+        "history": (),
         "inference": (),
         "memory": (),
         "observer": (),
+        "offer": (),
         "outcome": (),
         "reminder": (),
         "shelf": (),
@@ -114,7 +116,9 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "workshop": ("admission", "inference", "pool"),
         "engine": ("batcher", "observer", "outcome", "prompts", "reminder", "workshop"),
         "visit": ("engine", "outcome", "shelf"),
-        "embedder": ("engine", "observer", "outcome", "shelf", "visit", "workshop"),
+        "keeper": ("engine", "history", "offer", "shelf", "workshop"),
+        "stock": ("engine", "history", "keeper", "observer", "offer", "shelf", "workshop"),
+        "embedder": ("admission", "engine", "observer", "offer", "outcome", "stock", "visit", "workshop"),
     },
     "server": {
         "allowance": (),
@@ -168,7 +172,8 @@ PURE = (
 )
 NOT_PURE = {"asyncio", "threading", "socket", "subprocess", "logging"}
 POLICIES = tuple(
-    f"serving/{name}" for name in ("admission", "batcher", "fairness", "inference", "pool", "reminder", "shelf")
+    f"serving/{name}"
+    for name in ("admission", "batcher", "fairness", "history", "inference", "pool", "reminder", "shelf")
 )
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clipsrv.cgroups import own_groups
-from clipsrv.machine import memory_limit, physical_memory, usable_cores
+from clipsrv.machine import free_memory, memory_limit, physical_memory, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +110,31 @@ def test_memory_of_version_1(machine: Machine, text: str, limit: int | None) -> 
 def test_without_cgroup_there_is_no_limit(machine: Machine, tmp_path: Path) -> None:
     assert memory_limit(machine.proc) is None
     assert memory_limit(tmp_path / "none") is None
+
+
+def test_free_memory_is_what_the_tightest_group_has_left_with_what_its_caches_hold(machine: Machine) -> None:
+    machine.stands("0::/a/b").tree("fs")
+    machine.group("fs/a", memory__max="1000", memory__current="900", memory__stat="anon 5")
+    caches = "anon 5\nactive_file 100\ninactive_file 250\nslab 7"
+    machine.group("fs/a/b", memory__max="800", memory__current="700", memory__stat=caches)
+    assert free_memory(machine.proc) == 100
+    machine.group("fs/a", memory__max="max")
+    assert free_memory(machine.proc) == 450
+    machine.group("fs/a/b", memory__current="2000", memory__stat="")
+    assert free_memory(machine.proc) == 0
+
+
+def test_free_memory_of_version_1(machine: Machine) -> None:
+    machine.stands("4:memory:/a").tree("v1/memory", "memory")
+    files = {"memory__limit_in_bytes": "800", "memory__usage_in_bytes": "700"}
+    machine.group("v1/memory/a", **files, memory__stat="active_file 9\ntotal_active_file 40\ntotal_inactive_file 2")
+    assert free_memory(machine.proc) == 142
+
+
+def test_free_memory_is_what_the_machine_has_where_no_group_is_tighter(machine: Machine) -> None:
+    assert free_memory(machine.proc) is None
+    (machine.proc.parent / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:      2 kB\n")
+    assert free_memory(machine.proc) == 2048
 
 
 def test_physical_memory_is_what_the_system_tells(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from clipsrv.config import Config
+from clipsrv.errors import ConfigError
 from clipsrv.settings import (
     DEFAULT_DECODING,
     DEFAULT_LIMITS,
     Decoding,
     ModelSettings,
+    OfferSettings,
     decode_threads,
     image_limits,
     model_settings,
+    offer_settings,
     pixels_in_flight,
+    serving_settings,
 )
 
 
@@ -25,6 +29,24 @@ def test_the_defaults_of_a_config_are_those_of_the_rooms() -> None:
     assert image_limits(Config()) == DEFAULT_LIMITS
     assert model_settings(Config()) == ModelSettings()
     assert model_settings(Config()).decoding == DEFAULT_DECODING
+
+
+def test_models_are_named_once_and_blanks_and_empty_entries_are_none() -> None:
+    offer = offer_settings(Config(model="a", models=" b, a ,,c", alias=" x = a ,y=b,,x=a", max_loaded=3))
+    assert offer == OfferSettings(("a", "b", "c"), on_demand=False, aliases={"x": "a", "y": "b"})
+    assert offer_settings(Config()) == OfferSettings(("vit-b-32",))
+
+
+def test_an_alias_may_mean_any_model_where_all_are_served() -> None:
+    assert offer_settings(Config(alias="x=anything", on_demand=True)).aliases == {"x": "anything"}
+    with pytest.raises(ConfigError, match="anything is not served"):
+        offer_settings(Config(alias="x=anything"))
+
+
+def test_no_limit_of_models_is_none() -> None:
+    assert (serving_settings(Config()).max_loaded, serving_settings(Config()).unload_after) == (None, None)
+    settings = serving_settings(Config(max_loaded=2, unload_after=0.5))
+    assert (settings.max_loaded, settings.unload_after) == (2, 0.5)
 
 
 def test_limits_of_images_are_those_asked_for() -> None:

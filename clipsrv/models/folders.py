@@ -22,6 +22,15 @@ def available_models(models_dir: Path) -> dict[str, ModelManifest]:
     return {name: bundled[name] for name in bundled if name == BUNDLED} | list_models(models_dir)
 
 
+def model_folders(models_dir: Path) -> dict[str, Path]:
+    """The folders of `models_dir` that could be models, by name, and that of the model that comes with clipsrv."""
+    found: dict[str, Path] = {}
+    for folder in (_beside() / BUNDLED, *_listed(models_dir)):
+        if NAME.fullmatch(folder.name):
+            found[folder.name] = folder
+    return found
+
+
 def find_model(models_dir: Path, name: str) -> Path:
     """The folder of a model by name, in `models_dir` or the one that comes with clipsrv.
 
@@ -33,6 +42,13 @@ def find_model(models_dir: Path, name: str) -> Path:
     there = ", ".join(list_models(models_dir)) or "none"
     cure = f"Make it with: python -m conversions {name}" if name in KNOWN else "See python -m conversions --list"
     raise ModelNotFoundError(f"No model {name[:64]!r} in {models_dir} (there: {there}). {cure}")
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _beside() -> Path:

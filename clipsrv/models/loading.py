@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,9 +22,14 @@ from clipsrv.specs import TowerSpec
 from clipsrv.text.opening import open_tokenizer
 from clipsrv.text.tokens import Tokenizer
 
+#: Bytes of memory for each byte of a graph and of the weights beside it, as measured: both are packed for the CPU, and
+#: what was read of a graph stays. And for a tokenizer and a batch.
+_FOR_GRAPH, _FOR_DATA, _BESIDE = 2.25, 1.25, 128 * 2**20
 
-def load_model(folder: Path, settings: ModelSettings) -> Model:
-    """Opens the model of `folder` on the first possible device.
+
+def load_model(folder: Path, settings: ModelSettings, before: Callable[[int], None] = lambda needed: None) -> Model:
+    """Opens the model of `folder` on the first possible device. `before` is told the bytes of memory that this takes
+    at its height, roughly, and may raise.
 
     Raises ModelError for the folder's faults, DeviceError if the device or precision asked for cannot be had.
     Only `auto` may pick another device than the first it tries.
@@ -40,6 +46,7 @@ def load_model(folder: Path, settings: ModelSettings) -> Model:
                 errors=manifest.relative_errors(VISION),
             )
             plan = DevicePlan(candidate, settings.threads or usable_cores(), chosen)
+            before(_memory(manifest, plan, settings))
             return _open(folder, manifest, plan, settings)
         except DeviceError as error:
             if settings.device != "auto":
@@ -49,7 +56,7 @@ def load_model(folder: Path, settings: ModelSettings) -> Model:
 
 
 def _open(folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: ModelSettings) -> Model:
-    spec = manifest.towers.get(TEXT) if settings.text else None
+    spec = _text_tower(manifest, settings)
     with ExitStack() as undo:  # what was opened before something else could not be
         # Both towers at once: hashing their files and packing their weights are one core's work each.
         with ThreadPoolExecutor(1, thread_name_prefix="open") as beside:
@@ -69,6 +76,23 @@ def _open(folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: Mod
     )
 
 
+def _text_tower(manifest: ModelManifest, settings: ModelSettings) -> TowerSpec | None:
+    return manifest.towers.get(TEXT) if settings.text else None
+
+
+def _memory(manifest: ModelManifest, plan: DevicePlan, settings: ModelSettings) -> int:
+    needed = _BESIDE
+    for tower in filter(None, [manifest.towers[VISION], _text_tower(manifest, settings)]):
+        graph, *data = (manifest.files[name].size for name in _graph_files(manifest, tower, plan))
+        needed += int((_FOR_GRAPH * graph + _FOR_DATA * sum(data)) * (2 if in_parts(tower, plan) else 1))
+    return needed
+
+
+def _graph_files(manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan) -> list[str]:
+    graph = graph_file(tower, plan.device, plan.precision)
+    return [name for name in (graph, f"{graph}.data") if name in manifest.files]
+
+
 def _open_text(
     folder: Path, manifest: ModelManifest, spec: TowerSpec | None, plan: DevicePlan, undo: ExitStack
 ) -> tuple[Encoder, Tokenizer] | tuple[None, None]:
@@ -80,8 +104,8 @@ def _open_text(
 
 
 def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan, undo: ExitStack) -> Encoder:
-    graph = graph_file(tower, plan.device, plan.precision)
-    verify_files(folder, manifest, [name for name in (graph, f"{graph}.data") if name in manifest.files])
+    graph, *_ = names = _graph_files(manifest, tower, plan)
+    verify_files(folder, manifest, names)
     session, single = open_session(folder / graph, plan), None
     if in_parts(tower, plan):
         single = open_session(folder / graph, replace(plan, threads=1))

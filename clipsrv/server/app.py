@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,7 @@ from aiohttp import web
 from clipsrv.config import Config
 from clipsrv.errors import ShuttingDownError
 from clipsrv.machine import give_memory_back
-from clipsrv.models.folders import find_model
-from clipsrv.models.loading import load_model
+from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 from clipsrv.server.allowance import addresses_left, check_room
 from clipsrv.server.api import classify, guide, health, openapi
@@ -42,8 +41,9 @@ from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.server.wire.labelled import LabelledInputs
 from clipsrv.serving.admission import Admission
-from clipsrv.serving.embedder import HEALTHY, Embedder
-from clipsrv.settings import json_items, model_settings, serving_settings, texts_of_a_request
+from clipsrv.serving.embedder import Embedder
+from clipsrv.serving.stock import HEALTHY
+from clipsrv.settings import json_items, model_settings, offer_settings, serving_settings, texts_of_a_request
 
 #: Seconds to wait at the end for the threads to give the models back.
 _PATIENCE = 0.25
@@ -53,8 +53,8 @@ _QUIET = 2.0
 _SPARE = 32 * 2**20
 
 
-def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
-    """The application, model not yet loaded: its Embedder's `start` does that while the server already answers. All it
+def build_app(config: Config, library: Library) -> web.Application:
+    """The application, no model loaded yet: its Embedder's `start` does that while the server already answers. All it
     has is given back when its runner is cleaned up.
 
     Raises ConfigError if the API keys or the trusted proxies cannot be read.
@@ -68,10 +68,10 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
         failures=config.auth_failures,
     )
     metrics, bodies = Metrics(), Admission(config.max_bytes_in_flight, "bytes of request bodies")
-    embedder = Embedder(lambda name: load(), [config.model], serving_settings(config), metrics)
+    embedder = Embedder(library, serving_settings(config), metrics)
     app = web.Application(middlewares=[track, answer_errors, keep_out])
     app[EMBEDDER] = embedder
-    app[CATALOG] = Catalog(Path(config.models_dir), config.model)
+    app[CATALOG] = Catalog(library)
     check = partial(check_room, _SPARE) if addresses_left() is not None else lambda: None
     app[BODIES] = BodyReader(_body_limits(config), bodies, check)
     app[DOCUMENTS] = DocumentReader(app[BODIES], _document_limits(config), embedder.workshop.parsing)
@@ -82,7 +82,7 @@ def build_app(config: Config, load: Callable[[], Model]) -> web.Application:
     app[OPENAPI] = openapi.describe(config)
     app[PROXIES] = Proxies.listed(config.trusted_proxies)
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
-    _watch(metrics, app, bodies, config.model)
+    _watch(metrics, app, bodies)
     app.on_response_prepare.append(set_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
@@ -101,11 +101,9 @@ def make_runner(app: web.Application, config: Config) -> Runner:
     return Runner(app, limits, refused)
 
 
-def model_loader(config: Config) -> Callable[[], Model]:
-    """What opens the configured model. Raises ModelNotFoundError at once if there is no such folder."""
-    folder = find_model(Path(config.models_dir), config.model)
-    settings = model_settings(config)
-    return lambda: load_model(folder, settings)
+def open_library(config: Config) -> Library:
+    """The models that are served. Raises ConfigError, or ModelNotFoundError if one that is named has no folder."""
+    return Library(Path(config.models_dir), offer_settings(config), model_settings(config))
 
 
 def _body_limits(config: Config) -> BodyLimits:
@@ -121,13 +119,17 @@ def _document_limits(config: Config) -> DocumentLimits:
     return DocumentLimits(config.max_json_bytes, json_items(config))
 
 
-def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str) -> None:
+def _watch(metrics: Metrics, app: web.Application, bodies: Admission) -> None:
     embedder, requests, workshop = app[EMBEDDER], app[REQUESTS], app[EMBEDDER].workshop
 
-    def facts() -> dict[str, str]:
-        model = embedder.model
-        running = {"device": model.device, "precision": model.precision} if model else {}
-        return {"model": name, **running, **({"embedding_id": model.embedding_id} if model else {})}
+    def facts(model: Model | None) -> dict[str, str]:
+        if model is None:
+            return {}
+        return {"device": model.device, "precision": model.precision, "embedding_id": model.embedding_id}
+
+    def models() -> dict[str, dict[str, str]]:
+        loaded = embedder.stock.models
+        return {name: facts(loaded.get(name)) for name in embedder.stock.states()}
 
     metrics.watch(
         {
@@ -142,7 +144,7 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission, name: str)
             "clipsrv_decode_pixels_inflight": ("Pixels being decoded", lambda: workshop.budget.in_use),
             "clipsrv_model_ready": ("1 if /health says healthy", lambda: embedder.status == HEALTHY),
         },
-        facts,
+        models,
     )
 
 

@@ -7,7 +7,7 @@ import gc
 import logging
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,10 +19,10 @@ from clipsrv.errors import AddressError, ClipsrvError, StartError
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.machine import memory_limit
 from clipsrv.models.known import in_words
-from clipsrv.models.model import Model
+from clipsrv.models.library import Library
 from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for, save_addresses
 from clipsrv.server.api.state import BODIES, EMBEDDER
-from clipsrv.server.app import build_app, make_runner, model_loader
+from clipsrv.server.app import build_app, make_runner, open_library
 from clipsrv.server.http.connection import TOLD
 from clipsrv.server.http.middleware import GUARD, REQUESTS
 from clipsrv.server.http.security import SHORT_KEY, is_loopback
@@ -42,8 +42,8 @@ _FAREWELL = 1.0
 _ONE_WISH = 1.0
 
 
-async def serve(config: Config, load: Callable[[], Model] | None = None) -> None:
-    """Serves what `load` opens, or the configured model, until SIGTERM or SIGINT.
+async def serve(config: Config, library: Library | None = None) -> None:
+    """Serves the models of `library`, or those configured, until SIGTERM or SIGINT.
 
     Then finishes accepted work within the grace time, and answers 503 to what is left of it; a second signal ends at
     once. Raises StartError if the model, the device or the address cannot be had.
@@ -53,7 +53,7 @@ async def serve(config: Config, load: Callable[[], Model] | None = None) -> None
     asyncio.get_running_loop().set_exception_handler(FewFiles().handle)
     room = room_for(config.max_connections, TOLD, open_files(files_for(config.max_connections, TOLD)))
     wanted, config = config.max_connections, replace(config, max_connections=room.connections)
-    app = build_app(config, load or model_loader(config))
+    app = build_app(config, library or open_library(config))
     runner = make_runner(app, config)
     await runner.setup()
     gc.collect()

@@ -33,6 +33,8 @@ _REJECTED = {"overloaded": "full", "deadline_exceeded": "deadline", "shutting_do
 _LAG_EVERY, _LAG_OVER = 0.1, 15.0
 
 Gauges = Mapping[str, tuple[str, Callable[[], float]]]
+#: Every model served, with its facts where it is loaded, the default first.
+Models = Callable[[], Mapping[str, Mapping[str, str]]]
 
 
 class Metrics(Observer):
@@ -60,6 +62,15 @@ class Metrics(Observer):
             "clipsrv_texts_unknown_script", "Texts without a letter that the model reads", registry=registry
         )
         self._batch_size = Histogram("clipsrv_batch_size", "Items of a batch", buckets=_SIZES, registry=registry)
+        self._embedded = Counter(
+            "clipsrv_model_embedded", "Images and texts that a model has computed", ["model"], registry=registry
+        )
+        self._computing = Counter(
+            "clipsrv_model_inference_seconds", "Seconds that a model has computed", ["model"], registry=registry
+        )
+        self._loads = Counter(
+            "clipsrv_model_loads", "Models loaded, and tries that failed", ["model", "outcome"], registry=registry
+        )
         stages = Histogram("clipsrv_stage_seconds", "Seconds", ["stage"], buckets=_SECONDS, registry=registry)
         self._decode, self._tokenize, self._queue, self._inference, self._request = (
             stages.labels(stage) for stage in ("decode", "tokenize", "queue", "inference", "request")
@@ -91,6 +102,13 @@ class Metrics(Observer):
         self._inference.observe(seconds)
         self._batch_size.observe(size)
 
+    def embedded(self, model: str, size: int, seconds: float) -> None:
+        self._embedded.labels(model).inc(size)
+        self._computing.labels(model).inc(seconds)
+
+    def loaded(self, model: str, *, done: bool) -> None:
+        self._loads.labels(model, "loaded" if done else "failed").inc()
+
     def failed(self, code: str) -> None:
         self._failures.labels(code).inc()
 
@@ -109,9 +127,9 @@ class Metrics(Observer):
         if code in _REJECTED:
             self._rejected.labels(_REJECTED[code]).inc()
 
-    def watch(self, gauges: Gauges, info: Callable[[], Mapping[str, str]]) -> None:
-        """Adds gauges (name: help and what reads it) and the facts of the model, read whenever /metrics is asked."""
-        self._registry.register(_Now(gauges, info))
+    def watch(self, gauges: Gauges, models: Models) -> None:
+        """Adds gauges (name: help and what reads it) and what each model is, read whenever /metrics is asked."""
+        self._registry.register(_Now(gauges, models))
 
     def render(self) -> bytes:
         """Prometheus text format 0.0.4."""
@@ -128,10 +146,17 @@ class Metrics(Observer):
 
 
 class _Now(Collector):
-    def __init__(self, gauges: Gauges, info: Callable[[], Mapping[str, str]]) -> None:
-        self._gauges, self._info = gauges, info
+    def __init__(self, gauges: Gauges, models: Models) -> None:
+        self._gauges, self._models = gauges, models
 
     def collect(self) -> Iterator[Metric]:
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(name, text, value=read())
-        yield InfoMetricFamily("clipsrv_model", "The model served", value=dict(self._info()))
+        models = self._models()
+        info = InfoMetricFamily("clipsrv_model", "The models loaded, and the default one in any case")
+        loaded = GaugeMetricFamily("clipsrv_model_loaded", "1 if the model is loaded", labels=["model"])
+        for number, (name, facts) in enumerate(models.items()):
+            loaded.add_metric([name], bool(facts))
+            if facts or not number:
+                info.add_metric([], {"model": name, **facts})
+        yield from (info, loaded)

@@ -1,4 +1,4 @@
-"""The use case: encoded images or texts in, unit vectors out, by a model that is named. Joins slots, shelf, deadline.
+"""The use case: encoded images or texts in, unit vectors out, by a model that is named. Joins slots, stock, deadline.
 
 Knows nothing of HTTP.
 """
@@ -7,68 +7,59 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from contextlib import AsyncExitStack
-from functools import partial
 from typing import TypeVar
 
-from clipsrv.errors import DeadlineExceededError, ModelNotOfferedError, ShuttingDownError, StartingError
+from clipsrv.errors import DeadlineExceededError, ShuttingDownError, StartingError
 from clipsrv.models.model import Model
+from clipsrv.serving.admission import Admission
 from clipsrv.serving.engine import Engine
 from clipsrv.serving.observer import Observer
+from clipsrv.serving.offer import Offer
 from clipsrv.serving.outcome import Outcome
-from clipsrv.serving.shelf import Shelf
+from clipsrv.serving.stock import HEALTHY, UNHEALTHY, Stock
 from clipsrv.serving.visit import Visit
 from clipsrv.serving.workshop import Workshop
 from clipsrv.settings import TEXTS_PER_SLOT, ServingSettings
 
 Result = TypeVar("Result")
 
-STARTING, HEALTHY, UNHEALTHY, DRAINING = "starting", "healthy", "unhealthy", "draining"
+STARTING, DRAINING = "starting", "draining"
 
 
 class Embedder:
     """Serves models by name. `start` once, then any number of `embed_*` at once, then `drain`, `stop` and `close`."""
 
-    def __init__(
-        self,
-        load: Callable[[str], Model],
-        models: Sequence[str],
-        settings: ServingSettings,
-        observer: Observer | None = None,
-    ) -> None:
-        """Offers `models`, of which the first is meant where none is named. `load` opens one by its name; it runs in a
-        thread, so the server can answer meanwhile."""
+    def __init__(self, offer: Offer, settings: ServingSettings, observer: Observer | None = None) -> None:
+        """Models are opened in a thread, so the server can answer meanwhile."""
         self.workshop = Workshop(settings)
-        self.shelf: Shelf[Engine] = Shelf(self._open)
-        self._load, self._models, self._deadline = load, tuple(models), settings.deadline
-        self._observer = observer or Observer()
+        self.stock = Stock(offer, self.workshop, observer or Observer())
+        self._deadline = settings.deadline
+        # Half of the slots: who waits for a model that loads leaves the others to those whose model is there.
+        self._waiting = Admission(max(1, settings.max_queue // 2), "image slots for models that are being loaded")
         self._started = self._draining = False
 
     @property
     def engine(self) -> Engine | None:
-        """That of the default model, once it is warm."""
-        return self.shelf.get(self._models[0]) if self._started else None
+        """That of the default model, while it is loaded and once it is warm."""
+        return self.stock.shelf.get(self.stock.default) if self._started else None
 
     @property
     def model(self) -> Model | None:
-        """The default model once it is warm."""
+        """The default model, likewise."""
         return self.engine.model if self.engine else None
 
     @property
     def queued(self) -> int:
         """Items of all models that wait for inference."""
-        return sum(batcher.queued for engine in self.shelf for batcher in engine.batchers)
+        return sum(batcher.queued for engine in self.stock.shelf for batcher in engine.batchers)
 
     @property
     def fault(self) -> str | None:
-        """What keeps the server from working, in a word: failing, hanging or silent inference, hung decoding; or None.
+        """What keeps the default model from working, in a word; or None.
 
         Threads that hang cannot be ended: only a restart cures hanging and decoding.
         """
-        decoding = self.workshop.decoding
-        if 2 * decoding.lost(self._deadline) > decoding.threads:
-            return "decoding"
-        return self.engine.fault if self.engine else None
+        return self.stock.fault_of(self.stock.default)
 
     @property
     def status(self) -> str:
@@ -80,9 +71,11 @@ class Embedder:
         return UNHEALTHY if self.fault else HEALTHY
 
     async def start(self) -> None:
-        """Loads and warms the default model. Raises StartError, EngineError or ShuttingDownError."""
-        (await self.shelf.lease(self._models[0])).give_back()
+        """Loads and warms the models named, and serves from the first on. Raises StartError, EngineError or
+        ShuttingDownError."""
+        await self.stock.load_first()
         self._started = True
+        await self.stock.load_others()
 
     def drain(self) -> None:
         """From now on `check_open` refuses; what was accepted goes on."""
@@ -92,25 +85,26 @@ class Embedder:
         """Whatever is still in work fails with ShuttingDownError."""
         self.drain()
         self.workshop.give_up()
-        for engine in self.shelf:
-            engine.stop()
+        self.stock.stop()
 
     async def close(self) -> None:
         """Stops, and gives the memory of the models back once what their threads do is done."""
         self.stop()
         try:
-            await self.shelf.close()
+            await self.stock.shelf.close()
         finally:
             self.workshop.stop()
 
-    def check_open(self, caller: Hashable = None) -> None:
+    def check_open(self, caller: Hashable = None, model: str | None = None) -> None:
         """Refuses what cannot be served now, before anything is read.
 
-        Raises StartingError, ShuttingDownError, or OverloadedError if not one slot is free for `caller`.
+        Raises StartingError, ShuttingDownError, ModelNotOfferedError, ModelUnavailableError, or OverloadedError if not
+        one slot is free for `caller`.
         """
         if self._draining:
             raise ShuttingDownError("The server is shutting down.")
         self._check_started()
+        self.stock.name(model)
         self.workshop.slots.check(1, caller)
 
     async def embed_images(
@@ -124,8 +118,8 @@ class Embedder:
         """Unit vectors of encoded images, in a slot each. Callers take turns, and so do the requests of one caller.
 
         Raises BadImagesError naming every image that cannot be used (unless `null_on_error`, which leaves None in
-        its place), ModelNotOfferedError, OverloadedError, DeadlineExceededError, StartingError, ShuttingDownError or
-        EngineError.
+        its place), ModelNotOfferedError, ModelUnavailableError, OverloadedError, DeadlineExceededError, StartingError,
+        ShuttingDownError or EngineError.
         """
         return await self._in_slots(
             len(blobs), caller, model, lambda visit: visit.embed_images(blobs, null_on_error=null_on_error)
@@ -147,43 +141,35 @@ class Embedder:
     async def visit(self, model: str | None = None, caller: Hashable = None) -> Visit:
         """One engine until the visit ends, loaded first if need be; slots are for whoever visits to take.
 
-        Raises ModelNotOfferedError, StartingError, ShuttingDownError, and whatever loading raises.
+        Raises ModelNotOfferedError, ModelUnavailableError, StartingError, ShuttingDownError, EngineError.
         """
         self._check_started()
-        return Visit(await self.shelf.lease(self._name(model)), caller)
+        return Visit(await self.stock.lease(self.stock.name(model)), caller)
 
     async def _in_slots(
         self, slots: int, caller: Hashable, model: str | None, work: Callable[[Visit], Awaitable[Result]]
     ) -> Result:
         """What `work` makes of a visit, within these slots, all or none, and within the deadline."""
+        self._check_started()
+        name = self.stock.name(model)
         try:
             with self.workshop.slots.take(slots, caller):
                 async with asyncio.timeout(self._deadline):
-                    with await self.visit(model, caller) as visit:
+                    with await self._visit(name, slots, caller) as visit:
                         return await work(visit)
         except TimeoutError:
-            raise DeadlineExceededError(
-                f"Not finished within {self._deadline:g} s. Send fewer images at once, or try later."
-            ) from None
+            loading = self.stock.shelf.get(name) is None
+            cure = (
+                f"{name} is still being loaded: try later." if loading else "Send fewer images at once, or try later."
+            )
+            raise DeadlineExceededError(f"Not finished within {self._deadline:g} s. {cure}") from None
 
-    def _name(self, model: str | None) -> str:
-        if model is None:
-            return self._models[0]
-        if model not in self._models:
-            raise ModelNotOfferedError(f"No model {model[:64]!r} is served here; there are: {', '.join(self._models)}.")
-        return model
+    async def _visit(self, name: str, slots: int, caller: Hashable) -> Visit:
+        if self.stock.shelf.get(name) is not None:
+            return Visit(await self.stock.lease(name), caller)
+        with self._waiting.take(min(slots, self._waiting.capacity)):
+            return Visit(await self.stock.lease(name), caller)
 
     def _check_started(self) -> None:
         if not self._started:
             raise StartingError("The model is still loading. Try again in a moment.")
-
-    async def _open(self, name: str) -> Engine:
-        async with AsyncExitStack() as undo:
-            model = await self.workshop.open(partial(self._load, name))
-            undo.callback(model.close)
-            engine = Engine(model, self.workshop, self._observer)
-            undo.pop_all()
-            undo.push_async_callback(engine.close)
-            await engine.start()
-            undo.pop_all()
-        return engine

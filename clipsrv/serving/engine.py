@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,10 +41,10 @@ _LOOK, _RESTART = 1.0, 0.1
 
 
 class Engine:
-    """Runs `model` until closed. Times in seconds."""
+    """Runs `model`, known by `name`, until closed. Times in seconds."""
 
-    def __init__(self, model: Model, workshop: Workshop, observer: Observer) -> None:
-        self.model = model
+    def __init__(self, name: str, model: Model, workshop: Workshop, observer: Observer) -> None:
+        self.name, self.model = name, model
         self._workshop, self._settings, self._observer = workshop, workshop.settings, observer
         self._share = workshop.inference.share()
         size = model.manifest.preprocess.crop_size
@@ -184,15 +184,17 @@ class Engine:
         return 0.0 if batcher.last_success is None else time.monotonic() - batcher.last_success
 
     def _batcher(self, encoder: Encoder, stack: Callable[[Sequence[Any]], NDArray[Any]]) -> Batcher[Any, Vectors]:
-        share = (
-            self._share
-        )  # and not self: an engine that is put away goes with its model, and not when it is collected
+        # Not self: an engine that is put away goes with its model, and not when it is collected.
+        name, share, observer = self.name, self._share, self._observer
 
         def embed(items: Sequence[Any]) -> list[Vectors]:
             return list(encoder.embed(stack(items)))
 
-        def process(items: Sequence[Any]) -> Coroutine[Any, Any, list[Vectors]]:
-            return share.run(partial(embed, items))
+        async def process(items: Sequence[Any]) -> list[Vectors]:
+            began = time.monotonic()
+            vectors = await share.run(partial(embed, items))
+            observer.embedded(name, len(items), time.monotonic() - began)
+            return vectors
 
         return Batcher(process, self._settings.max_batch_size, self._observer, share.turn)
 

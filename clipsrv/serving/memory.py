@@ -11,6 +11,7 @@ from clipsrv.settings import (
     decode_threads,
     image_limits,
     json_items,
+    offer_settings,
     pixels_in_flight,
 )
 
@@ -34,7 +35,8 @@ JSON_BYTES = 3 * JSON_BYTES_PER_ITEM + 100 * JSON_SIGNS_PER_ITEM
 def memory_bound(config: Config, crop_size: int) -> int:
     """Bytes beyond those of the idle server that requests can take together, whatever is sent.
 
-    `crop_size` is the model's image side in pixels.
+    `crop_size` is the image side in pixels of the model with the largest. Models loaded on demand without --max-loaded
+    are not counted: their number is not known.
     """
     pixel_values = 3 * 4 * crop_size**2
     return (
@@ -43,6 +45,6 @@ def memory_bound(config: Config, crop_size: int) -> int:
         + (KEPT_BYTES_PER_THREAD + FILE_COPIES * config.max_image_bytes) * decode_threads(config)
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + JSON_BYTES * json_items(config)
-        + PROMPT_BYTES
+        + PROMPT_BYTES * (config.max_loaded or len(offer_settings(config).named))
         + CONNECTION_BYTES * config.max_connections
     )

@@ -24,6 +24,12 @@ class Observer:
     def computed(self, seconds: float, size: int) -> None:
         """One batch of `size` was inferred."""
 
+    def embedded(self, model: str, size: int, seconds: float) -> None:
+        """`size` items of a model were inferred in `seconds`."""
+
+    def loaded(self, model: str, *, done: bool) -> None:
+        """A model was loaded, or could not be."""
+
     def failed(self, code: str) -> None:
         """One inference failed, down to a single item; `code` is the error's."""
 

@@ -38,8 +38,9 @@ class Finished:
 class Outcome:
     """`vectors` in the order asked, None where `bad` says why; `truncated` are the indices of texts cut short,
     `unknown_script` of those whose letters the model's languages do not use. `model` is the one that made them,
-    whatever is served by now."""
+    whatever is served by now, and `name` the one it is served by."""
 
+    name: str
     model: Model
     vectors: list[Vectors | None]
     timings: Timings = field(default_factory=Timings)

@@ -51,6 +51,14 @@ class Shelf(Generic[Thing]):
         place = self._places.get(name)
         return place.thing if place else None
 
+    def names(self) -> list[str]:
+        """Under which names something stands."""
+        return [name for name, place in self._places.items() if place.thing is not None]
+
+    def has(self, name: str) -> bool:
+        """Whether it is loaded or being loaded."""
+        return name in self._places
+
     def __iter__(self) -> Iterator[Thing]:
         """Everything loaded, in no order that matters, with what is to be put away once it is given back."""
         return iter([place.thing for place in self._all if place.thing is not None])
@@ -91,12 +99,16 @@ class Shelf(Generic[Thing]):
             raise _stopping()
         (await self._lend(self._begin(name, beside=True))).give_back()
 
-    async def close(self) -> None:
-        """Nothing is lent or loaded any more. Returns once everything was given back and closed."""
+    def stop(self) -> None:
+        """Nothing is lent or loaded any more; who waits for a load gets ShuttingDownError."""
         self._closed = True
+        for place in self._all:
+            place.loading.cancel()
+
+    async def close(self) -> None:
+        """Stops. Returns once everything was given back and closed."""
+        self.stop()
         for place in list(self._all):
-            if not place.loading.done():
-                place.loading.cancel()
             self._retire(place)
         await self._until(lambda: not self._all)
 
@@ -176,6 +188,8 @@ class Shelf(Generic[Thing]):
             await thing.close()
         except Exception:  # what cannot be closed must not keep its place for ever
             logger.exception("%s could not be closed", place.name)
+        else:
+            logger.log(logging.DEBUG if self._closed else logging.INFO, "%s is unloaded", place.name)
         self._forget(place)
 
     def _forget(self, place: _Place[Thing]) -> None:

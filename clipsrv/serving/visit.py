@@ -107,7 +107,7 @@ class Visit:
                 timings.add(one.timings)
         truncated = tuple(index for index, one in enumerate(finished) if one and one.truncated)
         unknown_script = tuple(index for index, one in enumerate(finished) if one and one.unknown_script)
-        return Outcome(self.model, vectors, timings, tuple(bad), truncated, unknown_script)
+        return Outcome(self._engine.name, self.model, vectors, timings, tuple(bad), truncated, unknown_script)
 
 
 async def _together(do: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> Sequence[Result]:

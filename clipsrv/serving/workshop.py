@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import TypeVar
 
 from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import reuse_memory
@@ -17,6 +18,8 @@ from clipsrv.serving.admission import Admission
 from clipsrv.serving.inference import InferenceThread
 from clipsrv.serving.pool import FairPool
 from clipsrv.settings import ServingSettings
+
+Result = TypeVar("Result")
 
 
 class Workshop:
@@ -46,6 +49,10 @@ class Workshop:
             raise
         finally:
             del loading  # an error holds the frames it came through: they must not hold it in turn
+
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """What `work`, a look at files, gives, in the thread that models are opened in."""
+        return await asyncio.wrap_future(self._loader.submit(work))
 
     def give_up(self) -> None:
         """Whatever waits for a thread or is being done fails with ShuttingDownError; the threads are not waited for."""

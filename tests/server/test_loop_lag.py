@@ -49,12 +49,13 @@ import asyncio, gc
 from clipsrv.config import Config
 from clipsrv.errors import StartError
 from clipsrv.server.lifecycle import serve
+from tests.support.library import Given
 
-def load():
+def load(name):
     raise StartError(str(gc.get_freeze_count()))
 
 try:
-    asyncio.run(serve(Config(model="none", models_dir="nowhere", port=0), load))
+    asyncio.run(serve(Config(model="none", models_dir="nowhere", port=0), Given(load)))
 except StartError as error:
     print(error.message)
 """

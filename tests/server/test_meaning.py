@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clipsrv.config import Config
-from clipsrv.server.app import model_loader
+from clipsrv.server.app import open_library
 from tests.support.drawings import disturbed, drawings
 from tests.support.photos import encode
 from tests.support.serving import Client, form_data, serving
@@ -23,7 +23,7 @@ NAMES = list(drawings())
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     config = Config(model="demo", device="cpu")
-    async with serving(model_loader(config), **vars(config)) as served:
+    async with serving(open_library(config), **vars(config)) as served:
         yield served.client
 
 

@@ -18,6 +18,7 @@ from clipsrv.models.model import Model
 from clipsrv.server.api.openapi import describe
 from clipsrv.server.app import build_app
 from clipsrv.server.wire.errors import STATUS
+from tests.support.library import Given
 from tests.support.server import ServerProcess
 from tests.support.serving import Reply, Served, drawn, part, request, serving
 
@@ -26,7 +27,7 @@ GOOD = drawn(1)
 JSON = "application/json"
 
 
-def never() -> Model:
+def never(name: str) -> Model:
     raise AssertionError("not loaded here")
 
 
@@ -35,7 +36,7 @@ def test_it_is_valid_openapi() -> None:
 
 
 def test_it_has_every_route_and_no_other() -> None:
-    app = build_app(Config(models_dir="nowhere"), never)
+    app = build_app(Config(models_dir="nowhere"), Given(never))
     routes = {
         (route.resource.canonical, route.method.lower())
         for route in app.router.routes()

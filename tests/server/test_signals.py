@@ -15,12 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.support.model import truth
 from tests.support.photos import drawn
 from tests.support.server import ROOT, ServerProcess, ask
 from tests.support.tiffs import noisy
-from tests.support.wire import request
+from tests.support.wire import Reply, request
 
 GOOD = drawn(1)
 OK = request("POST", "/embed", GOOD, "Content-Type: image/png")
@@ -176,3 +177,50 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(models_dir: Path) -> N
         process.send_signal(signal.SIGABRT)  # one that is still there says in its last words where it hangs
         said = process.communicate()[1].decode().splitlines()
         print("\n".join(line for line in said if " INFO request " not in line))
+
+
+#: A server whose second model is loaded once there is a file, which is named beside it.
+TWO_MODELS = """
+import asyncio, os, sys, time
+from pathlib import Path
+from clipsrv.config import Config
+from clipsrv.server.lifecycle import serve
+from clipsrv.server.logs import set_up
+from tests.support.library import Given
+from tests.support.model import make_model
+
+def load(name):
+    while name == "second" and not Path(sys.argv[1]).exists():
+        print("still loading", file=sys.stderr, flush=True)
+        time.sleep(0.02)
+    return make_model()
+
+set_up("info", "text")
+config = Config(model="tiny", models_dir="nowhere", port=0, grace=float(sys.argv[2]))
+asyncio.run(serve(config, Given(load, others=["second"])))
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("comes", "grace", "answer"), [(True, 60, "200"), (False, 1.5, "503 shutting_down")])
+def test_a_signal_while_a_second_model_loads_lets_it_be_loaded_within_the_grace_time(
+    tmp_path: Path, comes: bool, grace: float, answer: str
+) -> None:
+    server = ServerProcess(tmp_path / "it may", grace, command=(sys.executable, "-c", TWO_MODELS))
+    try:
+        address = server.ready().address
+        second = request("POST", "/embed?model=second", GOOD, "Content-Type: image/png")
+        replies = list[Reply]()
+        asking = threading.Thread(target=lambda: replies.append(ask(address, second, 60)))
+        asking.start()
+        server.wait_for("still loading")
+        server.signal(signal.SIGTERM)
+        server.wait_for("stopping: finishing 1 requests")
+        if comes:
+            (tmp_path / "it may").touch()
+        assert server.wait() == 0
+        asking.join(30)
+        (reply,) = replies
+        assert answer == ("200" if reply.status == 200 else f"{reply.status} {reply.code}")
+    finally:
+        server.close()

@@ -17,7 +17,7 @@ from clipsrv.cli import main
 from clipsrv.config import Config
 from clipsrv.manifest import load_manifest
 from clipsrv.server import lifecycle
-from tests.support.model import describe
+from tests.support.model import describe, write_model
 from tests.support.server import ServerProcess
 from tests.support.wire import request
 
@@ -61,6 +61,15 @@ BAD_SETTINGS = {
     "an empty key among others": ("--api-keys", "abc,,def"),
     "no such key file": ("--api-key-file", "nowhere/keys"),
     "a share smaller than a request": ("--max-queue-per-caller", "3"),
+    "an alias that is none": ("--alias", "x"),
+    "an alias of what is not served": ("--alias", "x=vit-b-32"),
+    "an alias of an alias": ("--alias", "x=tiny", "--alias", "y=x"),
+    "an alias of itself": ("--alias", "x=x"),
+    "an alias that is a model": ("--alias", "tiny=tiny"),
+    "an alias that is two": ("--alias", "x=tiny,x=demo"),
+    "an alias that cannot be shown": ("--alias", "\u65e5=tiny"),
+    "fewer models than are named": ("--max-loaded", "1", "--models", "demo"),
+    "a negative time": ("--unload-after", "-1"),
 }
 
 #: Of two settings that contradict each other the line names both, by their variables.
@@ -101,6 +110,26 @@ def test_a_model_that_is_not_a_folder_of_the_models_is_status_3(name: str, start
     status, line = start(f"--model={name}")
     assert status == 3
     assert len(line) < 600
+
+
+def test_one_of_several_models_that_is_not_there_is_status_3(start: Start) -> None:
+    status, line = start("--models", "demo,absent")
+    assert status == 3
+    assert "absent" in line
+
+
+def test_an_alias_that_is_a_folder_too_is_status_2(start: Start) -> None:
+    status, line = start("--on-demand", "--alias", "demo=tiny")
+    assert (status, "demo is a model itself" in line) == (2, True)
+
+
+def test_one_of_several_models_that_is_damaged_is_status_3_and_named(start: Start, tmp_path: Path) -> None:
+    for name in ("tiny", "other"):
+        write_model(tmp_path / name, text=False)
+    (tmp_path / "other" / "vision.fp32.onnx").write_bytes(b"")
+    status, line = start("--models", "other", folder=tmp_path)
+    assert status == 3
+    assert "other" in line
 
 
 def test_a_known_model_that_is_missing_comes_with_the_command_that_makes_it(start: Start) -> None:

@@ -24,6 +24,7 @@ from clipsrv.errors import (
     InvalidTextError,
     ModelCorruptError,
     ModelNotOfferedError,
+    ModelUnavailableError,
     OutOfMemoryError,
     OverloadedError,
     ShuttingDownError,
@@ -34,14 +35,16 @@ from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.admission import Lease
-from clipsrv.serving.embedder import DRAINING, HEALTHY, STARTING, Embedder
+from clipsrv.serving.embedder import DRAINING, STARTING, Embedder
 from clipsrv.serving.engine import Pixels
 from clipsrv.serving.outcome import Finished
+from clipsrv.serving.stock import HEALTHY
 from clipsrv.serving.visit import Visit
 from clipsrv.settings import TEXTS_PER_SLOT, ImageLimits, ServingSettings
 from clipsrv.text.clip import ClipTokenizer
 from clipsrv.text.tokens import Tokens
 from tests.support.faulty import HangingEncoder, SlowEncoder
+from tests.support.library import Given
 from tests.support.model import make_model
 from tests.support.photos import cuttings
 from tests.support.serving import eventually
@@ -53,9 +56,10 @@ MODELS = ("tiny", "other")
 
 @asynccontextmanager
 async def started(
-    load: Callable[[str], Model] = lambda name: make_model(), settings: ServingSettings = SETTINGS
+    load: Callable[[str], Model] | Given = lambda name: make_model(), settings: ServingSettings = SETTINGS
 ) -> AsyncIterator[Embedder]:
-    embedder = Embedder(load, MODELS, settings)
+    given = load if isinstance(load, Given) else Given(load, MODELS[:1], MODELS[1:])
+    embedder = Embedder(given, settings)
     await embedder.start()
     try:
         yield embedder
@@ -64,7 +68,7 @@ async def started(
 
 
 async def test_a_life_from_starting_to_draining() -> None:
-    embedder = Embedder(lambda name: make_model(), MODELS, SETTINGS)
+    embedder = Embedder(Given(lambda name: make_model()), SETTINGS)
     assert (embedder.status, embedder.model) == (STARTING, None)
     with pytest.raises(StartingError):
         embedder.check_open()
@@ -343,17 +347,28 @@ async def test_a_model_that_loads_keeps_its_own_requests_waiting_until_their_dea
 async def test_a_model_that_does_not_load_fails_its_requests_only_and_is_tried_again() -> None:
     broken = True
 
+    tries = 0
+
     def load(name: str) -> Model:
+        nonlocal tries
         if name == "other" and broken:
-            raise ModelCorruptError("not today")
+            tries += 1
+            raise ModelCorruptError("/a/path: not today")
         return make_model()
 
-    async with started(load) as embedder:
-        with pytest.raises(ModelCorruptError):
-            await embedder.embed_images(IMAGES[:1], model="other")
+    given = Given(load, MODELS[:1], MODELS[1:])
+    async with started(given) as embedder:
+        for _ in range(3):
+            with pytest.raises(ModelUnavailableError, match="damaged"):
+                await embedder.embed_images(IMAGES[:1], model="other")
+        assert tries == 1, "what failed a moment ago is not tried again"
+        with pytest.raises(ModelUnavailableError):
+            embedder.check_open(model="other")
         await embedder.embed_images(IMAGES[:1])
-        broken = False
+        assert embedder.stock.states() == {"tiny": "healthy", "other": "failed"}
+        broken, given.versions["other"] = False, "mended"
         await embedder.embed_images(IMAGES[:1], model="other")
+        assert embedder.stock.states() == {"tiny": "healthy", "other": "healthy"}
 
 
 async def test_a_model_that_does_not_warm_up_is_closed_again() -> None:
@@ -371,7 +386,7 @@ async def test_a_model_that_does_not_warm_up_is_closed_again() -> None:
         with pytest.raises(InferenceFailedError, match="zeros"):
             await embedder.embed_images(IMAGES[:1], model="other")
         assert tower.closed
-        assert len(list(embedder.shelf)) == 1
+        assert len(list(embedder.stock.shelf)) == 1
 
 
 async def test_a_replaced_model_finishes_what_it_began_and_says_that_it_was_it() -> None:
@@ -382,14 +397,14 @@ async def test_a_replaced_model_finishes_what_it_began_and_says_that_it_was_it()
         gates[0].shut()
         before = asyncio.create_task(embedder.embed_images(IMAGES))
         await asyncio.to_thread(gates[0].entered.wait, 30)
-        replacing = asyncio.create_task(embedder.shelf.replace("tiny"))
+        replacing = asyncio.create_task(embedder.stock.shelf.replace("tiny"))
         gates[0].go_on.set()
         await replacing
         assert (await embedder.embed_images(IMAGES[:1])).model is models[1]
         outcome = await before
         assert outcome.model is models[0]
         assert len(outcome.vectors) == len(IMAGES)
-        await eventually(lambda: len(list(embedder.shelf)) == 1)
+        await eventually(lambda: len(list(embedder.stock.shelf)) == 1)
         with pytest.raises(InferenceFailedError, match="closed"):
             models[0].image_encoder.embed(np.zeros((1, 3, 32, 32), np.float32))
 
@@ -398,7 +413,7 @@ async def test_a_slow_model_does_not_starve_a_fast_one() -> None:
     slow, fast, gate = SlowEncoder(0.05), HangingEncoder(), HangingEncoder()
     towers = {"tiny": gate, "slow": slow, "fast": fast}
     settings = replace(SETTINGS, max_queue=1000, max_queue_per_caller=1000)
-    embedder = Embedder(lambda name: make_model(towers[name]), list(towers), settings)
+    embedder = Embedder(Given(lambda name: make_model(towers[name]), ["tiny"], ["slow", "fast"]), settings)
     await embedder.start()
     for name in ("slow", "fast"):
         await embedder.embed_images(IMAGES[:1], model=name)
@@ -433,7 +448,7 @@ async def test_a_model_that_is_put_away_takes_all_it_had_with_it() -> None:
                 await embedder.embed_texts(["a", "b"], model="other")
                 with pytest.raises(BadImagesError):
                     await embedder.embed_images([IMAGES[0], b"no"], model="other")
-                await embedder.shelf.evict("other")
+                await embedder.stock.shelf.evict("other")
             await asyncio.sleep(0.01)
             assert [one() is None for one in held] == [False] * 2 + [True] * 6
         finally:
@@ -462,7 +477,7 @@ async def test_a_stream_holds_as_many_images_as_it_has_slots_and_keeps_one_model
             tasks = []
             for number, blob in enumerate(blobs):
                 if number == 40:
-                    await embedder.shelf.replace("tiny")
+                    await embedder.stock.shelf.replace("tiny")
                 slot = await slots.wait(1, "stream")
                 tasks.append(asyncio.create_task(embed(visit, blob if number != 7 else b"no", slot)))
             results = await asyncio.gather(*tasks)

@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aiohttp import ClientSession, FormData, web
 
 from clipsrv.config import Config
+from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.server.api.state import BODIES, EMBEDDER
 from clipsrv.server.app import build_app, make_runner
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.engine import Engine
+from tests.support.library import Given
 from tests.support.model import NAME, make_model, truth
 from tests.support.photos import drawn
 from tests.support.wire import BOUNDARY, Caller, Reply, form, part, read_reply, request
@@ -102,15 +106,17 @@ class Served(Caller, _Inside):
 
 @asynccontextmanager
 async def serving(
-    model: Model | Callable[[], Model] | None = None, /, *, wait: bool = True, **settings: Any
+    model: Model | Callable[[], Model] | Library | None = None, /, *, wait: bool = True, **settings: Any
 ) -> AsyncIterator[Served]:
-    """A server of `model`, or of the small one, with these settings on a free port of 127.0.0.1.
+    """A server of `model`, or of a library of them, or of the small one, with these settings on a port of 127.0.0.1.
 
     Ready, unless `wait` is False: then its model is loaded by `served.embedder.start()`.
     """
     config = Config(**{"model": NAME, "models_dir": "nowhere", "decode_threads": 2, **settings})
-    load = model if callable(model) else lambda: model or make_model()
-    app = build_app(config, load)
+    if not isinstance(model, Library):
+        load = model if callable(model) else partial(_or_the_small_one, model)
+        model = Given(lambda name: load(), [config.model], models_dir=Path(config.models_dir))
+    app = build_app(config, model)
     runner = make_runner(app, config)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
@@ -124,6 +130,10 @@ async def serving(
         app[EMBEDDER].drain()
         await runner.cleanup()
         await asyncio.sleep(0.01)  # for the last transports of both sides to close their sockets
+
+
+def _or_the_small_one(model: Model | None) -> Model:
+    return model or make_model()
 
 
 def form_data(field: str, blobs: Sequence[bytes]) -> FormData:

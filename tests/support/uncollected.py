@@ -17,6 +17,7 @@ from clipsrv.models.model import Model
 from clipsrv.server.lifecycle import serve
 from clipsrv.server.logs import set_up
 from tests.support.faulty import FaultyEncoder
+from tests.support.library import Given
 from tests.support.model import NAME, make_model
 
 MIB = 2**20
@@ -70,5 +71,5 @@ class Tower(FaultyEncoder):
 if __name__ == "__main__":
     gc.disable()
     set_up("info", "text")
-    asyncio.run(serve(SETTINGS, lambda: Fated(**vars(make_model(Tower())))))
+    asyncio.run(serve(SETTINGS, Given(lambda name: Fated(**vars(make_model(Tower()))))))
     os._exit(0)

@@ -1,25 +1,30 @@
-"""What /models and /health say of the models: read once from the model folders, and of the one that runs."""
+"""What /models and /health say of the models: of those in the folder, and of those that run."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from clipsrv.manifest import TEXT, ModelManifest
-from clipsrv.models.folders import KNOWN_MODELS, available_models
+from clipsrv.models.folders import KNOWN_MODELS
 from clipsrv.models.known import languages_of
+from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 
 
 class Catalog:
-    """The models folder as it was at the start, and the name of the model served."""
+    """The models of a library, as they are now."""
 
-    def __init__(self, models_dir: Path, current: str) -> None:
-        self.current = current
-        self._manifests = available_models(models_dir)
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    @property
+    def current(self) -> str:
+        """The model meant where none is named."""
+        return self._library.default
 
     def running(self, model: Model) -> dict[str, Any]:
-        """Facts of the model in use; device and precision are those that run, never those asked for."""
+        """Facts of a model in use; device and precision are those that run, never those asked for."""
         return {
             "device": model.device,
             "precision": model.precision,
@@ -28,17 +33,21 @@ class Catalog:
             "text": model.text_encoder is not None,
         }
 
-    def describe(self, model: Model | None) -> dict[str, Any]:
-        """The body of /models: the four known names and every converted one, with details of each."""
-        names = [*KNOWN_MODELS, *(name for name in self._manifests if name not in KNOWN_MODELS)]
-        details = {name: self._details(self._manifests.get(name)) for name in names}
-        if model is not None:
-            details.setdefault(self.current, self._details(model.manifest))
-            details[self.current] |= self.running(model) | {
+    def describe(self, loaded: Mapping[str, Model]) -> dict[str, Any]:
+        """The body of /models: the four known names and every converted one, with details of each; only those that are
+        served say whether they are `loaded`."""
+        manifests = self._library.manifests
+        names = [*KNOWN_MODELS, *(name for name in manifests if name not in KNOWN_MODELS)]
+        details = {name: self._details(manifests.get(name)) for name in names}
+        for name, model in loaded.items():
+            details.setdefault(name, self._details(model.manifest))
+            details[name] |= self.running(model) | {
                 "preprocessing_id": model.preprocessing_id,
                 "languages": list(model.languages),
             }
-        return {"models": names, "current": self.current, "details": details}
+        for name in self._library.names():
+            details.setdefault(name, self._details(None))["loaded"] = name in loaded
+        return {"models": names, "current": self.current, "aliases": dict(self._library.aliases), "details": details}
 
     def _details(self, manifest: ModelManifest | None) -> dict[str, Any]:
         if manifest is None:

@@ -14,27 +14,29 @@ from clipsrv.models.scoring import LabelScore, ranked, scoring_of, similarities
 from clipsrv.server.api.state import BODIES, EMBEDDER, LABELLED
 from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
-from clipsrv.server.wire.options import read_options, require_json
+from clipsrv.server.wire.options import one_model, read_options, require_json
 from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp
 
 
 async def classify(request: web.Request) -> web.Response:
-    read_options(request, {})
+    options = read_options(request, {}, free=("model",))
     require_json(request)
     embedder, bodies, caller = request.app[EMBEDDER], request.app[BODIES], request[CALLER]
-    embedder.check_open(caller)
+    embedder.check_open(caller, options.get("model"))
     with bodies.hold(request, caller) as lease:
         started = time.monotonic()
-        blob, labels = await request.app[LABELLED].read(request, lease)
+        blob, labels, named = await request.app[LABELLED].read(request, lease)
         prompts = labels.prompts
         lease.extend(sum(map(sys.getsizeof, prompts)))  # each holds the template once more
         read = time.monotonic() - started
-        image, texts = await embedder.embed_beside(blob, prompts, caller=caller)
+        image, texts = await embedder.embed_beside(
+            blob, prompts, model=one_model(options.get("model"), named), caller=caller
+        )
         request[REPORT].images, request[REPORT].texts = 1, len(prompts)
         del blob, prompts
         model, scoring, timings = image.model, scoring_of(image.model.manifest), image.timings
         timings.add(texts.timings)
-        request[REPORT].timings = timings
+        request[REPORT].timings, request[REPORT].model = timings, image.name
         (cosines,) = similarities(np.array(image.vectors, np.float32), np.array(texts.vectors, np.float32))
         answer: dict[str, Any] = {
             "labels": [_row(one) for one in ranked(labels.labels, cosines, scoring)],

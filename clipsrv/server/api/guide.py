@@ -12,11 +12,12 @@ from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
-from clipsrv.server.wire.options import negotiate, read_options
+from clipsrv.server.wire.options import negotiate, one_model, read_options
 from clipsrv.server.wire.replies import BASE64, JSON, NPY, deliver, stamp, vectors_response
 from clipsrv.serving.outcome import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
+_FREE = ("model",)
 _BATCH_OPTIONS = {**_ENCODINGS, "on_error": ("fail", "null")}
 
 
@@ -29,39 +30,41 @@ async def embed_batch(request: web.Request) -> web.Response:
 
 
 async def embed_text(request: web.Request) -> web.Response:
-    options = read_options(request, _ENCODINGS)
+    options = read_options(request, _ENCODINGS, free=_FREE)
     form = negotiate(request, options["encoding"])
     embedder, bodies, caller = request.app[EMBEDDER], request.app[BODIES], request[CALLER]
-    embedder.check_open(caller)
+    embedder.check_open(caller, options.get("model"))
     with bodies.hold(request, caller) as lease:
         started = time.monotonic()
-        texts, many = await request.app[INPUTS].texts(request, lease)
+        asked = await request.app[INPUTS].texts(request, lease)
         read = time.monotonic() - started
-        outcome = await embedder.embed_texts(texts, caller=caller)
-        request[REPORT].texts = len(texts)
+        model, many = one_model(options.get("model"), asked.model), asked.many
+        outcome = await embedder.embed_texts(asked.items, model=model, caller=caller)
+        request[REPORT].texts = len(asked.items)
         extra: dict[str, Any] = {"truncated": list(outcome.truncated) if many else bool(outcome.truncated)}
         if outcome.unknown_script:  # said only where it is so
             extra["unknown_script"] = list(outcome.unknown_script) if many else True
-        del texts
+        del asked
         return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=extra), lease)
 
 
 async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
-    options = read_options(request, _BATCH_OPTIONS if many else _ENCODINGS)
+    options = read_options(request, _BATCH_OPTIONS if many else _ENCODINGS, free=_FREE)
     form = negotiate(request, options["encoding"])
     null_on_error = options.get("on_error") == "null"
     if null_on_error and form == NPY:
         raise NotAcceptableError("on_error=null needs a JSON answer: a NumPy file cannot say which images failed.")
     embedder, bodies, caller = request.app[EMBEDDER], request.app[BODIES], request[CALLER]
-    embedder.check_open(caller)
+    embedder.check_open(caller, options.get("model"))
     with bodies.hold(request, caller) as lease:
         started = time.monotonic()
-        blobs = await request.app[INPUTS].images(request, lease, many=many)
+        asked = await request.app[INPUTS].images(request, lease, many=many)
         read = time.monotonic() - started
-        outcome = await embedder.embed_images(blobs, caller=caller, null_on_error=null_on_error)
-        request[REPORT].images = len(blobs)
+        model = one_model(options.get("model"), asked.model)
+        outcome = await embedder.embed_images(asked.items, model=model, caller=caller, null_on_error=null_on_error)
+        request[REPORT].images = len(asked.items)
         extra = {"errors": describe(outcome.bad)} if null_on_error else {}
-        del blobs
+        del asked
         return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=extra), lease)
 
 
@@ -69,7 +72,7 @@ async def _answer(
     request: web.Request, outcome: Outcome, form: str, read: float, *, many: bool, extra: dict[str, Any]
 ) -> web.Response:
     model = outcome.model
-    request[REPORT].timings = outcome.timings
+    request[REPORT].timings, request[REPORT].model = outcome.timings, outcome.name
     facts = {"dimensions": model.manifest.dimensions, "model": model.manifest.name, **extra}
     response = await vectors_response(outcome.vectors, form, many=many, extra=facts)
     timings = outcome.timings

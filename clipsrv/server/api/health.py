@@ -7,11 +7,13 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from clipsrv.server.api.catalog import Catalog
 from clipsrv.server.api.state import CATALOG, EMBEDDER, OPENAPI
 from clipsrv.server.http.middleware import METRICS
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.options import read_options
-from clipsrv.serving.embedder import HEALTHY, STARTING, UNHEALTHY
+from clipsrv.serving.embedder import STARTING, Embedder
+from clipsrv.serving.stock import HEALTHY, UNHEALTHY
 
 
 async def health(request: web.Request) -> web.Response:
@@ -22,10 +24,21 @@ async def health(request: web.Request) -> web.Response:
         body |= catalog.running(embedder.model)
     if body["status"] == UNHEALTHY:
         body["fault"] = embedder.fault
+    body["models"] = {name: _state(embedder, catalog, name, state) for name, state in embedder.stock.states().items()}
     response = _json(body, 200 if body["status"] == HEALTHY else 503)
     if body["status"] == STARTING:
         response.headers["Retry-After"] = "2"
     return response
+
+
+def _state(embedder: Embedder, catalog: Catalog, name: str, state: str) -> dict[str, Any]:
+    """One model: its state, what is wrong with it, and what it runs as if it is loaded."""
+    model, fault = embedder.stock.models.get(name), embedder.stock.fault_of(name)
+    return {
+        "status": state,
+        **({"fault": fault} if fault else {}),
+        **(catalog.running(model) if model else {}),
+    }
 
 
 async def live(request: web.Request) -> web.Response:
@@ -39,7 +52,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def models(request: web.Request) -> web.Response:
     read_options(request, {})
-    return _json(request.app[CATALOG].describe(request.app[EMBEDDER].model))
+    return _json(request.app[CATALOG].describe(request.app[EMBEDDER].stock.models))
 
 
 async def openapi(request: web.Request) -> web.Response:

@@ -16,11 +16,13 @@ from clipsrv.server.api.schemas import (
     ENCODED,
     ERROR,
     HEALTH,
+    MODEL,
     MODELS,
     NPY,
     STRING,
     VECTOR,
     Schema,
+    asked_of,
     shape,
 )
 from clipsrv.server.wire.errors import COMMON_HEADERS
@@ -34,7 +36,7 @@ _ERRORS: dict[int, tuple[str, bool]] = {
     400: ("The request is not put together as documented", False),
     401: ("No valid API key", False),
     403: ("A Host, or the web page of an origin, that is not allowed", False),
-    404: ("Not found; for texts and labels: the model has no text tower", False),
+    404: ("Not found, a model that is not served, or for texts and labels one without a text tower", False),
     405: ("Another method; see Allow", False),
     406: ("Accept allows no form this endpoint has", False),
     408: ("The request did not arrive in time", False),
@@ -45,7 +47,7 @@ _ERRORS: dict[int, tuple[str, bool]] = {
     429: ("Full: try again after Retry-After seconds", True),
     431: ("The request line or the headers are too long", False),
     500: ("A bug in the server", False),
-    503: ("Starting, stopping, or inference does not work", True),
+    503: ("Starting, stopping, the model cannot be loaded, or inference does not work", True),
     504: ("Not finished before the deadline", False),
 }
 _ALWAYS = (400, 401, 403, 405, 408, 417, 429, 431, 500, 503)
@@ -55,7 +57,7 @@ _EMBED = (*_ALWAYS, 404, 406, 413, 415, 422, 504)
 def describe(config: Config) -> Schema:
     """The document for a server of this configuration."""
     many = {"maxItems": config.max_images, "minItems": 1}
-    images = shape({"images": {"type": "array", "items": ENCODED, **many}})
+    images = asked_of("images", {"type": "array", "items": ENCODED, **many})
     text = {**STRING, "maxLength": LONGEST_TEXT}
     texts = {"type": "array", "items": text, "maxItems": texts_of_a_request(config), "minItems": 1}
     one: Schema = {"embedding": VECTOR, "dimensions": COUNT, "model": STRING}
@@ -86,39 +88,39 @@ def describe(config: Config) -> Schema:
                 "multipart/form-data": shape({"image": BYTES}),
                 "image/*": BYTES,
                 "application/octet-stream": BYTES,
-                _JSON: shape({"image": ENCODED}),
+                _JSON: asked_of("image", ENCODED),
             },
             shape(one),
-            [encoding],
+            [encoding, MODEL],
         ),
         "/embed/batch": _post(
             "embedImages",
             "The vectors of several images, in the order sent",
             {"multipart/form-data": shape({"images": {"type": "array", "items": BYTES, **many}}), _JSON: images},
             shape({**several, **failed}, optional=("errors",)),
-            [encoding, _option("on_error", "fail", "null")],
+            [encoding, _option("on_error", "fail", "null"), MODEL],
         ),
         "/embed/text": _post(
             "embedText",
             "The vector of a text, or of several, in the space of the images",
-            {_JSON: {"oneOf": [shape({"text": text}), shape({"texts": texts})]}},
+            {_JSON: {"oneOf": [asked_of("text", text), asked_of("texts", texts)]}},
             by_text,
-            [encoding],
+            [encoding, MODEL],
         ),
         "/classify": _post(
             "classifyImage",
             "How well each of some labels fits one image",
             {
                 "multipart/form-data": shape({"image": BYTES, **asked}, optional=("template",)),
-                _JSON: shape({"image": ENCODED, **asked}, optional=("template",)),
+                _JSON: asked_of("image", ENCODED, optional=("template",), **asked),
             },
             CLASSES,
-            [],
+            [MODEL],
             npy=False,
         ),
         "/health": _get("health", "Whether requests are being served", HEALTH, also=(503,), open_to_all=True),
         "/health/live": _get("live", "Answers while the process can", shape({"status": STRING}), open_to_all=True),
-        "/models": _get("models", "The models there are, and the one served", MODELS),
+        "/models": _get("models", "The models there are, and those served", MODELS),
         "/metrics": _get("metrics", "Prometheus text", None),
         "/openapi.json": _get("openapi", "This document", {"type": "object"}),
     }

@@ -22,6 +22,16 @@ def shape(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
+_WHICH: Schema = {**STRING, "description": "the model, by its name or an alias; that of --model if left out"}
+#: The query's option that names a model.
+MODEL: Schema = {"name": "model", "in": "query", "schema": _WHICH}
+
+
+def asked_of(field: str, wanted: Schema, *, optional: tuple[str, ...] = (), **more: Schema) -> Schema:
+    """A body of JSON: what is wanted, and of which model."""
+    return shape({field: wanted, **more, "model": _WHICH}, optional=(*optional, "model"))
+
+
 BAD_IMAGE = {
     **shape({"index": COUNT, "code": STRING, "message": STRING}),
     "additionalProperties": True,
@@ -51,14 +61,25 @@ CLASSES = shape(
     },
     optional=("unknown_script",),
 )
+_STATE = {
+    **shape({"status": {"enum": ["healthy", "unhealthy", "loading", "failed", "unloaded"]}}),
+    "additionalProperties": True,
+}
 HEALTH = {
-    **shape({"status": {"enum": ["healthy", "starting", "draining", "unhealthy"]}, "model": STRING}),
+    **shape(
+        {
+            "status": {"enum": ["healthy", "starting", "draining", "unhealthy"]},
+            "model": STRING,
+            "models": {"type": "object", "additionalProperties": _STATE},
+        }
+    ),
     "additionalProperties": True,
 }
 MODELS = shape(
     {
         "models": {"type": "array", "items": STRING},
         "current": STRING,
+        "aliases": {"type": "object", "additionalProperties": STRING},
         "details": {"type": "object", "additionalProperties": {"type": "object"}},
     }
 )

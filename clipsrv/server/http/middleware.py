@@ -44,6 +44,7 @@ class Report:
 
     client: str
     code: str | None = None
+    model: str | None = None
     images: int | None = None
     texts: int | None = None
     timings: Timings = field(default_factory=Timings)
@@ -132,6 +133,7 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
         "code": report.code,
         "client": report.client,
         "bytes_in": request.content_length,
+        "model": report.model,
         "images": report.images,
         "texts": report.texts,
         "decode_ms": _milliseconds(report.timings.decode),

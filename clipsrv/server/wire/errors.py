@@ -13,6 +13,7 @@ from aiohttp import web
 
 from clipsrv import errors
 from clipsrv.server.wire import envelope
+from clipsrv.serving.history import TRY_AGAIN_AFTER
 
 STATUS: Mapping[type[errors.ClipsrvError], int] = {
     envelope.InvalidRequestError: 400,
@@ -30,6 +31,7 @@ STATUS: Mapping[type[errors.ClipsrvError], int] = {
     envelope.ForbiddenError: 403,
     errors.ModelNotOfferedError: 404,
     errors.TextTowerMissingError: 404,
+    errors.ModelUnavailableError: 503,
     errors.ImageError: 422,
     errors.BadImagesError: 422,
     errors.OverloadedError: 429,
@@ -51,10 +53,13 @@ _HTTP_ERRORS = {
 
 #: What an error tells in a header of its own.
 _RETRY = {"Retry-After": "2"}
+#: As often as a model that could not be loaded is tried again.
+_LATER = {"Retry-After": f"{TRY_AGAIN_AFTER:.0f}"}
 _HEADERS: Mapping[type[BaseException], Mapping[str, str]] = {
     errors.StartingError: _RETRY,
     errors.ShuttingDownError: _RETRY,
     errors.EngineError: _RETRY,
+    errors.ModelUnavailableError: _LATER,
     envelope.UnauthorizedError: {"WWW-Authenticate": "Bearer"},
     envelope.UnsupportedMediaTypeError: {
         "Accept-Post": "multipart/form-data, application/json, image/*, application/octet-stream"

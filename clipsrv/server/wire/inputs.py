@@ -6,6 +6,7 @@ import binascii
 import re
 import sys
 from contextlib import suppress
+from typing import Generic, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
 
@@ -34,6 +35,17 @@ LONGEST_ESCAPE = 6
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
+Item = TypeVar("Item")
+
+
+class Asked(NamedTuple, Generic[Item]):
+    """What a request brings, in the order sent; the `model` it names, if it does; and whether it asked for `many`."""
+
+    items: list[Item]
+    model: str | None
+    many: bool
+
+
 class Inputs:
     """Reads requests in the guide's forms; of one at most `max_images` images or `max_texts` texts."""
 
@@ -41,8 +53,8 @@ class Inputs:
         self._bodies, self._documents = bodies, documents
         self._max_images, self._max_texts = max_images, max_texts
 
-    async def images(self, request: web.Request, lease: Lease, *, many: bool) -> list[Blob]:
-        """The encoded images of a request in the order sent; exactly one unless `many`.
+    async def images(self, request: web.Request, lease: Lease, *, many: bool) -> Asked[Blob]:
+        """The encoded images of a request; exactly one unless `many`. JSON may name a model.
 
         Raises InvalidRequestError of the kind that fits, OverloadedError if an unannounced body finds no room.
         """
@@ -51,26 +63,26 @@ class Inputs:
         kind = request.content_type
         if kind == "multipart/form-data":
             chunks = self._bodies.chunks(request, lease)
-            return await read_form(request.headers[hdrs.CONTENT_TYPE], chunks, field, limit)
+            return Asked(await read_form(request.headers[hdrs.CONTENT_TYPE], chunks, field, limit), None, many)
         if kind == "application/json":
             return await self._documents.read(request, lease, lambda document: images_of(document, field, limit))
         if not many and hdrs.CONTENT_TYPE in request.headers and _is_image(kind):
             body = await self._bodies.read(request, lease)
-            return [memoryview(body) if isinstance(body, bytearray) else body]
+            return Asked([memoryview(body) if isinstance(body, bytearray) else body], None, many)
         forms = f"multipart/form-data with {field!r} or JSON" + ("" if many else ", or the image itself")
         shown = names([kind]) if hdrs.CONTENT_TYPE in request.headers else "(none)"
         raise UnsupportedMediaTypeError(
             f"Content-Type {shown} is not accepted here: send {forms}.{await self._hint(request, lease)}"
         )
 
-    async def texts(self, request: web.Request, lease: Lease) -> tuple[list[str], bool]:
-        """The texts of {"text": str} or {"texts": [str]}, and whether it was the latter. Raises as `images`."""
+    async def texts(self, request: web.Request, lease: Lease) -> Asked[str]:
+        """The texts of {"text": str} or {"texts": [str]}, which may name a model. Raises as `images`."""
         if request.content_type != "application/json":
             raise UnsupportedMediaTypeError('Send JSON: {"text": "..."} or {"texts": ["...", "..."]}.')
-        texts, many = await self._documents.read(request, lease, lambda document: texts_of(document, self._max_texts))
-        wide = sum(sys.getsizeof(text) for text in texts if not text.isascii())  # up to four bytes a character
+        asked = await self._documents.read(request, lease, lambda document: texts_of(document, self._max_texts))
+        wide = sum(sys.getsizeof(text) for text in asked.items if not text.isascii())  # up to four bytes a character
         lease.extend(max(0, wide - lease.count))
-        return texts, many
+        return asked
 
     async def _hint(self, request: web.Request, lease: Lease) -> str:
         if not request.content_type.startswith("text/plain") or (request.content_length or 99) > 64:
@@ -80,12 +92,14 @@ class Inputs:
         return ""
 
 
-def images_of(document: Document, field: str, limit: int) -> list[Blob]:
-    """The images of {"image": base64} or {"images": [base64]}. Raises InvalidRequestError of the kind that fits."""
+def images_of(document: Document, field: str, limit: int) -> Asked[Blob]:
+    """The images of {"image": base64} or {"images": [base64]}, and the model that may stand beside them. Raises
+    InvalidRequestError of the kind that fits."""
+    model = model_of(document)
     if field not in document:
         raise MissingImageError(f"Expected the field {field!r}; received {names(document)}.")
     if len(document) > 1:
-        raise UnexpectedFieldError(f"Expected the field {field!r} alone; received {names(document)}.")
+        raise UnexpectedFieldError(f"Expected the field {field!r}, and 'model' at most; received {names(document)}.")
     many = field == "images"
     values = document[field] if many else [document[field]]
     if not isinstance(values, list) or not all(map(is_string, values)):
@@ -94,11 +108,12 @@ def images_of(document: Document, field: str, limit: int) -> list[Blob]:
         raise too_many(field, limit)
     if not values:
         raise EmptyBatchError(f"The request has no image; send at least one as {field!r}.")
-    return [image_of(value) for value in values]
+    return Asked([image_of(value) for value in values], model, many)
 
 
-def texts_of(document: Document, limit: int) -> tuple[list[str], bool]:
+def texts_of(document: Document, limit: int) -> Asked[str]:
     """As Inputs.texts."""
+    model = model_of(document)
     if set(document) not in ({"text"}, {"texts"}):
         raise UnexpectedFieldError(f"Send exactly one of 'text' and 'texts'; received {names(document)}.")
     many = "texts" in document
@@ -110,7 +125,17 @@ def texts_of(document: Document, limit: int) -> tuple[list[str], bool]:
         raise TooManyTextsError(message, limit=limit)
     if not texts:
         raise EmptyBatchError("'texts' is empty; send at least one.")
-    return [text_of(text) for text in texts], many
+    return Asked([text_of(text) for text in texts], model, many)
+
+
+def model_of(document: Document) -> str | None:
+    """Takes the model's name out of it, if it has one. Raises InvalidFieldError."""
+    if "model" not in document:
+        return None
+    name = document.pop("model")
+    if not is_string(name):
+        raise InvalidFieldError("'model' must be a string.")
+    return text_of(name)
 
 
 def is_string(value: object) -> bool:

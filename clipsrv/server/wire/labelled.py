@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
@@ -20,7 +21,7 @@ from clipsrv.server.wire.envelope import (
     UnsupportedMediaTypeError,
 )
 from clipsrv.server.wire.forms import names, read_fields
-from clipsrv.server.wire.inputs import LONGEST_ESCAPE, image_of, is_string, text_of
+from clipsrv.server.wire.inputs import LONGEST_ESCAPE, image_of, is_string, model_of, text_of
 from clipsrv.serving.admission import Lease
 
 IMAGE, LABELS, ONE_TEMPLATE = "image", "labels", "template"
@@ -28,7 +29,13 @@ IMAGE, LABELS, ONE_TEMPLATE = "image", "labels", "template"
 _WIDEST = 4
 _TOO_LONG = f"A label or the template has more than {LONGEST_LABEL:,} characters."
 
-Labelled = tuple[Blob, Labels]
+
+class Labelled(NamedTuple):
+    """The encoded image, its labels, and the model that is named, if one is."""
+
+    image: Blob
+    labels: Labels
+    model: str | None = None
 
 
 class LabelledInputs:
@@ -38,7 +45,7 @@ class LabelledInputs:
         self._bodies, self._documents, self._max_labels = bodies, documents, max_labels
 
     async def read(self, request: web.Request, lease: Lease) -> Labelled:
-        """The encoded image, and its labels. Raises InvalidRequestError of the kind that fits, InvalidTextError,
+        """Raises InvalidRequestError of the kind that fits, InvalidTextError,
         InvalidLabelsError, OverloadedError if an unannounced body finds no room."""
         if request.content_type == "multipart/form-data":
             limits = {IMAGE: 1, LABELS: self._max_labels, ONE_TEMPLATE: 1}
@@ -62,14 +69,17 @@ def too_many(field: str, limit: int) -> InvalidRequestError:
 def of_form(found: Mapping[str, Sequence[Blob]]) -> Labelled:
     """Raises InvalidLabelsError."""
     template = found[ONE_TEMPLATE]
-    return found[IMAGE][0], Labels(tuple(map(_decoded, found[LABELS])), _decoded(template[0]) if template else TEMPLATE)
+    chosen = _decoded(template[0]) if template else TEMPLATE
+    return Labelled(found[IMAGE][0], Labels(tuple(map(_decoded, found[LABELS])), chosen))
 
 
 def of_document(document: Document, most_labels: int) -> Labelled:
-    """Of {"image": base64, "labels": [str], "template": str}, the last of which may be left out or null.
+    """Of {"image": base64, "labels": [str], "template": str}, the last of which may be left out or null; and the
+    model that may stand beside them.
 
     Raises InvalidRequestError of the kind that fits, InvalidTextError, InvalidLabelsError.
     """
+    model = model_of(document)
     if unknown := set(document) - {IMAGE, LABELS, ONE_TEMPLATE}:
         raise UnexpectedFieldError(f"Expected 'image', 'labels' and 'template'; received {names(sorted(unknown))}.")
     if IMAGE not in document:
@@ -84,7 +94,7 @@ def of_document(document: Document, most_labels: int) -> Labelled:
     if len(labels) > most_labels:
         raise too_many(LABELS, most_labels)
     chosen = Labels(tuple(map(_text, labels)), TEMPLATE if template is None else _text(template))
-    return image_of(document[IMAGE]), chosen
+    return Labelled(image_of(document[IMAGE]), chosen, model)
 
 
 def _text(string: str | LongString) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from aiohttp import hdrs, web
 
-from clipsrv.server.wire.envelope import NotAcceptableError, UnknownOptionError
+from clipsrv.server.wire.envelope import InvalidFieldError, NotAcceptableError, UnknownOptionError
 from clipsrv.server.wire.replies import JSON_TYPE, NPY, NPY_TYPE
 
 _WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.\d*)?|1(?:\.0*)?)", re.ASCII)
@@ -15,20 +15,35 @@ _WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.\d*)?|1(?:\.0*)?)", re.ASCII)
 _LONGEST = 8192
 
 
-def read_options(request: web.Request, allowed: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The query's options, the first value of each `allowed` where not given.
+def read_options(
+    request: web.Request, allowed: Mapping[str, Sequence[str]], *, free: Collection[str] = ()
+) -> dict[str, str]:
+    """The query's options, the first value of each `allowed` where not given, and those of the `free`, of which any
+    value is taken once, that are given.
 
     Raises UnknownOptionError: a misspelt option must not silently change the answer.
     """
     options = {name: values[0] for name, values in allowed.items()}
     for name, value in request.query.items():
+        if name in free:
+            if options.setdefault(name, value) != value:
+                raise UnknownOptionError(f"{name} is given twice.")
+            continue
         if name not in allowed:
-            known = ", ".join(sorted(allowed)) or "none"
+            known = ", ".join(sorted([*allowed, *free])) or "none"
             raise UnknownOptionError(f"Unknown query option {name[:40]!r}; known here: {known}.")
         if value not in allowed[name]:
             raise UnknownOptionError(f"{name}={value[:40]!r} is not one of {', '.join(allowed[name])}.")
         options[name] = value
     return options
+
+
+def one_model(*named: str | None) -> str | None:
+    """The model that a request names, in its query or in its body. Raises InvalidFieldError."""
+    names = set(named) - {None}
+    if len(names) > 1:
+        raise InvalidFieldError("The query and the body name different models.")
+    return next(iter(names), None)
 
 
 def negotiate(request: web.Request, encoding: str) -> str:

@@ -23,15 +23,15 @@ Serve = Callable[..., Awaitable[Client]]
 async def test_health_says_what_runs(client: Client, model: Model) -> None:
     answer = await client.get("/health")
     assert answer.status == 200
-    assert answer.json == {
-        "status": "healthy",
-        "model": "tiny",
+    running = {
         "device": "cpu",
         "precision": "fp32",
         "dimensions": DIMENSIONS,
         "embedding_id": model.embedding_id,
         "text": True,
     }
+    models = {"tiny": {"status": "healthy", **running}}
+    assert answer.json == {"status": "healthy", "model": "tiny", **running, "models": models}
     assert (await client.get("/health/live")).status == 200
 
 

@@ -37,7 +37,10 @@ EXPECTED = {
     },
     429: {"OverloadedError", "TooManyFailuresError"},
     500: {"ClipsrvError"},
-    503: {"StartingError", "ShuttingDownError", "EngineError", "OutOfMemoryError", "InferenceFailedError"},
+    503: {
+        *("StartingError", "ShuttingDownError", "EngineError", "OutOfMemoryError", "InferenceFailedError"),
+        "ModelUnavailableError",
+    },
     504: {"DeadlineExceededError"},
 }
 STATUS_OF_NAME = {name: status for status, names in EXPECTED.items() for name in names}
