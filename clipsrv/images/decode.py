@@ -73,13 +73,15 @@ def _loaded(opened: OpenedImage, behind: bytes = b"") -> Image.Image:
     """The image as it is stored, with its pixels."""
     header = opened.header
     data = header.data + behind if behind else header.data
+    if Image.MAX_IMAGE_PIXELS is not None:  # ours may be more
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, header.claimed)
     image = Image.open(BytesIO(data), formats=(header.format,))
     if image.width * image.height > header.claimed:
         raise InvalidImageError("The image is damaged: its decoder finds it larger than its header says.")
     if opened.reduce_to is not None:
         image.draft("RGB", (opened.reduce_to, opened.reduce_to))
-    if header.in_one_piece:
-        image.decodermaxblock = len(data)
+    # In one piece: libjpeg cannot stop within arithmetic coding, and in padding it begins anew with each piece.
+    image.decodermaxblock = len(data)
     image.load()
     if header.ycbcr:
         return Image.frombytes("YCbCr", image.size, image.tobytes())

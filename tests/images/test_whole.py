@@ -49,6 +49,18 @@ def test_an_arithmetic_jpeg_is_decoded_in_one_piece_however_large(blob: bytes, m
     assert np.array_equal(np.asarray(decode_image(blob)), expected)
 
 
+def test_an_arithmetic_jpeg_needs_its_end_mark() -> None:
+    """Its data ends where the mark stands."""
+    for blob in (ARITHMETIC, PROGRESSIVE_ARITHMETIC):
+        with pytest.raises(TruncatedImageError):
+            open_image(blob[:-2])
+
+
+def test_pillows_own_limit_of_pixels_is_ours_where_that_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert decode_image(encode(SMALL)).size == (64, 48)
+
+
 def test_a_jpeg_at_whose_end_the_decoder_gives_up_is_truncated() -> None:
     """What is put behind it becomes a part of a table."""
     blob = encode(SMALL, "JPEG", progressive=True)

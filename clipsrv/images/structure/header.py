@@ -78,11 +78,10 @@ class Header:
     claimed: int
     memory: int
     kind: Kind = Kind.PLAIN
-    #: JPEG: whether libjpeg can decode it smaller, whether it keeps all of it in memory, wants the file in one piece,
-    #: and whether the end mark is there.
+    #: JPEG: whether libjpeg can decode it smaller, whether it keeps all of it in memory, and whether the end mark is
+    #: there.
     scalable: bool = False
     kept_whole: bool = False
-    in_one_piece: bool = False
     ends: bool = True
     #: TIFF: how to read numbers of more than 8 bits, and whether what a decoder gives as RGB is YCbCr.
     ycbcr: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from clipsrv.errors import (
 )
 from clipsrv.images.decode import decode_image
 from clipsrv.images.open import open_image
-from clipsrv.images.structure import jpeg
+from clipsrv.images.structure import jpeg, jpeg_scans
+from clipsrv.images.structure.header import Size
 from tests.support.jpegs import EOI, frame_at, progressive, segment, with_segments
 from tests.support.photos import encode, opened
 
@@ -87,8 +90,8 @@ def test_a_photo_with_a_profile_a_depth_map_and_padding_is_no_bomb() -> None:
 
 
 def test_scans_are_counted_before_any_is_decoded() -> None:
-    assert decode_image(progressive(64, 48, jpeg.MAX_SCANS)).size == (64, 48)
-    for scans in (jpeg.MAX_SCANS + 1, 5000):
+    assert decode_image(progressive(64, 48, jpeg_scans.MAX_SCANS)).size == (64, 48)
+    for scans in (jpeg_scans.MAX_SCANS + 1, 5000):
         with pytest.raises(ImageTooComplexError, match="too many scans: at most 100"):
             open_image(progressive(64, 48, scans))
 
@@ -96,10 +99,53 @@ def test_scans_are_counted_before_any_is_decoded() -> None:
 def test_scans_are_counted_in_pieces_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = progressive(64, 48, 50)
     for piece in (1, 2, 3, 10, len(blob)):
-        monkeypatch.setattr(jpeg, "_PIECE", piece)
+        monkeypatch.setattr(jpeg_scans, "_PIECE", piece)
         assert jpeg.read(blob + b"\xff\xda").data == blob
         with pytest.raises(ImageTooComplexError):
             jpeg.read(progressive(64, 48, 101))
+
+
+def test_what_scans_go_over_is_counted_before_any_is_decoded() -> None:
+    """A scan of arithmetic coding takes its time for every coefficient, and hardly any bytes."""
+    plain, limit = progressive(640, 480, 60), jpeg_scans.MAX_VISITS_PER_PIXEL
+    visits = 640 * 480 * (9 + 59 * (63 + 8)) // 64
+    scans = jpeg_scans.Scans(plain, plain.index(b"\xff\xda"), Size(640, 480), lambda *_: None)
+    assert visits > limit * 640 * 480
+    scans.judge(1)  # a small image may go over more
+    with pytest.raises(ImageTooComplexError, match="coefficients in its scans"):
+        scans.judge(1 + jpeg_scans.MAX_VISITS // visits)
+    large = frame_of(plain, 7000, 7000)
+    with pytest.raises(ImageTooComplexError, match="coefficients in its scans"):
+        open_image(large)
+    assert open_image(frame_of(progressive(64, 48, 30), 7000, 7000))
+    with pytest.raises(ImageTooComplexError, match="coefficients in its scans"):
+        open_image(frame_of(progressive(64, 48, 30), 7000, 7000, marker=0xCA))
+
+
+def frame_of(blob: bytes, width: int, height: int, marker: int = 0xC2) -> bytes:
+    """A JPEG whose frame header says another size."""
+    at = frame_at(blob)
+    return blob[: at + 1] + bytes([marker]) + blob[at + 2 : at + 5] + struct.pack(">HH", height, width) + blob[at + 9 :]
+
+
+def test_what_stands_between_scans_is_no_scan_and_no_end() -> None:
+    at = PROGRESSIVE.rfind(b"\xff\xda")
+    between = segment(0xFE, EOI + b"\xff\xda" * 200) + b"\xff" * 9
+    assert same(PROGRESSIVE[:at] + between + PROGRESSIVE[at:], PROGRESSIVE)
+    assert same(PROGRESSIVE[:at] + between + PROGRESSIVE[at:-2], PROGRESSIVE)
+    for more, error in (
+        (segment(0xFE) * jpeg.MAX_SEGMENTS, ImageTooComplexError),
+        (b"\xff\x5a", InvalidImageError),
+        (b"\xff\xfe\xff\xff", TruncatedImageError),
+        (b"\xff\xda\0\x08\1\1\0\0\x40\0", InvalidImageError),
+    ):
+        with pytest.raises(error):
+            open_image(PROGRESSIVE[:at] + more + PROGRESSIVE[at:])
+
+
+def test_padding_costs_no_time_wherever_it_stands() -> None:
+    at = PLAIN.rfind(EOI)
+    assert same(PLAIN[:at] + b"\xff" * 2_000_000 + PLAIN[at:], PLAIN)
 
 
 # --- the end mark ---

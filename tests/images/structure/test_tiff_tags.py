@@ -47,6 +47,28 @@ def test_a_tile_larger_than_its_image_counts_as_what_it_is() -> None:
         open_image(huge)
 
 
+def test_what_tiles_hold_beyond_the_edge_counts_too() -> None:
+    """Each of these is decoded whole, and shows one column of 16 pixels."""
+    narrow = assemble([b"x"] * 100, (16, 100, 1), Kind(BLACK_IS_ZERO), Layout("<", "LZW", tile=(1, 10_000_000)))
+    with pytest.raises(ImageTooLargeError):
+        open_image(narrow)
+    honest = tiff(SAMPLES, Kind(RGB), Layout(tile=(16, 16)))
+    assert open_image(honest).cost == SAMPLES.shape[0] * SAMPLES.shape[1]
+
+
+@pytest.mark.parametrize("layout", [Layout(fill=2, rows=1), Layout(rows=1)], ids=["low bit first", "plain"])
+def test_strips_that_lie_over_each_other_take_no_more_than_the_file(layout: Layout) -> None:
+    """One for all is read; else a file of a megabyte could be made into terabytes."""
+    rows = np.broadcast_to(np.arange(0, 200, 2, dtype=np.uint8)[:, None], (1000, 100, 1))
+    blob = tiff(rows[:1], Kind(BLACK_IS_ZERO), layout)
+    shared: Tags = {257: ("I", [1000]), 273: ("I", [8] * 1000), 279: ("I", [100] * 1000)}
+    image = np.asarray(decode_image(assemble([blob[8:108]], (1000, 100, 1), Kind(BLACK_IS_ZERO), layout, shared)))
+    assert np.array_equal(image[..., :1], rows)
+    shifted: Tags = {257: ("I", [1000]), 273: ("I", [*range(8, 1008)]), 279: ("I", [100] * 1000)}
+    with pytest.raises(ImageTooComplexError, match="bytes in its strips or tiles"):
+        open_image(assemble([bytes(2000)], (1000, 100, 1), Kind(BLACK_IS_ZERO), layout, shifted))
+
+
 def test_a_value_too_many_is_no_value() -> None:
     blob = tiff(SAMPLES, Kind(RGB), tags={256: ("I", [SAMPLES.shape[1], 7]), 258: ("H", [8] * 40), 274: ("H", [6, 1])})
     assert decode_image(blob).size == SAMPLES.shape[:2]
