@@ -42,7 +42,7 @@ export class ClipClient {
 
   /** The unit-length vector of one image. Send the original bytes: a resized copy has another vector. */
   async embedImage(image: ImageBytes, options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>> {
-    const call = { path: '/embed?encoding=base64', ...encodeMultipart('image', [await toBytes(image)]) };
+    const call = { path: this.#path('/embed', PACKED), ...encodeMultipart('image', [await toBytes(image)]) };
     return readVector(await this.#send({ method: 'POST', ...call }, options.signal));
   }
 
@@ -93,7 +93,7 @@ export class ClipClient {
 
   async embedText(text: string, options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>> {
     assertText(text, 'text');
-    return readVector(await this.#postJson('/embed/text?encoding=base64', { text }, options.signal));
+    return readVector(await this.#postJson(this.#path('/embed/text', PACKED), { text }, options.signal));
   }
 
   async embedTexts(texts: readonly string[], options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>[]> {
@@ -103,7 +103,7 @@ export class ClipClient {
     const vectors: Float32Array<ArrayBuffer>[] = [];
     const groups = group(texts, maxTextsPerRequest, Number.POSITIVE_INFINITY, () => 0);
     const post = async (batch: string[], signal: AbortSignal): Promise<Float32Array<ArrayBuffer>[]> =>
-      readVectors(await this.#postJson('/embed/text?encoding=base64', { texts: batch }, signal), batch.length);
+      readVectors(await this.#postJson(this.#path('/embed/text', PACKED), { texts: batch }, signal), batch.length);
     for await (const batch of mapOrdered(groups, concurrency, post, options.signal)) vectors.push(...batch);
     return vectors;
   }
@@ -116,7 +116,7 @@ export class ClipClient {
       assertText(options.template, 'template');
       texts.push(['template', options.template]);
     }
-    const call = { path: '/classify', ...encodeMultipart('image', [await toBytes(image)], texts) };
+    const call = { path: this.#path('/classify', {}), ...encodeMultipart('image', [await toBytes(image)], texts) };
     return readClassification(await this.#send({ method: 'POST', ...call }, options.signal), labels.length);
   }
 
@@ -149,6 +149,13 @@ export class ClipClient {
     }
   }
 
+  /** With the query of an endpoint that embeds, which names the client's model. */
+  #path(path: string, query: Record<string, string>): string {
+    const { model } = this.#settings;
+    const text = new URLSearchParams(model === undefined ? query : { ...query, model }).toString();
+    return text === '' ? path : `${path}?${text}`;
+  }
+
   #postJson(path: string, body: unknown, signal: AbortSignal | undefined): Promise<Reply> {
     return this.#send({ method: 'POST', path, body: JSON.stringify(body), contentType: 'application/json' }, signal);
   }
@@ -173,7 +180,7 @@ export class ClipClient {
   async #embedBytes(images: readonly Uint8Array[], signal: AbortSignal | undefined): Promise<ImageResult[]> {
     if (images.length === 0) return [];
     try {
-      const path = '/embed/batch?on_error=null&encoding=base64';
+      const path = this.#path('/embed/batch', { on_error: 'null', ...PACKED });
       const reply = await this.#send({ method: 'POST', path, ...encodeMultipart('images', images) }, signal);
       return readResults(reply, images.length);
     } catch (error) {
@@ -193,6 +200,8 @@ function assertText(text: unknown, name: string): void {
   if (typeof text !== 'string') throw new TypeError(`${name} is ${described(text)}, not a string`);
 }
 
+/** How vectors come: a quarter of the bytes of numbers written out. */
+const PACKED = { encoding: 'base64' };
 /** Images read at once, ahead of the request they will travel in. */
 const READ_AHEAD = 8;
 const READY_INTERVAL_MS = 200;

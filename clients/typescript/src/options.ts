@@ -6,6 +6,8 @@ export interface ClipClientOptions {
   readonly baseUrl?: string;
   /** Sent as `Authorization: Bearer`. Default: the environment's CLIP_API_KEY, else none. */
   readonly apiKey?: string;
+  /** The model that all vectors of this client are of, by its name or an alias. Default: the server's own choice. */
+  readonly model?: string;
   /**
    * For one request, from sending to the last byte of the answer; default 120 s, longer than the server's own limits.
    * 2 ** 31 (24.8 days) or more, or Infinity: without a limit.
@@ -27,6 +29,7 @@ export interface ClipClientOptions {
 export interface Settings {
   readonly baseUrl: string;
   readonly apiKey: string | undefined;
+  readonly model: string | undefined;
   readonly timeoutMs: number;
   readonly concurrency: number;
   readonly maxImagesPerRequest: number;
@@ -42,6 +45,7 @@ export function resolveOptions(options: ClipClientOptions): Settings {
   const settings: Settings = {
     baseUrl: (options.baseUrl ?? process.env['CLIP_SERVER_URL'] ?? 'http://localhost:5000').replace(/\/+$/, ''),
     apiKey: options.apiKey ?? process.env['CLIP_API_KEY'],
+    model: options.model,
     timeoutMs: options.timeoutMs ?? 120_000,
     concurrency: options.concurrency ?? 4,
     maxImagesPerRequest: options.maxImagesPerRequest ?? 32,

@@ -14,13 +14,13 @@ import {
   UnauthorizedError,
 } from 'clipsrv-client';
 import { image } from './support/images.ts';
-import { ClipServer } from './support/server.ts';
+import { ClipServer, MODEL } from './support/server.ts';
 
 let server: ClipServer;
 let client: ClipClient;
 
 before(async () => {
-  server = await ClipServer.start();
+  server = await ClipServer.start('--alias', `my model & more=${MODEL}`);
   client = new ClipClient({ baseUrl: server.url });
 });
 after(() => server.stop());
@@ -46,6 +46,18 @@ test('an image has one unit vector, however it is sent', async () => {
   for (const form of [bytes, bytes.buffer, new Blob([bytes]), new DataView(bytes.buffer), new ForeignBlob([bytes])]) {
     assert.ok(distance(vector, await client.embedImage(form)) < 1e-6);
   }
+});
+
+test('a client of a model names it in every request that embeds', async () => {
+  const named = new ClipClient({ baseUrl: server.url, model: 'my model & more' });
+  assert.ok(distance(await named.embedImage(image(1)), await client.embedImage(image(1))) < 1e-6);
+  assert.ok(distance(await named.embedText('a dog'), await client.embedText('a dog')) < 1e-6);
+  const other = new ClipClient({ baseUrl: server.url, model: 'no such model' });
+  const calls = [
+    () => other.embedImage(image(1)), () => other.embedImages([image(1)]), () => other.embedText('a dog'),
+    () => other.embedTexts(['a dog']), () => other.classify(image(1), ['a dog']),
+  ];
+  for (const call of calls) await assert.rejects(call, { code: 'model_not_found', status: 404 });
 });
 
 test('hundreds of images go out in many requests and come back in order', async () => {

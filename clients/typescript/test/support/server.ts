@@ -7,7 +7,7 @@ import { ClipClient } from 'clipsrv-client';
 export const REPOSITORY = path.resolve(import.meta.dirname, '../../../..');
 /** The interpreter that has clipsrv's packages. */
 export const PYTHON = process.env['CLIPSRV_TEST_PYTHON'] ?? 'python3';
-const MODEL = process.env['CLIPSRV_TEST_MODEL'] ?? 'demo';
+export const MODEL = process.env['CLIPSRV_TEST_MODEL'] ?? 'demo';
 const START_MS = 60_000;
 
 export async function freePort(): Promise<number> {
