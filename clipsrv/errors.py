@@ -15,6 +15,7 @@ ClipsrvError
 ├── BadImagesError                 one or more ImageErrors of one request, with their places
 ├── ModelNotOfferedError           a request names a model that is not served
 ├── ModelUnavailableError          it is served, and cannot be loaded now
+├── DimensionsNotOfferedError      it asks for vectors of a size that the model does not have
 ├── TextTowerMissingError          the model has no text tower, or it was left unloaded
 ├── OverloadedError                no slots, or too many bytes in flight; knows when to come back
 ├── StartingError · ShuttingDownError
@@ -150,6 +151,10 @@ class ModelNotOfferedError(ClipsrvError):
 
 class ModelUnavailableError(ClipsrvError):
     code = "model_unavailable"
+
+
+class DimensionsNotOfferedError(ClipsrvError):
+    code = "dimensions_not_offered"
 
 
 class TextTowerMissingError(ClipsrvError):

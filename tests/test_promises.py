@@ -153,6 +153,7 @@ METRICS = {
 }
 ROUTES = {
     *("POST /embed", "POST /embed/batch", "POST /embed/text"),
+    *("POST /v1/embeddings", "GET /v1/models"),
     *("GET /health", "GET /health/live", "GET /models", "GET /metrics", "GET /openapi.json"),
 }
 

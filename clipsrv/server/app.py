@@ -18,9 +18,9 @@ from clipsrv.machine import give_memory_back
 from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 from clipsrv.server.allowance import addresses_left, check_room
-from clipsrv.server.api import classify, guide, health, openapi
+from clipsrv.server.api import classify, guide, health, openai, openapi
 from clipsrv.server.api.catalog import Catalog
-from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, LABELLED, OPENAPI
+from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, ITEMS, LABELLED, OPENAPI
 from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
     GUARD,
@@ -39,6 +39,7 @@ from clipsrv.server.metrics import Metrics
 from clipsrv.server.wire.bodies import BodyLimits, BodyReader
 from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
+from clipsrv.server.wire.items import ItemLimits, ItemReader
 from clipsrv.server.wire.labelled import LabelledInputs
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import Embedder
@@ -79,6 +80,8 @@ def build_app(config: Config, library: Library) -> web.Application:
         app[BODIES], app[DOCUMENTS], max_images=config.max_images, max_texts=texts_of_a_request(config)
     )
     app[LABELLED] = LabelledInputs(app[BODIES], app[DOCUMENTS], max_labels=texts_of_a_request(config))
+    most = ItemLimits(config.max_images, texts_of_a_request(config), config.queue_per_caller)
+    app[ITEMS] = ItemReader(app[DOCUMENTS], most)
     app[OPENAPI] = openapi.describe(config)
     app[PROXIES] = Proxies.listed(config.trusted_proxies)
     app[GUARD], app[METRICS], app[REQUESTS] = Guard(rules), metrics, Admission(sys.maxsize, "requests")
@@ -86,7 +89,7 @@ def build_app(config: Config, library: Library) -> web.Application:
     app.on_response_prepare.append(set_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
-    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *health.ROUTES))
+    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *openai.ROUTES, *health.ROUTES))
     return app
 
 

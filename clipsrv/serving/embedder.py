@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeVar
 
-from clipsrv.errors import DeadlineExceededError, ShuttingDownError, StartingError
+from clipsrv.errors import DeadlineExceededError, DimensionsNotOfferedError, ShuttingDownError, StartingError
 from clipsrv.models.model import Model
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.engine import Engine
@@ -137,6 +137,30 @@ class Embedder:
         not computed again. Raises as both of the above."""
         slots = max(1, -(-len(prompts) // TEXTS_PER_SLOT))  # beside an image's pixels sixteen texts are next to nothing
         return await self._in_slots(slots, caller, model, lambda visit: visit.embed_beside(blob, prompts))
+
+    async def embed_items(
+        self,
+        items: Sequence[bytes | memoryview | str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        caller: Hashable = None,
+    ) -> Outcome:
+        """Unit vectors of encoded images and of texts, in any order, by one and the same engine.
+
+        Raises DimensionsNotOfferedError if the model's vectors have not the `dimensions` asked for, BadImagesError with
+        places among all items, and as the others.
+        """
+
+        async def work(visit: Visit) -> Outcome:
+            size, name = visit.model.manifest.dimensions, visit.model.manifest.name
+            if dimensions not in (None, size):
+                raise DimensionsNotOfferedError(f"{name} has vectors of {size} dimensions and no other size.")
+            return await visit.embed_items(items)
+
+        texts = sum(isinstance(item, str) for item in items)
+        slots = len(items) - texts + -(-texts // TEXTS_PER_SLOT)
+        return await self._in_slots(slots, caller, model, work)
 
     async def visit(self, model: str | None = None, caller: Hashable = None) -> Visit:
         """One engine until the visit ends, loaded first if need be; slots are for whoever visits to take.

@@ -124,7 +124,7 @@ class Engine:
         assert self.texts is not None
         done = await self.texts.submit(tokens, caller, request)
         timings = Timings(queue=read.queue + done.queued, inference=done.computed)
-        return Finished(done.value, timings, tokens.truncated, tokens.unknown_script)
+        return Finished(done.value, timings, tokens.truncated, tokens.unknown_script, tokens.count)
 
     def stop(self) -> None:
         """Whatever waits or is in work fails with ShuttingDownError, and whatever comes later too."""

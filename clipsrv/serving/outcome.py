@@ -26,19 +26,21 @@ class Timings:
 
 @dataclass(frozen=True)
 class Finished:
-    """One item: its vector (dimensions,), and of a text whether it was `truncated` and of an `unknown_script`."""
+    """One item: its vector (dimensions,), and of a text whether it was `truncated` and of an `unknown_script`, and how
+    many `tokens` of it were read, marks included."""
 
     vector: Vectors
     timings: Timings
     truncated: bool = False
     unknown_script: bool = False
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
     """`vectors` in the order asked, None where `bad` says why; `truncated` are the indices of texts cut short,
-    `unknown_script` of those whose letters the model's languages do not use. `model` is the one that made them,
-    whatever is served by now, and `name` the one it is served by."""
+    `unknown_script` of those whose letters the model's languages do not use; `tokens` how many were read of all texts.
+    `model` is the one that made them, whatever is served by now, and `name` the one it is served by."""
 
     name: str
     model: Model
@@ -47,3 +49,4 @@ class Outcome:
     bad: tuple[BadImage, ...] = ()
     truncated: tuple[int, ...] = ()
     unknown_script: tuple[int, ...] = ()
+    tokens: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -93,6 +94,30 @@ class Visit:
         few = [texts[at : at + TEXTS_PER_SLOT] for at in range(0, len(texts), TEXTS_PER_SLOT)]
         return [one for some in await _together(self._embed_few, few) for one in some]
 
+    async def embed_items(self, items: Sequence[bytes | memoryview | str]) -> Outcome:
+        """All of `items` at once, encoded images and texts in any order. Raises BadImagesError with their places among
+        them, else as `embed_image` and `embed_text`."""
+        images = {place: item for place, item in enumerate(items) if not isinstance(item, str)}
+        texts = {place: item for place, item in enumerate(items) if isinstance(item, str)}
+        bad: list[BadImage] = []
+        try:
+            works = (partial(self.embed_texts, [*texts.values()]), partial(self.embed_images, [*images.values()]))
+            read, seen = await _together(lambda work: work(), works)
+        except BadImagesError as error:
+            places = [*images]
+            bad += [BadImage(places[one.index], one.error) for one in error.bad]
+        if bad:  # raised here, with no frame behind it that holds the items
+            raise BadImagesError(bad)
+        vectors = dict(zip((*texts, *images), (*read.vectors, *seen.vectors), strict=True))
+        read.timings.add(seen.timings)
+        places = [*texts]
+        return replace(
+            read,
+            vectors=[vectors[place] for place in range(len(items))],
+            truncated=tuple(places[index] for index in read.truncated),
+            unknown_script=tuple(places[index] for index in read.unknown_script),
+        )
+
     async def _embed_few(self, texts: Sequence[str]) -> Sequence[Finished]:
         tokens, read = await self._engine.read_texts(texts, self._caller, self._request)
         embed = partial(self._engine.embed_tokens, read=read, caller=self._caller, request=self._request)
@@ -107,7 +132,8 @@ class Visit:
                 timings.add(one.timings)
         truncated = tuple(index for index, one in enumerate(finished) if one and one.truncated)
         unknown_script = tuple(index for index, one in enumerate(finished) if one and one.unknown_script)
-        return Outcome(self._engine.name, self.model, vectors, timings, tuple(bad), truncated, unknown_script)
+        tokens = sum(one.tokens for one in finished if one)
+        return Outcome(self._engine.name, self.model, vectors, timings, tuple(bad), truncated, unknown_script, tokens)
 
 
 async def _together(do: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> Sequence[Result]:

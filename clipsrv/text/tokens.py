@@ -20,6 +20,7 @@ class Tokens:
     """`ids` int64 (context_length,): the text between its marks, then padding.
 
     `length` is how many of them the model must be given: all but the padding, and that too where the model reads it.
+    `count` is how many there are beside padding, marks included.
     `truncated`: the text had more tokens than fit; its end mark is kept. `unknown_script`: none of its letters is of a
     script that the model's languages are written in, which the tokenizer itself cannot know.
     """
@@ -27,6 +28,7 @@ class Tokens:
     ids: npt.NDArray[np.int64]
     length: int
     truncated: bool
+    count: int
     unknown_script: bool = False
 
 
@@ -63,7 +65,8 @@ def framed(found: Sequence[int], context_length: int, pad: int, *, padding_is_re
     length = min(len(found), context_length)
     ids[:length] = found[:length]
     ids[length - 1] = found[-1]
-    return Tokens(ids, context_length if padding_is_read else length, truncated=len(found) > context_length)
+    read = context_length if padding_is_read else length
+    return Tokens(ids, read, len(found) > context_length, length)
 
 
 def require_enough(found: int, context_length: int) -> None:

@@ -77,7 +77,7 @@ async def post(served: Served, path: str, body: bytes, kind: str, *headers: str)
 async def test_every_kind_of_answer_is_as_described() -> None:
     encoded = json.dumps({"images": [base64.b64encode(GOOD).decode()] * 2}).encode()
     async with serving(max_images=4) as served:
-        for path in ("/health", "/health/live", "/models", "/metrics", "/openapi.json"):
+        for path in ("/health", "/health/live", "/models", "/v1/models", "/metrics", "/openapi.json"):
             check(path, "get", await served.get(path))
             check(path, "get", await served.get(path, "Host: evil.example"))
         assert (await served.get("/openapi.json")).json["openapi"] == "3.1.0"
@@ -100,7 +100,20 @@ async def test_every_kind_of_answer_is_as_described() -> None:
         await post(served, "/classify", json.dumps(labelled).encode(), JSON)
         await post(served, "/classify", json.dumps(labelled | {"template": "cat"}).encode(), JSON)
         await post(served, "/classify", json.dumps(labelled).encode(), JSON, "Accept: application/x-npy")
-        for path in ("/embed", "/embed/batch", "/embed/text", "/classify"):
+        for mixed in (
+            ["a", *json.loads(encoded)["images"]],
+            ["data:image/png;base64,AAAA"],
+            [{"image": "AAAA"}] * 5,
+            [1],
+        ):
+            asked = json.dumps({"input": mixed, "encoding_format": "base64"}).encode()
+            await post(served, "/v1/embeddings", asked, JSON)
+        await post(served, "/v1/embeddings", b'{"input": "a cat"}', JSON)
+        await post(served, "/v1/embeddings", b'{"input": "a cat", "model": "another"}', JSON)
+        await post(served, "/v1/embeddings", b'{"input": "a cat"}', "text/plain")
+        await post(served, "/v1/embeddings", b"{}", JSON, "Expect: nonsense")
+        await post(served, "/v1/embeddings", b"{}", JSON, "Content-Length: 99999999999")
+        for path in ("/embed", "/embed/batch", "/embed/text", "/classify", "/v1/embeddings"):
             reply = await served.send(request("GET", path, None))
             assert reply.status == 405
             check(path, "post", reply)
@@ -108,6 +121,7 @@ async def test_every_kind_of_answer_is_as_described() -> None:
         served.embedder.drain()
         check("/health", "get", await served.get("/health"))
         await post(served, "/embed", GOOD, "image/png")
+        await post(served, "/v1/embeddings", b'{"input": "a cat"}', JSON)
 
 
 @pytest.mark.parametrize("key", ["", "X-API-Key: wrong"])
@@ -127,5 +141,5 @@ def test_hundreds_of_requests_made_from_the_document_are_answered_as_it_says(
         [*command, f"{server.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]
-    assert "Tested: 8" in done.stdout  # all but the document itself
+    assert "Tested: 10" in done.stdout  # all but the document itself
     assert server.process.poll() is None

@@ -81,6 +81,12 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
         400,
         "invalid_text",
     ),
+    "one bad image among texts": (
+        post("/v1/embeddings", b'{"input": ["a", {"image": "' + base64.b64encode(JUNK) + b'"}]}', JSON),
+        400,
+        "not_an_image",
+    ),
+    "token ids": (post("/v1/embeddings", b'{"input": [' + b"1," * SIZE + b"1]}", JSON), 413, "body_too_large"),
     "another type": (post("/embed", JUNK, "Content-Type: text/html"), 415, "unsupported_media_type"),
     "an unknown option": (post("/embed?x=1", JUNK, IMAGE), 400, "unknown_option"),
     "more than a body may be": (
@@ -144,7 +150,7 @@ def test_what_is_refused_leaves_no_memory_behind(name: str, uncollected: ServerP
 
     def once() -> None:
         reply = uncollected.ask(data)
-        assert (reply.status, reply.code) == (status, code)
+        assert (reply.status, reply.json["error"]["code"]) == (status, code)
 
     assert_flat(uncollected, once, together=TIMES if status in {408, 504} else 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from clipsrv.manifest import TEXT, ModelManifest
@@ -32,6 +33,13 @@ class Catalog:
             "embedding_id": model.embedding_id,
             "text": model.text_encoder is not None,
         }
+
+    def offered(self) -> dict[str, int]:
+        """Names and aliases that a request may name, and when each was converted, in seconds since 1970; 0 if nobody
+        knows."""
+        manifests, names = self._library.manifests, self._library.names()
+        meant = {name: name for name in names} | dict(self._library.aliases)
+        return {name: _seconds(manifests.get(model)) for name, model in meant.items()}
 
     def describe(self, loaded: Mapping[str, Model]) -> dict[str, Any]:
         """The body of /models: the four known names and every converted one, with details of each; only those that are
@@ -67,3 +75,10 @@ class Catalog:
             "text": TEXT in manifest.towers,
             "parity": dict(manifest.parity),
         }
+
+
+def _seconds(manifest: ModelManifest | None) -> int:
+    try:
+        return int(datetime.fromisoformat(manifest.created).timestamp()) if manifest else 0
+    except (ValueError, OverflowError, OSError):
+        return 0

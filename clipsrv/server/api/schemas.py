@@ -83,3 +83,66 @@ MODELS = shape(
         "details": {"type": "object", "additionalProperties": {"type": "object"}},
     }
 )
+
+
+OPENAI_ERROR = shape(
+    {
+        "error": shape(
+            {
+                "message": STRING,
+                "type": {"enum": ["invalid_request_error", "rate_limit_error", "server_error"]},
+                "param": {"type": ["string", "null"]},
+                "code": STRING,
+            }
+        ),
+        "detail": STRING,
+    }
+)
+OPENAI_MODELS = shape(
+    {
+        "object": {"const": "list"},
+        "data": {
+            "type": "array",
+            "items": shape({"id": STRING, "object": {"const": "model"}, "created": COUNT, "owned_by": STRING}),
+        },
+    }
+)
+EMBEDDINGS = shape(
+    {
+        "object": {"const": "list"},
+        "data": {
+            "type": "array",
+            "items": shape({"object": {"const": "embedding"}, "index": COUNT, "embedding": VECTOR}),
+        },
+        "model": STRING,
+        "usage": shape({"prompt_tokens": COUNT, "total_tokens": COUNT}),
+        **{
+            name: {"type": "array", "items": COUNT, "description": f"indices of texts {what}; left out if none"}
+            for name, what in (
+                ("truncated", "cut to the model's length"),
+                ("unknown_script", "without a letter that the model reads"),
+            )
+        },
+    },
+    optional=("truncated", "unknown_script"),
+)
+
+
+def embeddings_asked(most: int) -> Schema:
+    """The body of /v1/embeddings, of at most so many items. Fields that are not named here may stand beside these."""
+    item = {
+        "type": ["string", "object"],
+        "description": "a text; the data URI of an image; or an object that holds one of them as text, image, bytes, "
+        "image_url, image_base64 or content",
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "input": {"type": ["string", "object", "array", "null"], "items": item, "minItems": 1, "maxItems": most},
+            "messages": {"type": ["array", "null"], "minItems": 1, "maxItems": 1, "description": "in place of input"},
+            "model": {"type": ["string", "null"]},
+            "encoding_format": {"enum": ["float", "base64", None]},
+            "dimensions": {"type": ["integer", "null"], "minimum": 1},
+        },
+        "anyOf": [{"required": ["input"]}, {"required": ["messages"]}],
+    }

@@ -10,6 +10,7 @@ from clipsrv.server.api.catalog import Catalog
 from clipsrv.server.wire.bodies import BodyReader
 from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.inputs import Inputs
+from clipsrv.server.wire.items import ItemReader
 from clipsrv.server.wire.labelled import LabelledInputs
 from clipsrv.serving.embedder import Embedder
 
@@ -17,6 +18,7 @@ EMBEDDER = web.AppKey("embedder", Embedder)
 BODIES = web.AppKey("bodies", BodyReader)
 DOCUMENTS = web.AppKey("documents", DocumentReader)
 INPUTS = web.AppKey("inputs", Inputs)
+ITEMS = web.AppKey("items", ItemReader)
 LABELLED = web.AppKey("labelled", LabelledInputs)
 CATALOG = web.AppKey("catalog", Catalog)
 OPENAPI = web.AppKey("openapi", dict[str, Any])

@@ -6,6 +6,7 @@ of two bytes of text. So long strings are cut out first, and never become text a
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _LARGE = 65_536
 _LONG = 64
 #: Bytes looked at, or decoded, in one go: that holds the lock as well.
 _PIECE = 2**18
+#: Bytes by which a string is told from others, and escapes in them of what may stand in a URI.
+_HEAD, _ESCAPED_ASCII = 512, re.compile(rb"\\(?:(/)|u00([2-7][0-9a-fA-F]))")
 #: The longest escape, of a pair of surrogates.
 _LONGEST_ESCAPE = 12
 
@@ -53,6 +56,12 @@ class LongString:
     def __len__(self) -> int:
         """Bytes, at most six for each character."""
         return len(self._raw)
+
+    def head(self) -> str:
+        """Its first characters, by which it can be told from others: enough of them where they are ASCII, and with
+        anything that is not."""
+        begun = _ESCAPED_ASCII.sub(lambda match: match[1] or bytes.fromhex(match[2].decode()), bytes(self._raw[:_HEAD]))
+        return begun.decode("ascii", "replace")
 
     def text(self) -> str:
         """All of it. Raises InvalidJsonError."""

@@ -19,6 +19,7 @@ STATUS: Mapping[type[errors.ClipsrvError], int] = {
     envelope.InvalidRequestError: 400,
     errors.InvalidTextError: 400,
     errors.InvalidLabelsError: 400,
+    errors.DimensionsNotOfferedError: 400,
     envelope.RequestTimeoutError: 408,
     envelope.BodyTooLargeError: 413,
     envelope.TooManyImagesError: 413,

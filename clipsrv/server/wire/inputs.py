@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
@@ -27,6 +28,8 @@ from clipsrv.server.wire.forms import names, read_form, too_many
 from clipsrv.serving.admission import Lease
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
+#: Characters of a data URI in which it says what it is.
+_LONGEST_KIND = 512
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.ASCII | re.IGNORECASE)
 #: Characters of a text: to look through more for the few words that a model reads would take long of everyone.
 LONGEST_TEXT = 1_000_000
@@ -80,8 +83,7 @@ class Inputs:
         if request.content_type != "application/json":
             raise UnsupportedMediaTypeError('Send JSON: {"text": "..."} or {"texts": ["...", "..."]}.')
         asked = await self._documents.read(request, lease, lambda document: texts_of(document, self._max_texts))
-        wide = sum(sys.getsizeof(text) for text in asked.items if not text.isascii())  # up to four bytes a character
-        lease.extend(max(0, wide - lease.count))
+        hold_wide(asked.items, lease)
         return asked
 
     async def _hint(self, request: web.Request, lease: Lease) -> str:
@@ -121,8 +123,7 @@ def texts_of(document: Document, limit: int) -> Asked[str]:
     if not isinstance(texts, list) or not all(map(is_string, texts)):
         raise InvalidFieldError("'text' must be a string, 'texts' a list of strings.")
     if len(texts) > limit:
-        message = f"The request has {len(texts):,} texts; at most {limit:,} are accepted (--max-texts, --max-queue)."
-        raise TooManyTextsError(message, limit=limit)
+        raise too_many_texts(len(texts), limit)
     if not texts:
         raise EmptyBatchError("'texts' is empty; send at least one.")
     return Asked([text_of(text) for text in texts], model, many)
@@ -138,9 +139,26 @@ def model_of(document: Document) -> str | None:
     return text_of(name)
 
 
+def too_many_texts(count: int, limit: int) -> TooManyTextsError:
+    message = f"The request has {count:,} texts; at most {limit:,} are accepted (--max-texts, --max-queue)."
+    return TooManyTextsError(message, limit=limit)
+
+
+def hold_wide(texts: Iterable[str], lease: Lease) -> None:
+    """Holds what texts take in memory that is more than their body did. Raises OverloadedError."""
+    wide = sum(sys.getsizeof(text) for text in texts if not text.isascii())  # up to four bytes a character
+    lease.extend(max(0, wide - lease.count))
+
+
 def is_string(value: object) -> bool:
     """Whether a value of a document is a string, of which `text_of` or `image_of` makes what it is for."""
     return isinstance(value, str | LongString)
+
+
+def is_data_uri(string: str | LongString) -> bool:
+    """Whether it is the data URI of an image, or of anything in base64: nobody means it to be read as a text."""
+    head = string[:_LONGEST_KIND] if isinstance(string, str) else string.head()
+    return head[:11].lower() == "data:image/" or bool(_DATA_URI.match(head))
 
 
 def text_of(string: str | LongString) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -36,14 +36,20 @@ async def vectors_response(
     if not many:
         body = _json({"embedding": vectors[0] if form == JSON else _encoded(vectors[0]), **extra})
         return web.Response(body=body, content_type=JSON_TYPE)
+    written = await written_list(vectors, lambda index, row: row if form == JSON else _encoded(row))
+    rest = _json({"count": len(vectors), **extra})[1:]
+    return web.Response(body=b'{"embeddings":%s,%s' % (written, rest), content_type=JSON_TYPE)
+
+
+async def written_list(vectors: Sequence[Vectors | None], entry: Callable[[int, Vectors | None], Any]) -> bytes:
+    """A list in JSON that has for each vector what `entry` makes of its place and itself."""
     pieces = []
     for at in range(0, len(vectors), _ONE_GO):
         if at:
             await asyncio.sleep(0)  # to write thousands of vectors takes tenths of a second: others come in between
-        piece = vectors[at : at + _ONE_GO]
-        pieces.append(_json(list(piece) if form == JSON else [_encoded(row) for row in piece])[1:-1])
-    rest = _json({"count": len(vectors), **extra})[1:]
-    return web.Response(body=b'{"embeddings":[%s],%s' % (b",".join(pieces), rest), content_type=JSON_TYPE)
+        piece = [entry(at + place, row) for place, row in enumerate(vectors[at : at + _ONE_GO])]
+        pieces.append(_json(piece)[1:-1])
+    return b"[%s]" % b",".join(pieces)
 
 
 def stamp(response: web.Response, embedding_id: str, stages: Mapping[str, float]) -> None:

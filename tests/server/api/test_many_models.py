@@ -203,3 +203,22 @@ async def values(served: Served) -> dict[tuple[str, str | None], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+async def test_openais_routes_take_names_and_aliases_and_list_them_all(served: Served) -> None:
+    listed = (await served.get("/v1/models")).json["data"]
+    created = {row["id"]: row["created"] for row in listed}
+    assert created.keys() >= {"one", "other", "text-embedding-3-small", "openai/clip"}
+    assert created["text-embedding-3-small"] == created["other"] > 0
+    uri = f"data:image/png;base64,{base64(GOOD)}"
+    one = np.array((await served.post("/v1/embeddings", body(input=uri), JSON)).json["data"][0]["embedding"])
+    for path, name in (("", "text-embedding-3-small"), ("?model=other", None), ("?model=other", "other")):
+        reply = await served.post(f"/v1/embeddings{path}", body(input=[uri, "a"], model=name), JSON)
+        assert reply.json["model"] == "other"
+        np.testing.assert_allclose(reply.json["data"][0]["embedding"], -one, atol=1e-6)
+    unknown = await served.post("/v1/embeddings", body(input="a", model="ada"), JSON)
+    assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
+    two = await served.post("/v1/embeddings?model=other", body(input="a", model="one"), JSON)
+    assert (two.status, two.json["error"]["code"]) == (400, "invalid_field")
+    broken = await served.post("/v1/embeddings", body(input=uri, model="broken"), JSON)
+    assert (broken.status, broken.json["error"]["type"]) == (503, "server_error")

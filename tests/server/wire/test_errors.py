@@ -21,7 +21,7 @@ EXPECTED = {
         *("InvalidRequestError", "EmptyBodyError", "MissingImageError", "EmptyBatchError", "UnexpectedFieldError"),
         *("DuplicateFieldError", "MalformedMultipartError", "UnsupportedPartEncodingError", "InvalidJsonError"),
         *("InvalidFieldError", "InvalidBase64Error", "RemoteUrlError", "InvalidTextError", "UnknownOptionError"),
-        "InvalidLabelsError",
+        *("InvalidLabelsError", "DimensionsNotOfferedError"),
     },
     401: {"UnauthorizedError"},
     403: {"ForbiddenError", "OriginForbiddenError", "HostForbiddenError"},
