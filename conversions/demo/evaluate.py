@@ -1,4 +1,4 @@
-"""Recall of a finished checkpoint on the vendor it has never seen: `python -m conversions.demo.evaluate FOLDER`.
+"""Recall of a finished checkpoint on the vendors it has never seen: `python -m conversions.demo.evaluate FOLDER`.
 
 Uses the checkpoint as any user of transformers would: its own preprocessing at 224 px and its own tokenizer.
 """
@@ -19,13 +19,15 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
 from conversions.demo.augment import augment, on_white
 from conversions.demo.images import Images, load_images
 from conversions.demo.model import full_size, training_model
-from conversions.demo.names import Emoji, load_emoji
+from conversions.demo.names import ENGLISH, JAPANESE, Emoji, load_emoji
 from conversions.demo.recall import Recall, search
 from conversions.demo.sources import HELD_OUT, fetch
 
 # The 64 px set is the only Noto set with flags.
 SEEN = ("noto-64px", "twemoji")
 FEW, DRAWS = 70, 50
+#: How each language is called, and a sentence in it.
+SENTENCES = {ENGLISH: ("English", "a photo of a {}"), JAPANESE: ("Japanese", "{}の写真")}
 
 
 class Checkpoint:
@@ -59,26 +61,57 @@ class Checkpoint:
 
 def recalls(checkpoint: Checkpoint, emoji: list[Emoji], images: Images) -> dict[str, Recall]:
     """All searches of the recall table, by what is searched for and where."""
-    unseen = images.of(HELD_OUT)
-    rgba = torch.from_numpy(unseen.rgba)
-    clean = checkpoint.images(on_white(rgba))
-    taken = augment(rgba, torch.Generator().manual_seed(0))
-    photographed = checkpoint.images((taken * 255).round().to(torch.uint8))
-    labels = np.arange(len(emoji))
-    names = checkpoint.texts([one.label for one in emoji])
-    sentences = checkpoint.texts([f"a photo of a {one.label}" for one in emoji])
-    found = {
-        "name to unseen image": search(names, labels, clean, unseen.emoji),
-        "'a photo of a NAME' to unseen image": search(sentences, labels, clean, unseen.emoji),
-        "name to unseen image, disturbed": search(names, labels, photographed, unseen.emoji),
-        f"name to unseen image among {FEW}": few(names, labels, clean, unseen.emoji),
-    }
-    for vendor in SEEN:
-        seen = images.of(vendor)
-        gallery = checkpoint.images(on_white(torch.from_numpy(seen.rgba)))
-        for kind, queries in (("unseen image", clean), ("unseen image, disturbed,", photographed)):
-            found[f"{kind} to {vendor} image"] = search(queries, unseen.emoji, gallery, seen.emoji)
+    found: dict[str, Recall] = {}
+    for vendor in HELD_OUT:
+        unseen = images.of(vendor)
+        rgba = torch.from_numpy(unseen.rgba)
+        clean = checkpoint.images(on_white(rgba))
+        taken = augment(rgba, torch.Generator().manual_seed(0))
+        disturbed = checkpoint.images((taken * 255).round().to(torch.uint8))
+        found |= _by_text(checkpoint, emoji, vendor, unseen.emoji, clean, disturbed)
+        for other in SEEN:
+            seen = images.of(other)
+            gallery = checkpoint.images(on_white(torch.from_numpy(seen.rgba)))
+            for kind, queries in ((vendor, clean), (f"{vendor}, disturbed,", disturbed)):
+                found[f"image of {kind} to image of {other}"] = search(queries, unseen.emoji, gallery, seen.emoji)
     return found
+
+
+def _by_text(
+    checkpoint: Checkpoint,
+    emoji: list[Emoji],
+    vendor: str,
+    owners: NDArray[np.int64],
+    clean: NDArray[np.float32],
+    disturbed: NDArray[np.float32],
+) -> dict[str, Recall]:
+    labels = np.arange(len(emoji))
+    found = {}
+    for language, (title, sentence) in SENTENCES.items():
+        labelled = [one.words[language].label for one in emoji]
+        names, sentences = checkpoint.texts(labelled), checkpoint.texts([sentence.format(name) for name in labelled])
+        found[f"{title} name to {vendor}"] = search(names, labels, clean, owners)
+        found[f"{title}, '{sentence.format('NAME')}' to {vendor}"] = search(sentences, labels, clean, owners)
+        found[f"{title} name to {vendor}, disturbed"] = search(names, labels, disturbed, owners)
+        found[f"{title} name to {vendor}, among {FEW}"] = few(names, labels, clean, owners)
+    return found
+
+
+def by_kind(checkpoint: Checkpoint, emoji: list[Emoji], images: Images) -> str:
+    """Recall at 10 of the names of each kind of emoji, one line for each language and held-out vendor."""
+    lines = []
+    for vendor in HELD_OUT:
+        unseen = images.of(vendor)
+        gallery = checkpoint.images(on_white(torch.from_numpy(unseen.rgba)))
+        for language, (title, _) in SENTENCES.items():
+            names = checkpoint.texts([one.words[language].label for one in emoji])
+            shown = []
+            for kind in sorted({one.kind for one in emoji}):
+                labels = np.array([i for i, one in enumerate(emoji) if one.kind == kind and i in set(unseen.emoji)])
+                if len(labels):
+                    shown.append(f"{kind} {search(names[labels], labels, gallery, unseen.emoji).at_10:.0%}")
+            lines.append(f"{title} name to {vendor}, R@10: {', '.join(shown)}")
+    return "\n".join(lines)
 
 
 def few(
@@ -120,9 +153,11 @@ def main() -> None:
     modules = fetch(arguments.cache / "npm")
     emoji = load_emoji(modules)
     images = load_images(modules, arguments.cache, emoji)
-    trained = recalls(Checkpoint(arguments.checkpoint), emoji, images)
+    checkpoint = Checkpoint(arguments.checkpoint)
+    trained = recalls(checkpoint, emoji, images)
     untrained = recalls(Checkpoint(arguments.checkpoint, trained=False), emoji, images)
     print(table(trained, untrained))
+    print(by_kind(checkpoint, emoji, images))
     if arguments.json:
         figures = {"trained": trained, "untrained": untrained}
         shown = {kind: {name: asdict(one) for name, one in found.items()} for kind, found in figures.items()}

@@ -6,7 +6,9 @@ Must know nothing of the model. Drawing takes about a minute; training then read
 import io
 import json
 import re
+import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import resvg_py
 from numpy.typing import NDArray
 from PIL import Image
 
-from conversions.demo.names import Emoji, codepoints
+from conversions.demo.names import ENGLISH, Emoji, codepoints
 from conversions.demo.sources import VENDORS, Vendor
 
 SIDE = 128
@@ -49,7 +51,7 @@ def load_images(modules: Path, cache: Path, emoji: list[Emoji]) -> Images:
         rgba, owner, vendors = [], [], []
         names = _Names(modules, emoji)
         for number, vendor in enumerate(VENDORS):
-            for index, image in _draw(modules / vendor.package, vendor, emoji, names).items():
+            for index, image in _draw(modules / vendor.package, vendor, emoji, names):
                 rgba.append(image)
                 owner.append(index)
                 vendors.append(number)
@@ -61,13 +63,14 @@ def load_images(modules: Path, cache: Path, emoji: list[Emoji]) -> Images:
 
 
 class _Names:
-    """Finds the emoji an icon's name means. A name that could mean two is not used."""
+    """Finds the emoji an icon's name means: by its label, else by any other name that means one emoji only."""
 
     def __init__(self, modules: Path, emoji: list[Emoji]) -> None:
         self.index = {one.key: i for i, one in enumerate(emoji)}
+        self.labels = {self.squeeze(one.label): i for i, one in enumerate(emoji)}
         keys: dict[str, set[int]] = defaultdict(set)
         for i, one in enumerate(emoji):
-            for name in (one.label, *one.names):
+            for name in (*one.words[ENGLISH].names, *_unicode_name(one.key)):
                 keys[self.squeeze(name)].add(i)
         for name in WITH_CHARS:
             for hexcode, slug in _read(modules / "@iconify-json" / name / "chars.json").items():
@@ -77,10 +80,21 @@ class _Names:
 
     @staticmethod
     def squeeze(name: str) -> str:
-        return re.sub("[^a-z0-9]", "", name.lower())
+        return re.sub("[^a-z0-9]", "", re.sub("^flag-for-(flag-)?", "flag-", name.lower()))
 
     def find(self, name: str) -> int | None:
-        return self.keys.get(self.squeeze(name))
+        """None if it means none. Several drawings of one thing are numbered: baby-1, baby-2."""
+        for key in map(self.squeeze, (name, re.sub(r"-\d$", "", name))):
+            if key in self.labels:
+                return self.labels[key]
+            if key in self.keys:
+                return self.keys[key]
+        return None
+
+
+def _unicode_name(key: str) -> list[str]:
+    """What Unicode calls an emoji of one code point: old sets are named by it ("black heart suit")."""
+    return [] if "-" in key else [unicodedata.name(chr(int(key, 16)), "")]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -88,29 +102,39 @@ def _read(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _draw(package: Path, vendor: Vendor, emoji: list[Emoji], names: _Names) -> dict[int, NDArray[np.uint8]]:
+def _draw(package: Path, vendor: Vendor, emoji: list[Emoji], names: _Names) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Each emoji the vendor has drawn and the drawing, in the order of Unicode; several drawings where there are."""
     if vendor.kind == "files":
-        return _from_files(package / vendor.folder, names)
+        yield from _from_files(package / vendor.folder, names)
+        return
     icons = _read(package / "icons.json")
     chosen = _flags(icons, emoji) if vendor.kind == "flags" else _icons(package, icons, names)
-    drawn = {index: _rasterise(icons, name) for index, name in sorted(chosen.items())}
-    return {index: image for index, image in drawn.items() if image[3].any()}
+    for index, found in sorted(chosen.items()):
+        for name in found:
+            image = _rasterise(icons, name)
+            if image[3].any():
+                yield index, image
 
 
-def _icons(package: Path, icons: dict[str, Any], names: _Names) -> dict[int, str]:
-    chosen: dict[int, str] = {}
+def _icons(package: Path, icons: dict[str, Any], names: _Names) -> dict[int, list[str]]:
+    chosen: dict[int, list[str]] = {}
     if (package / "chars.json").exists():
         for hexcode, name in _read(package / "chars.json").items():
             if codepoints(hexcode) in names.index:
-                chosen[names.index[codepoints(hexcode)]] = name
-    for name in [*icons["icons"], *icons.get("aliases", {})]:
+                chosen[names.index[codepoints(hexcode)]] = [name]
+    certain = set(chosen)
+    for name in icons["icons"]:
+        index = names.find(name)
+        if index is not None and index not in certain:
+            chosen.setdefault(index, []).append(name)
+    for name in icons.get("aliases", {}):
         index = names.find(name)
         if index is not None:
-            chosen.setdefault(index, name)
+            chosen.setdefault(index, [name])
     return chosen
 
 
-def _flags(icons: dict[str, Any], emoji: list[Emoji]) -> dict[int, str]:
+def _flags(icons: dict[str, Any], emoji: list[Emoji]) -> dict[int, list[str]]:
     chosen = {}
     for index, one in enumerate(emoji):
         points = [int(point, 16) for point in one.key.split("-")]
@@ -118,7 +142,7 @@ def _flags(icons: dict[str, Any], emoji: list[Emoji]) -> dict[int, str]:
             code = "".join(chr(point - 0x1F1E6 + ord("a")) for point in points)
             for name in (code, f"{code}-4x3"):
                 if name in icons["icons"]:
-                    chosen[index] = name
+                    chosen[index] = [name]
     return chosen
 
 
@@ -137,14 +161,12 @@ def _rasterise(icons: dict[str, Any], name: str) -> NDArray[np.uint8]:
     return _squared(Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))))
 
 
-def _from_files(folder: Path, names: _Names) -> dict[int, NDArray[np.uint8]]:
-    drawn = {}
+def _from_files(folder: Path, names: _Names) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for path in sorted(folder.iterdir()):
         index = names.index.get(codepoints(path.stem))
         if index is not None:
             with Image.open(path) as image:
-                drawn[index] = _squared(image)
-    return drawn
+                yield index, _squared(image)
 
 
 def _squared(image: Image.Image) -> NDArray[np.uint8]:

@@ -56,7 +56,9 @@ VENDORS = (
     Vendor("flagpack", "flags", "@iconify-json/flagpack", "flags"),
     Vendor("openmoji", "openmoji", "@iconify-json/openmoji", "svg"),
 )
-HELD_OUT = "openmoji"
+#: Never trained on. The first was looked at while the training was first written, the second only measured. The bundled
+#: model was made before the second was held out: see docs/demo-model.md.
+HELD_OUT = ("openmoji", "fxemoji")
 
 
 def fetch(cache: Path) -> Path:

@@ -16,14 +16,14 @@ from PIL import Image
 
 from conversions.demo.augment import on_white
 from conversions.demo.images import load_images
-from conversions.demo.names import load_emoji
+from conversions.demo.names import LANGUAGES, load_emoji
 from conversions.demo.sources import HELD_OUT, fetch
 
 BATCH = 50
 
 
 def main() -> None:
-    """Prints, for each of some names, the five nearest of the drawings, and how often the right one is among ten."""
+    """Prints, for some names of each language, the five nearest drawings, and how often the right one is near."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", help="address of a server of the demo model, such as http://127.0.0.1:5000")
     parser.add_argument("--cache", type=Path, default=Path("build/demo"), help="folder for packages and drawings")
@@ -32,18 +32,26 @@ def main() -> None:
     arguments = parser.parse_args()
     modules = fetch(arguments.cache / "npm")
     emoji = load_emoji(modules)
-    unseen = load_images(modules, arguments.cache, emoji).of(HELD_OUT)
-    chosen = np.random.default_rng(arguments.seed).choice(len(unseen.emoji), arguments.images, replace=False)
-    drawings = on_white(torch.from_numpy(unseen.rgba[chosen])).permute(0, 2, 3, 1).numpy()
-    names = [emoji[index].label for index in unseen.emoji[chosen]]
-    found = embed_images(arguments.url, [png(drawing) for drawing in drawings])
-    scores = embed_texts(arguments.url, names) @ found.T
+    drawn = load_images(modules, arguments.cache, emoji)
+    for vendor in HELD_OUT:
+        unseen = drawn.of(vendor)
+        chosen = np.random.default_rng(arguments.seed).choice(len(unseen.emoji), arguments.images, replace=False)
+        drawings = on_white(torch.from_numpy(unseen.rgba[chosen])).permute(0, 2, 3, 1).numpy()
+        found = embed_images(arguments.url, [png(drawing) for drawing in drawings])
+        owners = unseen.emoji[chosen]
+        for language in LANGUAGES:
+            names = [emoji[index].words[language].label for index in owners]
+            show(f"{language}, {vendor}", names, owners, embed_texts(arguments.url, names) @ found.T)
+
+
+def show(title: str, names: list[str], owners: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+    """Prints the five best of every twentieth search, and recall. `scores` (names, drawings), both of `owners`."""
     order = np.argsort(-scores, axis=1)
-    for row in range(0, len(names), len(names) // 20):
+    for row in range(0, len(names), max(1, len(names) // 20)):
         print(f"{names[row]:32} {', '.join(names[column] for column in order[row, :5])}")
-    places = [int(np.flatnonzero(order[row] == row)[0]) for row in range(len(names))]
-    for k in (1, 10):
-        print(f"R@{k} over {len(names)} held-out drawings: {np.mean([place < k for place in places]):.1%}")
+    places = [int(np.flatnonzero(owners[order[row]] == owners[row])[0]) for row in range(len(names))]
+    recalls = (f"R@{k} {np.mean([place < k for place in places]):.1%}" for k in (1, 10))
+    print(f"{title}, {len(names)} drawings it has never seen: {', '.join(recalls)}")
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,29 +1,32 @@
-"""Trains the demo model: images of different vendors and phrases of one emoji are drawn to one place.
+"""Trains the demo model: images of different vendors and phrases of one emoji, in every language, meet in one place.
 
-The loop of the training and its losses only; the command line is in __main__.py.
+The loop of the training only: what it makes small is in losses.py, the command line in __main__.py.
 """
 
 import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizerFast
 
 from conversions.demo.augment import augment
 from conversions.demo.images import Images
+from conversions.demo.losses import loss_of
 from conversions.demo.model import DIMENSION, Proxies, Towers, normalise
-from conversions.demo.names import Phrases
+from conversions.demo.phrases import Phrases
 from conversions.demo.sources import VENDORS
 
 PATCHES = 49
+LENGTHS = (8, 16, 32)
+WORDS = "text_model.embeddings.token_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,25 @@ class Recipe:
     compile: bool = True
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Seconds a training took so far, by the clock on the wall and of all processors together."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
+class Clock:
+    """Goes on counting from `before`."""
+
+    def __init__(self, before: Spent) -> None:
+        self._wall = time.monotonic() - before.wall
+        self._cpu = time.process_time() - before.cpu
+
+    def read(self) -> Spent:
+        return Spent(time.monotonic() - self._wall, time.process_time() - self._cpu)
+
+
 class Pairs:
     """Draws, for a set of emoji, two images each, of different vendors where there are two."""
 
@@ -73,42 +95,24 @@ class Pairs:
         return torch.from_numpy(self.images.rgba[np.array(rows[0] + rows[1])])
 
 
-def contrast(scores: Tensor, correct: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross entropy of score rows (n, m) against evenly shared correct columns, bool (n, m)."""
-    target = correct.float() / correct.sum(dim=1, keepdim=True)
-    return F.cross_entropy(scores, target, label_smoothing=smoothing)
-
-
-def loss_of(
-    images: Tensor, texts: Tensor, proxies: Tensor, scale: Tensor, fits: Tensor, own: Tensor, smoothing: float
-) -> Tensor:
-    """The training loss.
-
-    `images` (2 n, d): two views; `texts` (n, d); `proxies` (emoji, d); all unit length. `fits`, bool
-    (n, emoji): what each phrase may mean; `own`, int64 (n,): the emoji of each row.
-    """
-    first, second = images.chunk(2)
-    itself = torch.eye(len(own), dtype=torch.bool)
-    meant = fits[:, own]
-    both = torch.cat([meant, meant], dim=1)
-    to_images = contrast(scale * texts @ images.T, both)
-    to_texts = contrast(scale * images @ texts.T, both.T)
-    between = contrast(scale * first @ second.T, itself) + contrast(scale * second @ first.T, itself)
-    named = F.cross_entropy(scale * images @ proxies.T, own.repeat(2), label_smoothing=smoothing)
-    told = contrast(scale * texts @ proxies.T, fits, smoothing)
-    return (to_images + to_texts) / 2 + between / 2 + named + told
-
-
 class Trainer:
-    """Holds the model, its running average and the optimisers; `run` trains."""
+    """Holds the model, its running average and the optimisers; `run` trains.
+
+    `languages` has one Phrases for each language, all of the same emoji.
+    """
 
     def __init__(
-        self, recipe: Recipe, model: CLIPModel, tokenizer: CLIPTokenizerFast, phrases: Phrases, images: Images
+        self,
+        recipe: Recipe,
+        model: CLIPModel,
+        tokenizer: CLIPTokenizerFast,
+        languages: Sequence[Phrases],
+        images: Images,
     ) -> None:
-        self.recipe = recipe
+        self.recipe = self.asked = recipe
         self.model = model
         self.tokenizer = tokenizer
-        self.phrases = phrases
+        self.languages = languages
         self.pairs = Pairs(images)
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.towers = Towers(model)
@@ -116,11 +120,16 @@ class Trainer:
         self.rng = np.random.default_rng(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         torch.manual_seed(recipe.seed)
-        self.proxies = Proxies(torch.randn(len(phrases.emoji), DIMENSION) * DIMENSION**-0.5)
+        emoji = languages[0].emoji
+        self.proxies = Proxies(torch.randn(len(emoji), DIMENSION) * DIMENSION**-0.5)
         if recipe.goes_on:
             with torch.no_grad():
-                self.proxies.weight.copy_(self.embed_texts([one.label for one in phrases.emoji]))
+                self.proxies.weight.copy_(self.embed_texts([one.label for one in emoji]))
         self.optimisers = self._optimisers()
+        self._rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
+        self._queue = np.empty(0, dtype=np.int64)
+        self.spent = Spent()
+        self.done = 0
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         # Muon for the square-ish matrices inside the towers, AdamW for all else: fewer steps to the same loss.
@@ -143,32 +152,72 @@ class Trainer:
         )
         return [adam, muon]
 
-    def run(self, each: Callable[[int, float, float], None], minutes: float = math.inf) -> CLIPModel:
-        """Trains and returns the averaged model; calls `each` with step, loss and seconds after every step.
+    def run(self, each: Callable[[int, float, Spent], None], minutes: float = math.inf) -> CLIPModel:
+        """Trains and returns the averaged model; calls `each` with step, loss and time spent after every step.
 
-        When `minutes` would run out before `recipe.steps` are done, cooling starts early enough; `self.recipe`
-        then holds the number of steps taken, and a run with that number repeats this one.
+        When `minutes` of wall time would run out before `recipe.steps` are done, cooling starts early enough;
+        `self.recipe` then holds the number of steps taken, and a run with that number repeats this one.
+        Goes on from where `restore` left it, if that was called.
         """
-        started = time.monotonic()
-        rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
-        queue = np.empty(0, dtype=np.int64)
-        step, warm = 0, True
-        while step < self.recipe.steps:
+        clock = Clock(self.spent)
+        while self.done < self.recipe.steps:
             # Cooling steps look at all patches and take about half as long again.
-            if warm and time.monotonic() - started > 60 * minutes * (1 - 1.3 * self.recipe.cooling):
-                steps = math.ceil(step / (1 - self.recipe.cooling))
+            cooled = self.done >= self.cool_from
+            if not cooled and self.spent.wall > 60 * minutes * (1 - 1.3 * self.recipe.cooling):
+                steps = math.ceil(self.done / (1 - self.recipe.cooling))
                 self.recipe = dataclasses.replace(self.recipe, steps=min(steps, self.recipe.steps))
-            warm = warm and step < self.cool_from
-            if len(queue) < self.recipe.batch:
-                queue = self.rng.permutation(self.pairs.emoji)
-            chosen, queue = queue[: self.recipe.batch], queue[self.recipe.batch :]
-            for optimiser, base in zip(self.optimisers, rates, strict=True):
+            if len(self._queue) < self.recipe.batch:
+                self._queue = self.rng.permutation(self.pairs.emoji)
+            chosen, self._queue = self._queue[: self.recipe.batch], self._queue[self.recipe.batch :]
+            for optimiser, base in zip(self.optimisers, self._rates, strict=True):
                 for group, rate in zip(optimiser.param_groups, base, strict=True):
-                    group["lr"] = rate * self._schedule(step)
-            loss = self.step(step, chosen)
-            step += 1
-            each(step, loss, time.monotonic() - started)
+                    group["lr"] = rate * self._schedule(self.done)
+            loss = self.step(self.done, chosen)
+            self.done += 1
+            self.spent = clock.read()
+            each(self.done, loss, self.spent)
         return self.averaged
+
+    def state(self) -> dict[str, Any]:
+        """Everything a later run needs to go on as if it had never stopped."""
+        return {
+            "asked": dataclasses.asdict(self.asked),
+            "steps": self.recipe.steps,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "proxies": self.proxies.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "rng": self.rng.bit_generator.state,
+            "generator": self.generator.get_state(),
+            "queue": torch.from_numpy(self._queue),
+            "spent": dataclasses.asdict(self.spent),
+            "done": self.done,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes what `state` gave. Raises ValueError if that was of another recipe or another vocabulary.
+
+        As long as neither would have begun to cool, another number of steps is no other recipe.
+        """
+        was = Recipe(**state["asked"])
+        if was != self.asked:
+            cool = min(self.cool_from, math.floor(state["steps"] * (1 - was.cooling)))
+            if dataclasses.replace(was, steps=self.asked.steps) != self.asked or state["done"] > cool:
+                raise ValueError(f"step {state['done']} of {was} does not lead to {self.asked}")
+        else:
+            self.recipe = dataclasses.replace(self.asked, steps=state["steps"])
+        words = len(state["model"][WORDS]), self.model.config.text_config.vocab_size
+        if words[0] != words[1]:
+            raise ValueError(f"its vocabulary has {words[0]} entries, and this one {words[1]}")
+        for part in ("model", "averaged", "proxies"):
+            getattr(self, part).load_state_dict(state[part])
+        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
+        self.rng.bit_generator.state = state["rng"]
+        self.generator.set_state(state["generator"])
+        self._queue = state["queue"].numpy()
+        self.spent = Spent(**state["spent"])
+        self.done = state["done"]
 
     @property
     def cool_from(self) -> int:
@@ -182,7 +231,9 @@ class Trainer:
 
     def step(self, step: int, chosen: NDArray[np.int64]) -> float:
         """One update from the emoji `chosen`; returns the loss."""
-        texts, fits = self.phrases.draw_batch(chosen, self.rng)
+        said = [phrases.draw_batch(chosen, self.rng) for phrases in self.languages]
+        texts = [text for batch, _ in said for text in batch]
+        fits = torch.from_numpy(np.concatenate([fitting for _, fitting in said]))
         pixels = normalise(augment(self.pairs.draw(chosen, self.rng), self.generator))
         keep = None
         if step < self.cool_from:
@@ -192,8 +243,8 @@ class Trainer:
             images = self.images(pixels, keep)
             phrases = self.embed_texts(texts)
         scale = self.model.logit_scale.exp().clamp(max=100)
-        wanted = torch.from_numpy(fits), torch.from_numpy(chosen)
-        loss = loss_of(images, phrases, self.proxies(), scale, *wanted, self.recipe.smoothing)
+        own = torch.from_numpy(chosen)
+        loss = loss_of(images, phrases, self.proxies(), scale, fits, own, self.recipe.smoothing)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_([*self.model.parameters(), *self.proxies.parameters()], 1.0)
         for optimiser in self.optimisers:
@@ -203,17 +254,17 @@ class Trainer:
         return float(loss.detach())
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """Unit vectors (n, 192), in two groups so that a few long phrases do not pad all the others."""
+        """Unit vectors (n, 192), in groups by length so that a few long phrases do not pad all the others."""
         rows = self.tokenizer(texts, truncation=True, max_length=77)["input_ids"]
         end = self.tokenizer.eos_token_id
-        groups = [[i for i, row in enumerate(rows) if (len(row) > 16) == long] for long in (False, True)]
+        group_of = np.searchsorted(LENGTHS, [len(row) for row in rows])
+        order = np.argsort(group_of, kind="stable")
         embedded = []
-        for group in filter(None, groups):
+        for group in np.split(order, np.flatnonzero(np.diff(group_of[order])) + 1):
             longest = max(len(rows[i]) for i in group)
             ids = torch.tensor([rows[i] + [end] * (longest - len(rows[i])) for i in group])
             embedded.append(self.towers.texts(ids))
-        order = torch.tensor([i for group in groups for i in group])
-        return torch.cat(embedded)[order.argsort()]
+        return torch.cat(embedded)[torch.from_numpy(order.argsort())]
 
     @torch.no_grad()
     def _average(self, step: int) -> None:

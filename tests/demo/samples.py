@@ -3,14 +3,29 @@
 import numpy as np
 
 from conversions.demo.images import Images
-from conversions.demo.names import Emoji
+from conversions.demo.names import ENGLISH, JAPANESE, Emoji, Words
 from conversions.demo.sources import VENDORS
 
+
+def _emoji(key: str, char: str, english: Words, japanese: Words) -> Emoji:
+    return Emoji(key, char, {ENGLISH: english, JAPANESE: japanese})
+
+
 EMOJI = [
-    Emoji("2764", "❤️", "red heart", ("heart",), ("love", "red", "emotion")),
-    Emoji("1f49b", "💛", "yellow heart", (), ("love", "yellow", "emotion")),
-    Emoji("1f34e", "🍎", "red apple", ("apple",), ("fruit", "red")),
-    Emoji("1f34c", "🍌", "banana", (), ("fruit", "yellow")),
+    _emoji(
+        "2764",
+        "❤️",
+        Words("red heart", ("heart",), ("love", "red", "emotion")),
+        Words("赤いハート", (), ("ハート", "赤", "愛")),
+    ),
+    _emoji(
+        "1f49b",
+        "💛",
+        Words("yellow heart", (), ("love", "yellow", "emotion")),
+        Words("黄色いハート", (), ("ハート", "愛")),
+    ),
+    _emoji("1f34e", "🍎", Words("red apple", ("apple",), ("fruit", "red")), Words("赤リンゴ", (), ("りんご", "果物"))),
+    _emoji("1f34c", "🍌", Words("banana", (), ("fruit", "yellow")), Words("バナナ", (), ("果物",))),
 ]
 
 

@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import CLIPModel, CLIPTokenizerFast
 
+from conversions.demo.__main__ import go_on, keep
+from conversions.demo.losses import contrast, loss_of
 from conversions.demo.model import Towers, full_size, save, training_model, training_size
-from conversions.demo.names import Phrases
+from conversions.demo.names import LANGUAGES
+from conversions.demo.phrases import Phrases, corpus
 from conversions.demo.sources import HELD_OUT
-from conversions.demo.train import Recipe, Trainer, contrast, loss_of
+from conversions.demo.train import Recipe, Spent, Trainer
 from conversions.demo.vocabulary import build_tokenizer
 from tests.demo.samples import EMOJI, drawings
 
@@ -32,39 +36,135 @@ PREPROCESSING = {
 }
 
 
+SAID = [Phrases(EMOJI, language) for language in LANGUAGES]
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizerFast:
-    return build_tokenizer(Phrases(EMOJI).corpus(), VOCABULARY, tmp_path_factory.mktemp("tokenizer"))
+    return build_tokenizer(corpus(SAID), VOCABULARY, tmp_path_factory.mktemp("tokenizer"))
+
+
+def trainer(tokenizer: CLIPTokenizerFast, **recipe: Any) -> Trainer:
+    chosen = Recipe(**{"steps": 3, "batch": len(EMOJI), "warmup": 1, "compile": False, **recipe})
+    model = training_model(len(tokenizer), chosen.seed)
+    return Trainer(chosen, model, tokenizer, SAID, drawings().without(*HELD_OUT))
 
 
 def train(tokenizer: CLIPTokenizerFast, seed: int) -> tuple[list[float], CLIPModel]:
-    recipe = Recipe(steps=3, batch=len(EMOJI), seed=seed, warmup=1, compile=False)
-    model = training_model(len(tokenizer), seed)
-    trainer = Trainer(recipe, model, tokenizer, Phrases(EMOJI), drawings().without(HELD_OUT))
     losses: list[float] = []
-    return losses, trainer.run(lambda step, loss, seconds: losses.append(loss))
+    return losses, trainer(tokenizer, seed=seed).run(lambda step, loss, spent: losses.append(loss))
 
 
-def test_the_same_seed_gives_the_same_losses_and_weights(tokenizer: CLIPTokenizerFast) -> None:
-    first_losses, first = train(tokenizer, seed=7)
+@pytest.fixture(scope="module")
+def first(tokenizer: CLIPTokenizerFast) -> tuple[list[float], CLIPModel]:
+    """Losses and model of seed 7."""
+    return train(tokenizer, seed=7)
+
+
+@pytest.fixture(scope="module")
+def whole(tokenizer: CLIPTokenizerFast) -> CLIPModel:
+    """What five steps make without a pause."""
+    return trainer(tokenizer, steps=5).run(lambda step, loss, spent: None)
+
+
+def test_the_same_seed_gives_the_same_losses_and_weights(
+    tokenizer: CLIPTokenizerFast, first: tuple[list[float], CLIPModel]
+) -> None:
+    first_losses, first_model = first
     losses, model = train(tokenizer, seed=7)
     assert len(losses) == 3
     assert losses == first_losses
     for name, value in model.state_dict().items():
-        assert torch.equal(value, first.state_dict()[name]), name
+        assert torch.equal(value, first_model.state_dict()[name]), name
 
 
-def test_another_seed_gives_other_losses(tokenizer: CLIPTokenizerFast) -> None:
-    assert train(tokenizer, seed=8)[0] != train(tokenizer, seed=7)[0]
+def test_another_seed_gives_other_losses(tokenizer: CLIPTokenizerFast, first: tuple[list[float], CLIPModel]) -> None:
+    assert train(tokenizer, seed=8)[0] != first[0]
 
 
 def test_running_out_of_time_cools_down_and_tells_the_steps_taken(tokenizer: CLIPTokenizerFast) -> None:
-    recipe = Recipe(steps=10_000, batch=len(EMOJI), compile=False)
-    model = training_model(len(tokenizer), 0)
-    trainer = Trainer(recipe, model, tokenizer, Phrases(EMOJI), drawings().without(HELD_OUT))
+    hurried = trainer(tokenizer, steps=10_000)
     seen: list[int] = []
-    trainer.run(lambda step, loss, seconds: seen.append(step), minutes=0.02)
-    assert seen[-1] == trainer.recipe.steps < 100
+    hurried.run(lambda step, loss, spent: seen.append(step), minutes=0.02)
+    assert seen[-1] == hurried.recipe.steps < 100
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(tokenizer: CLIPTokenizerFast, after: int, path: Path, **recipe: Any) -> Trainer:
+    """A training that was ended after `after` steps; its state lies at `path`."""
+    ended = trainer(tokenizer, **recipe)
+
+    def each(step: int, loss: float, spent: Spent) -> None:
+        if step == after:
+            keep(ended, path)
+            raise Killed
+
+    with pytest.raises(Killed):
+        ended.run(each)
+    return ended
+
+
+@pytest.fixture(scope="module")
+def ended(tokenizer: CLIPTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
+    """A training of five steps that was killed after three, and its state."""
+    path = tmp_path_factory.mktemp("ended") / "training.pt"
+    return killed_after(tokenizer, 3, path, steps=5), path
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(
+    tokenizer: CLIPTokenizerFast, whole: CLIPModel, ended: tuple[Trainer, Path]
+) -> None:
+    before, path = ended
+    again = trainer(tokenizer, steps=5)
+    go_on(again, path)
+    steps: list[int] = []
+    spent: list[Spent] = []
+
+    def each(step: int, loss: float, so_far: Spent) -> None:
+        steps.append(step)
+        spent.append(so_far)
+
+    model = again.run(each)
+    assert steps == [4, 5]
+    assert spent[0].wall > before.spent.wall
+    assert spent[0].cpu > before.spent.cpu
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_until_it_cools_a_training_may_be_made_shorter(
+    tokenizer: CLIPTokenizerFast, whole: CLIPModel, tmp_path: Path
+) -> None:
+    killed_after(tokenizer, 3, tmp_path / "training.pt", steps=50)
+    shorter = trainer(tokenizer, steps=5)
+    go_on(shorter, tmp_path / "training.pt")
+    model = shorter.run(lambda step, loss, spent: None)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"steps": 4}, {"batch": 2}])
+def test_another_recipe_is_not_gone_on_with(
+    tokenizer: CLIPTokenizerFast, ended: tuple[Trainer, Path], other: dict[str, int]
+) -> None:
+    with pytest.raises(SystemExit, match="Begin again with --fresh"):
+        go_on(trainer(tokenizer, **{"steps": 5, **other}), ended[1])
+
+
+def test_neither_another_vocabulary_nor_half_a_file_is_gone_on_with(
+    tokenizer: CLIPTokenizerFast, ended: tuple[Trainer, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "training.pt"
+    path.write_bytes(ended[1].read_bytes())
+    other = build_tokenizer(corpus(SAID), VOCABULARY - 1, tmp_path / "tokenizer")
+    with pytest.raises(SystemExit, match=f"vocabulary has {VOCABULARY} entries, and this one {VOCABULARY - 1}"):
+        go_on(trainer(other, steps=5), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SystemExit, match="cannot be gone on from"):
+        go_on(trainer(tokenizer, steps=5), path)
 
 
 def test_full_size_sees_a_224_px_image_as_training_sees_its_half() -> None:
@@ -75,6 +175,30 @@ def test_full_size_sees_a_224_px_image_as_training_sees_its_half() -> None:
         wanted = Towers(model).images(small)
         found = full_size(model).get_image_features(pixel_values=large)
     torch.testing.assert_close(torch.nn.functional.normalize(found, dim=-1), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_dropping_patches_before_they_are_multiplied_is_dropping_them_afterwards() -> None:
+    model = training_model(VOCABULARY, 0)
+    pixels = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    keep = torch.tensor([[3, 0, 48], [7, 6, 5]])
+    vision = model.vision_model
+    with torch.no_grad():
+        tokens = vision.embeddings(pixels)
+        rows = torch.cat([torch.zeros(2, 1, dtype=torch.int64), keep + 1], dim=1)
+        chosen = torch.stack([one[kept] for one, kept in zip(tokens, rows, strict=True)])
+        hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(chosen)).last_hidden_state
+        wanted = model.visual_projection(vision.post_layernorm(hidden[:, 0]))
+        found = Towers(model).images(pixels, keep)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(wanted, dim=-1), atol=1e-5, rtol=1e-5)
+
+
+def test_texts_of_all_lengths_keep_their_place(tokenizer: CLIPTokenizerFast) -> None:
+    texts = ["heart " * times for times in (40, 1, 9, 20, 2, 70, 1)]
+    one = trainer(tokenizer)
+    with torch.no_grad():
+        together = one.embed_texts(texts)
+        alone = torch.cat([one.embed_texts([text]) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_a_saved_checkpoint_can_be_trained_on(tokenizer: CLIPTokenizerFast, tmp_path: Path) -> None:
