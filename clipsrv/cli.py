@@ -136,8 +136,15 @@ def _embed(argv: Sequence[str]) -> int:
     return run(argv)
 
 
+def _classify(argv: Sequence[str]) -> int:
+    from clipsrv.bulk.classify import run
+
+    return run(argv)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "serve": (_serve, "serve over HTTP (the default)"),
     "doctor": (_doctor, "say what this machine has, what would run and how fast; takes the options of serve"),
     "embed": (_embed, "embed image files without a server; see embed --help"),
+    "classify": (_classify, "say which of some labels image files are, without a server; see classify --help"),
 }

@@ -39,6 +39,7 @@ def test_help_lists_every_flag_with_its_default_and_variable() -> None:
         ("serve", "[serve] [options]", "Serves CLIP embeddings"),
         ("doctor", "doctor [options]", "Says what this machine has"),
         ("embed", "embed [-h]", "Embeds image files without a server"),
+        ("classify", "classify [-h]", "which of some labels each image file is"),
     ],
 )
 def test_every_command_has_help_of_its_own(

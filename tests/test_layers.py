@@ -143,7 +143,9 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "job": ("errors", "records", "sources", "prepare"),
         "report": ("errors", "voice", "records", "stores", "job"),
         "run": ("errors", "voice", "deadline", "records", "sources", "stores", "options", "prepare", "job", "report"),
+        "tags": ("records", "stores", "run"),
         "command": ("errors", "voice", "sources", "options", "run"),
+        "classify": ("options", "run", "tags", "command"),
     },
 }
 #: Beside clipsrv: what stands on which of its rooms.
@@ -290,7 +292,7 @@ def test_the_server_runs_without_torch_transformers_and_optimum() -> None:
     assert not loaded & NEVER
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["embed"]], ids=["serve", "doctor", "embed"])
+@pytest.mark.parametrize("command", [[], ["doctor"], ["embed"], ["classify"]], ids=str)
 def test_help_is_instant(command: list[str]) -> None:
     program = f"import clipsrv.cli\ntry: clipsrv.cli.main([*{command}, '--help'])\nexcept SystemExit: pass"
     assert not loaded_by(program) & {"numpy", "PIL", "onnxruntime", "aiohttp", "tokenizers", "orjson", "multipart"}

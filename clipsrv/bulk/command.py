@@ -18,6 +18,9 @@ from clipsrv.config import Config, add_flags, read
 from clipsrv.errors import EngineError, StartError
 from clipsrv.installation import program
 
+#: Gives the signal received, if any.
+Received = Callable[[], int | None]
+
 #: The server's settings that mean the same here.
 SETTINGS = (
     *("model", "models_dir", "device", "precision", "threads", "decode_threads", "max_batch_size"),
@@ -27,7 +30,7 @@ SETTINGS = (
 
 EXIT_STATUS = """
 exit status:
-  0  every image that can be used has its vector    5  the device is not there
+  0  every image that can be used is in the output  5  the device is not there
   1  --strict, and an image cannot be used           6  the output cannot be written or continued
   2  wrong arguments                                  7  inference failed, or memory ran out
   3  no such model                                    8  an image took too long; the next run leaves it out
@@ -38,10 +41,26 @@ Whatever the status, run the same command again to go on where it ended.
 
 def embed_parser() -> argparse.ArgumentParser:
     """The parser of `embed`: its own arguments, and a flag for each of SETTINGS."""
+    parser = job_parser("embed", "Embeds image files without a server.")
+    add = parser.add_argument
+    add("--out", required=True, metavar="FILE", help="FILE.npy, FILE.parquet, FILE.jsonl or postgresql://...")
+    add("--table", default="image_embeddings", help="table of a postgresql:// output (default: %(default)s)")
+    add(
+        "--patience",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="wait for a database that is away (default: 600)",
+    )
+    return parser
+
+
+def job_parser(command: str, about: str) -> argparse.ArgumentParser:
+    """What every job over image files takes."""
     parser = argparse.ArgumentParser(
-        prog=f"{program()} embed",
+        prog=f"{program()} {command}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Embeds image files without a server.",
+        description=about,
         epilog=EXIT_STATUS,
         allow_abbrev=False,
     )
@@ -57,15 +76,6 @@ def embed_parser() -> argparse.ArgumentParser:
     add("-0", "--null", action="store_true", help="paths of lists end in NUL, as find -print0 writes them")
     add("--encoding", metavar="NAME", help="of lists: utf-16, cp932 (default: as marked, else the bytes of the paths)")
     add("--relative-to", metavar="FOLDER", help="ids are paths relative to this folder (default: paths as given)")
-    add("--out", required=True, metavar="FILE", help="FILE.npy, FILE.parquet, FILE.jsonl or postgresql://...")
-    add("--table", default="image_embeddings", help="table of a postgresql:// output (default: %(default)s)")
-    add(
-        "--patience",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="wait for a database that is away (default: 600)",
-    )
     add(
         "--image-seconds",
         type=float,
@@ -89,11 +99,15 @@ def embed_parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Embeds what the arguments name and returns the exit status. Failures are one line on stderr."""
-    given = vars(embed_parser().parse_args(argv))
+    return carry_out(vars(embed_parser().parse_args(argv)), _embed)
+
+
+def carry_out(given: Mapping[str, Any], job: Callable[[JobOptions, Config, Received], int]) -> int:
+    """The exit status of `job` with what was `given` to a parser. Failures are one line on stderr."""
     try:
         options, config = _options(given), read({name: given[name] for name in SETTINGS})
         with _stopping_at_a_shard() as received:
-            return _run(options, config, received)
+            return job(options, config, received)
     except StartError as error:
         message, status = error.message, error.exit_status
     except EngineError as error:
@@ -104,19 +118,20 @@ def run(argv: Sequence[str]) -> int:
     return status
 
 
-def _options(given: Mapping[str, Any]) -> JobOptions:
-    inputs = Inputs(given["paths"], given["files_from"], given["null"], given["relative_to"], given["encoding"])
-    return JobOptions(inputs, **{item.name: given[item.name] for item in fields(JobOptions) if item.name != "inputs"})
-
-
-def _run(options: JobOptions, config: Config, received: Callable[[], int | None]) -> int:
+def _embed(options: JobOptions, config: Config, received: Received) -> int:
     from clipsrv.bulk.run import run_job
 
     return run_job(options, config, received)
 
 
+def _options(given: Mapping[str, Any]) -> JobOptions:
+    inputs = Inputs(given["paths"], given["files_from"], given["null"], given["relative_to"], given["encoding"])
+    names = (item.name for item in fields(JobOptions) if item.name in given)
+    return JobOptions(inputs, **{name: given[name] for name in names})
+
+
 @contextmanager
-def _stopping_at_a_shard() -> Iterator[Callable[[], int | None]]:
+def _stopping_at_a_shard() -> Iterator[Received]:
     """A function that gives the signal received, if any; a second signal ends the process at once."""
     received: list[int] = []
 

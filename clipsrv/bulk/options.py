@@ -20,7 +20,7 @@ class JobOptions:
 
     inputs: Inputs
     out: str
-    table: str
+    table: str = ""
     errors: str | None = None
     patience: float = 600.0
     image_seconds: float = 300.0

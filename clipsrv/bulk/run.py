@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from clipsrv.bulk.deadline import Deadline
@@ -20,7 +20,7 @@ from clipsrv.bulk.report import Report
 from clipsrv.bulk.sources.listing import Listing, read_listing, write_listing
 from clipsrv.bulk.sources.local import Inputs
 from clipsrv.bulk.stores.files import FileStore, begin_or_continue
-from clipsrv.bulk.stores.outputs import beside, writer_for
+from clipsrv.bulk.stores.outputs import Writer, beside, writer_for
 from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts, reporting
 from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config
@@ -42,31 +42,45 @@ URL_SCHEMES = ("postgresql://", "postgres://")
 Received = Callable[[], int | None]
 
 
+@dataclass(frozen=True)
+class Product:
+    """What a job ends in, if it is a file: whatever `writer` makes of vectors. Its `facts` must be equal for another
+    run to go on. Both are asked for at the start; `text` is whether their model needs its text tower."""
+
+    writer: Callable[[Model], Writer]
+    facts: Callable[[Model], Facts] = lambda model: {}
+    what: str = "vectors"
+    text: bool = False
+
+
 def run_job(options: JobOptions, config: Config, received: Received) -> int:
-    """Runs the job of checked arguments. Raises StartError or EngineError."""
+    """Embeds, by checked arguments. Raises StartError or EngineError."""
     if options.out.startswith(URL_SCHEMES):
         return _run_into_table(options, config, received)
-    return _run_into_file(options, config, received)
+    writer = writer_for(Path(options.out))
+    return run_into_file(options, config, received, Product(lambda model: writer))
 
 
-def _run_into_file(options: JobOptions, config: Config, received: Received) -> int:
+def run_into_file(options: JobOptions, config: Config, received: Received, product: Product) -> int:
+    """Makes `product` of the images. Raises StartError or EngineError."""
     out = Path(options.out)
-    writer = writer_for(out)
     errors = Path(options.errors) if options.errors else beside(out, "errors.jsonl")
     with closing(Parts(beside(out, "parts"))) as parts:
         if options.as_listed and parts.facts() is not None and not options.restart:
             listing = read_listing(parts.folder / INPUTS)
         else:
             listing = _write_listing(options.inputs, parts.folder / NEW_INPUTS)
-        model = _load(config)
-        facts = _facts(model, config, options.shard_size, listing)
+        model = _load(config, text=product.text)
+        facts = {**_facts(model, config, options.shard_size, listing), **product.facts(model)}
+        writer = product.writer(model)
         report = Report(errors, quiet=options.quiet, voice=Voice())
         if not begin_or_continue(out, parts, facts, restart=options.restart):
             report.say(f"{out} is complete already.")
             return 0
         listing = Listing(parts.folder / INPUTS, listing.count, listing.sha256)
         deadline = _deadline(options, parts.folder / LATE)
-        with closing(model), closing(FileStore(out, parts, writer, facts)) as store, closing(deadline), report:
+        store = FileStore(out, parts, writer, facts, product.what)
+        with closing(model), closing(store), closing(deadline), report:
             return _run(options, config, model, store, listing, report, deadline, received)
 
 
@@ -144,8 +158,8 @@ def _write_listing(inputs: Inputs, file: Path) -> Listing:
         return write_listing(inputs.entries(), file)
 
 
-def _load(config: Config) -> Model:
-    settings = replace(model_settings(config), text=False)
+def _load(config: Config, *, text: bool = False) -> Model:
+    settings = replace(model_settings(config), text=text)
     devices = candidate_devices(settings.device)
     if not settings.threads and devices and provider(devices[0]).streams:
         settings = replace(settings, threads=1)

@@ -92,8 +92,9 @@ def scores(cosines: Scores, scoring: ScoringSpec) -> Scores:
     return np.asarray(np.where(logits >= 0, 1.0, halves) / (1.0 + halves))
 
 
-def ranked(labels: Sequence[str], cosines: Scores, scoring: ScoringSpec) -> list[LabelScore]:
-    """The labels of one image, whose cosines are (labels,), best first; equals in the order given."""
+def ranked(labels: Sequence[str], cosines: Scores, scoring: ScoringSpec, top: int | None = None) -> list[LabelScore]:
+    """The labels of one image, whose cosines are (labels,), or the `top` of them: best first, equals in the order
+    given."""
     rated = scores(cosines[None], scoring)[0]
-    order = np.argsort(-scoring.scale * cosines, kind="stable")  # also where scores are too small to differ
+    order = np.argsort(-scoring.scale * cosines, kind="stable")[:top]  # also where scores are too small to differ
     return [LabelScore(labels[place], float(rated[place]), float(cosines[place])) for place in order]

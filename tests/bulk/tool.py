@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Embed:
-    """`python -m clipsrv embed` with the small model."""
+    """`python -m clipsrv embed`, or another `command` of the same kind, with the small model."""
 
-    def __init__(self, models_dir: Path) -> None:
+    def __init__(self, models_dir: Path, command: str = "embed") -> None:
+        self._command = command
         self._common = ("--model", "tiny", "--models-dir", models_dir, "--device", "cpu", "--threads", 1)
 
     def __call__(
@@ -45,7 +46,7 @@ class Embed:
         )
 
     def _argv(self, args: tuple[object, ...]) -> list[str]:
-        return [sys.executable, "-m", "clipsrv", "embed", *map(str, (*self._common, *args))]
+        return [sys.executable, "-m", "clipsrv", self._command, *map(str, (*self._common, *args))]
 
 
 def _environment() -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from transformers import CLIPModel
 
 from clipsrv.manifest import TEXT, VISION, load_manifest, verify_files
 from clipsrv.models.loading import load_model
+from clipsrv.models.scoring import TEMPLATE
 from clipsrv.settings import ModelSettings
 from conversions import convert as convert_module
 from conversions import verify
@@ -25,6 +26,7 @@ from conversions.convert import Job, convert, reference
 from conversions.errors import CheckpointError, ConversionError, ParityError
 from conversions.families.clip import ClipOriginal
 from conversions.inspection import verify_folder
+from tests.conversions.zero_shot import worst_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's tracer and the exporters warn of their own doings
 
@@ -52,6 +54,14 @@ def test_the_folder_holds_what_its_manifest_says_and_nothing_else(converted_mode
     assert manifest.source["weights_sha256"] == open_checkpoint(tiny_checkpoint, "", "", "").source["weights_sha256"]
     assert (manifest.dimensions, manifest.towers[TEXT].context_length) == (32, 77)
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in converted_model.iterdir())
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "{}"])
+def test_scores_of_a_clip_are_those_of_transformers_zero_shot_pipeline(
+    converted_model: Path, tiny_checkpoint: Path, template: str
+) -> None:
+    assert load_manifest(converted_model).scoring is not None
+    assert worst_difference(tiny_checkpoint, converted_model, template) < 1e-5
 
 
 def test_the_manifest_carries_the_measured_parity_and_fp32_is_within_rounding(converted_model: Path) -> None:

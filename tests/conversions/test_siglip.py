@@ -25,6 +25,7 @@ from conversions.convert import Job, convert
 from conversions.errors import CheckpointError
 from conversions.export import siglip_vision
 from tests.conversions.conftest import MAKE_CHECKPOINT
+from tests.conversions.zero_shot import worst_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's tracer and the exporters warn of their own doings
 
@@ -80,6 +81,14 @@ def test_the_manifest_tells_what_the_family_does(converted: dict[str, Path], nam
     assert manifest.scoring is not None
     assert (manifest.scoring.kind, manifest.dimensions) == ("sigmoid", 64)
     assert manifest.identity["family"] == "siglip"
+
+
+@pytest.mark.parametrize("template", ["a photo of {}", "{}"])
+@pytest.mark.parametrize("name", KINDS)
+def test_scores_of_a_siglip_are_those_of_transformers_zero_shot_pipeline(
+    checkpoints: dict[str, Path], converted: dict[str, Path], name: str, template: str
+) -> None:
+    assert worst_difference(checkpoints[name], converted[name], template) < 1e-5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

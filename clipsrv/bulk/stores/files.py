@@ -15,13 +15,18 @@ from clipsrv.bulk.stores.parts import Parts, read_facts, reporting, write_whole
 from clipsrv.bulk.stores.seen import Seen
 from clipsrv.runtime.vectors import Vectors
 
+#: Characters shown of a fact.
+_LONGEST = 80
+
 
 class FileStore:
     """A job's shards in `parts`, and the output `path` made of them by `writer`."""
 
-    def __init__(self, path: Path, parts: Parts, writer: Writer, facts: Facts) -> None:
-        """`parts` must hold this job already (see `begin_or_continue`). Raises OutputError."""
+    def __init__(self, path: Path, parts: Parts, writer: Writer, facts: Facts, what: str = "vectors") -> None:
+        """`parts` must hold this job already (see `begin_or_continue`); `what` the rows of the output are called.
+        Raises OutputError."""
         self._path, self._parts, self._writer, self._facts = path, parts, writer, facts
+        self._what = what
         self._seen = Seen()
         self._vectors = lru_cache(maxsize=32)(parts.vectors)
         self._ends: list[int] = []  # how many rows the shards up to and including each one hold
@@ -64,7 +69,7 @@ class FileStore:
             manifest = json.dumps({**self._facts, "rows": rows}, indent=2).encode() + b"\n"
             write_whole(beside(self._path, "manifest.json"), lambda file: file.write(manifest))
         self._parts.discard()
-        return f"{rows:,} vectors in {self._path}"
+        return f"{rows:,} {self._what} in {self._path}"
 
     def close(self) -> None:
         self._seen.close()
@@ -112,4 +117,5 @@ def _refuse_other(what: str, before: Facts, now: Facts, cure: str) -> None:
 def _short(value: object) -> str:
     if isinstance(value, dict) and "count" in value:
         return f"{value['count']:,} images (list {str(value.get('sha256'))[:8]})"
-    return json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
