@@ -64,7 +64,7 @@ PURPOSES_JA = {
     "marqo-shop-b": "商品全般",
     "xlm-roberta-b-32": "日本語に強い。画像は vit-b-32 と同じ速さ",
     "metaclip2-b-32": "vit-b-32 と同じ速さ",
-    "chinese-clip-b-16": "中国語",
+    "chinese-clip-b-16": "vit-b-16 と同じ大きさ",
     "siglip2-b-16-256": "CPU で使える高品質",
     "siglip2-b-32-256": "vit-b-32 の四分の三の速さ",
     "siglip2-so400m-14-384": "大型。GPU 向き",

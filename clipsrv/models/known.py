@@ -157,7 +157,7 @@ KNOWN: dict[str, KnownModel] = {
         "facebook/metaclip-2-worldwide-b32", "metaclip2-b-32", MANY, "as fast as vit-b-32", _CARD
     ),
     "chinese-clip-b-16": KnownModel(
-        "OFA-Sys/chinese-clip-vit-base-patch16", "chinese-clip-b-16", CHINESE, "Chinese", _CARD
+        "OFA-Sys/chinese-clip-vit-base-patch16", "chinese-clip-b-16", CHINESE, "of the size of vit-b-16", _CARD
     ),
     "siglip2-b-16-256": KnownModel(
         "google/siglip2-base-patch16-256",

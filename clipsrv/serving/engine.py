@@ -145,11 +145,11 @@ class Engine:
         if texts := self._reminder.count():
             name, known = self.model.manifest.name, in_words(self.model.languages)
             logger.warning(
-                "%d texts without a letter that %s reads, which knows %s: their vectors mean little; docs/models.md "
-                "names models that know more languages",
-                texts,
+                "%s knows %s, and texts came without a letter that it reads (%d): their vectors mean little; "
+                "docs/models.md names models that know more languages",
                 name,
                 known,
+                texts,
             )
 
     def _read(self, blob: bytes | memoryview) -> tuple[Pixels, float, float]:
