@@ -153,7 +153,8 @@ METRICS = {
 }
 ROUTES = {
     *("POST /embed", "POST /embed/batch", "POST /embed/text"),
-    *("POST /v1/embeddings", "GET /v1/models"),
+    *("POST /v1/embeddings", "GET /v1/models", "POST /vectorize", "GET /meta"),
+    *("GET /.well-known/live", "GET /.well-known/ready"),
     *("GET /health", "GET /health/live", "GET /models", "GET /metrics", "GET /openapi.json"),
 }
 

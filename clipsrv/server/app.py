@@ -18,7 +18,7 @@ from clipsrv.machine import give_memory_back
 from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 from clipsrv.server.allowance import addresses_left, check_room
-from clipsrv.server.api import classify, guide, health, openai, openapi
+from clipsrv.server.api import classify, guide, health, openai, openapi, weaviate
 from clipsrv.server.api.catalog import Catalog
 from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, ITEMS, LABELLED, OPENAPI
 from clipsrv.server.http.connection import ConnectionLimits, Runner
@@ -89,7 +89,7 @@ def build_app(config: Config, library: Library) -> web.Application:
     app.on_response_prepare.append(set_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
-    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *openai.ROUTES, *health.ROUTES))
+    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *openai.ROUTES, *weaviate.ROUTES, *health.ROUTES))
     return app
 
 

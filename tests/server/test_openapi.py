@@ -63,6 +63,9 @@ def check(path: str, method: str, reply: Reply) -> None:
         response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
     for name in response["headers"]:
         assert name.lower() in reply.headers, f"{name} is missing"
+    if "content" not in response:
+        assert reply.body == b""
+        return
     kind = reply.headers["content-type"].partition(";")[0]
     assert kind in response["content"], f"{kind} is not described"
     if kind == JSON:
@@ -77,7 +80,7 @@ async def post(served: Served, path: str, body: bytes, kind: str, *headers: str)
 async def test_every_kind_of_answer_is_as_described() -> None:
     encoded = json.dumps({"images": [base64.b64encode(GOOD).decode()] * 2}).encode()
     async with serving(max_images=4) as served:
-        for path in ("/health", "/health/live", "/models", "/v1/models", "/metrics", "/openapi.json"):
+        for path in ("/health", "/health/live", "/models", "/v1/models", "/meta", "/metrics", "/openapi.json"):
             check(path, "get", await served.get(path))
             check(path, "get", await served.get(path, "Host: evil.example"))
         assert (await served.get("/openapi.json")).json["openapi"] == "3.1.0"
@@ -113,13 +116,16 @@ async def test_every_kind_of_answer_is_as_described() -> None:
         await post(served, "/v1/embeddings", b'{"input": "a cat"}', "text/plain")
         await post(served, "/v1/embeddings", b"{}", JSON, "Expect: nonsense")
         await post(served, "/v1/embeddings", b"{}", JSON, "Content-Length: 99999999999")
-        for path in ("/embed", "/embed/batch", "/embed/text", "/classify", "/v1/embeddings"):
+        for body in (b'{"texts": ["a"]}', b'{"images": ["AAAA"]}', b'{"texts": "a"}', b"{}", b'{"model": "another"}'):
+            await post(served, "/vectorize", body, JSON)
+        for path in ("/embed", "/embed/batch", "/embed/text", "/classify", "/v1/embeddings", "/vectorize"):
             reply = await served.send(request("GET", path, None))
             assert reply.status == 405
             check(path, "post", reply)
         check("/embed/batch", "post", await served.form(part(GOOD, "images"), path="/embed/batch"))
         served.embedder.drain()
-        check("/health", "get", await served.get("/health"))
+        for path in ("/health", "/.well-known/ready", "/.well-known/live"):
+            check(path, "get", await served.get(path))
         await post(served, "/embed", GOOD, "image/png")
         await post(served, "/v1/embeddings", b'{"input": "a cat"}', JSON)
 
@@ -141,5 +147,5 @@ def test_hundreds_of_requests_made_from_the_document_are_answered_as_it_says(
         [*command, f"{server.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]
-    assert "Tested: 10" in done.stdout  # all but the document itself
+    assert "Tested: 14" in done.stdout  # all but the document itself
     assert server.process.poll() is None

@@ -15,15 +15,13 @@ from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.embeddings import BASE64, embeddings_of
 from clipsrv.server.wire.envelope import BodyTooLargeError
-from clipsrv.server.wire.errors import Failure
+from clipsrv.server.wire.errors import Failure, in_words
 from clipsrv.server.wire.options import one_model
 from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp, to_base64, written_list
 from clipsrv.serving.outcome import Outcome
 
 #: Statuses that OpenAI's clients know what to do with; any other refusal is 400 to them.
 _KNOWN = {401, 403, 404, 405, 408, 413, 415, 417, 429}
-#: Bad images that one message names.
-_NAMED = 8
 _PERHAPS_TOKENS = " Of token ids none can be read: send the texts (in LangChain: check_embedding_ctx_length=False)."
 
 
@@ -82,11 +80,8 @@ def openai_shape(failure: Failure, request_id: str) -> tuple[int, Mapping[str, A
     refused = failure.status < 500
     status = 400 if refused and failure.status not in _KNOWN else failure.status
     kind = "rate_limit_error" if status == 429 else "invalid_request_error" if refused else "server_error"
-    message, param = failure.message, failure.details.get("param")
-    if bad := failure.details.get("images"):
-        message = " ".join(f"input[{one['index']}]: {one['message']}" for one in bad[:_NAMED])
-        message += f" And {len(bad) - _NAMED:,} more." if len(bad) > _NAMED else ""
-        param = "input"
+    message = in_words(failure, "input")
+    param = "input" if "images" in failure.details else failure.details.get("param")
     error = {"message": message, "type": kind, "param": param, "code": failure.code}
     return status, {"error": error, "detail": message}
 

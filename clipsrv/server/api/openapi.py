@@ -8,7 +8,7 @@ from __future__ import annotations
 from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.models.scoring import LONGEST_LABEL, TEMPLATE
-from clipsrv.server.api.operations import JSON, OPENAI, STATUSES, error, get, option, post
+from clipsrv.server.api.operations import JSON, OPENAI, STATUSES, WEAVIATE, error, get, option, post, probe
 from clipsrv.server.api.schemas import (
     BAD_IMAGE,
     BYTES,
@@ -18,16 +18,20 @@ from clipsrv.server.api.schemas import (
     ENCODED,
     ERROR,
     HEALTH,
+    META,
     MODEL,
     MODELS,
     OPENAI_ERROR,
     OPENAI_MODELS,
     STRING,
     VECTOR,
+    VECTORIZED,
+    WEAVIATE_ERROR,
     Schema,
     asked_of,
     embeddings_asked,
     shape,
+    vectorize_asked,
 )
 from clipsrv.server.wire.inputs import LONGEST_TEXT
 from clipsrv.settings import texts_of_a_request
@@ -107,6 +111,18 @@ def describe(config: Config) -> Schema:
             errors=OPENAI,
         ),
         "/v1/models": get("listModels", "OpenAI's: the names that model may have", OPENAI_MODELS, errors=OPENAI),
+        "/vectorize": post(
+            "vectorize",
+            "Weaviate's: vectors of texts and of images",
+            {JSON: vectorize_asked(config.max_images, texts_of_a_request(config))},
+            VECTORIZED,
+            [MODEL],
+            npy=False,
+            errors=WEAVIATE,
+        ),
+        "/meta": get("meta", "Weaviate's: the model in use", META, errors=WEAVIATE),
+        "/.well-known/live": probe("wellKnownLive", "Weaviate's: the process can answer", errors=WEAVIATE),
+        "/.well-known/ready": probe("wellKnownReady", "Weaviate's: requests are being served", errors=WEAVIATE),
         "/health": get("health", "Whether requests are being served", HEALTH, also=(503,), open_to_all=True),
         "/health/live": get("live", "Answers while the process can", shape({"status": STRING}), open_to_all=True),
         "/models": get("models", "The models there are, and those served", MODELS),
@@ -118,8 +134,15 @@ def describe(config: Config) -> Schema:
         "info": {"title": "clipsrv", "version": __version__, "summary": "CLIP embeddings of images and texts"},
         "paths": paths,
         "components": {
-            "schemas": {"Error": ERROR, "BadImage": BAD_IMAGE, "OpenAIError": OPENAI_ERROR},
-            "responses": {f"{whose}{status}": error(status, whose) for whose in ("", OPENAI) for status in STATUSES},
+            "schemas": {
+                "Error": ERROR,
+                "BadImage": BAD_IMAGE,
+                "OpenAIError": OPENAI_ERROR,
+                "WeaviateError": WEAVIATE_ERROR,
+            },
+            "responses": {
+                f"{whose}{status}": error(status, whose) for whose in ("", OPENAI, WEAVIATE) for status in STATUSES
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -31,7 +31,7 @@ _EMBED = (*_ALWAYS, 404, 406, 413, 415, 422, 504)
 #: Those of a connection that has no request yet.
 _BEFORE = (400, 408, 431, 500, 503)
 #: Whose errors are told in another shape, and which statuses then are 400.
-OPENAI, _IS_400 = "OpenAI", (406, 422)
+OPENAI, WEAVIATE, _IS_400 = "OpenAI", "Weaviate", (406, 422)
 
 
 def post(
@@ -89,8 +89,16 @@ def get(
     }
 
 
+def probe(name: str, summary: str, *, errors: str) -> Schema:
+    """The operations of a path that answers without a body, to whoever asks."""
+    described = get(name, summary, None, open_to_all=True, errors=errors)
+    described["get"]["responses"]["204"] = {"description": summary, "headers": _headers()}
+    del described["get"]["responses"]["200"]
+    return described
+
+
 def error(status: int, whose: str) -> Schema:
-    """The answer of a status of STATUSES, in the shape of "" (the server's own) or of OPENAI."""
+    """The answer of a status of STATUSES, in the shape of "" (the server's own), of OPENAI or of WEAVIATE."""
     text, waiting_helps = STATUSES[status]
     # What is refused before there is a request has the server's own shape.
     kinds = {"Error", f"{whose}Error"} if status in _BEFORE else {f"{whose}Error"}
@@ -112,5 +120,5 @@ def option(name: str, *values: str) -> Schema:
 
 
 def _responses(statuses: tuple[int, ...], whose: str) -> Schema:
-    given = [status for status in sorted(statuses) if not (whose and status in _IS_400)]
+    given = [status for status in sorted(statuses) if not (whose == OPENAI and status in _IS_400)]
     return {str(status): {"$ref": f"#/components/responses/{whose}{status}"} for status in given}

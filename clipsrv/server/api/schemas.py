@@ -146,3 +146,22 @@ def embeddings_asked(most: int) -> Schema:
         },
         "anyOf": [{"required": ["input"]}, {"required": ["messages"]}],
     }
+
+
+WEAVIATE_ERROR = shape({"error": STRING})
+VECTORIZED = shape(
+    {"textVectors": {"type": "array", "items": FLOATS}, "imageVectors": {"type": "array", "items": FLOATS}}
+)
+META = {**shape({"model": STRING}), "additionalProperties": True}
+
+
+def vectorize_asked(images: int, texts: int) -> Schema:
+    """The body of /vectorize, of at most so many. Fields that are not named here may stand beside these."""
+    return {
+        "type": "object",
+        "properties": {
+            "texts": {"type": ["array", "null"], "items": STRING, "maxItems": texts},
+            "images": {"type": ["array", "null"], "items": ENCODED, "maxItems": images},
+            "model": STRING,
+        },
+    }

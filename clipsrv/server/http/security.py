@@ -28,7 +28,7 @@ from clipsrv.server.wire.envelope import (
 )
 
 #: Answered without a key, so that a supervisor needs none.
-OPEN_PATHS = frozenset({"/health", "/health/live"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/.well-known/live", "/.well-known/ready"})
 #: The path that `metrics_keys` open.
 METRICS_PATH = "/metrics"
 #: A key shorter than this can be guessed.

@@ -68,6 +68,8 @@ _HEADERS: Mapping[type[BaseException], Mapping[str, str]] = {
     envelope.UnsupportedContentEncodingError: {"Accept-Encoding": "identity"},
 }
 
+#: Bad images that one message names.
+_NAMED = 8
 #: Headers of every answer: vectors are nobody else's to keep, and JSON is never to be guessed to be HTML.
 COMMON_HEADERS = {"Server": "clipsrv", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
@@ -95,6 +97,14 @@ def guide_shape(failure: Failure, request_id: str) -> tuple[int, Mapping[str, An
     """The shape of everything that names no other."""
     error = {"code": failure.code, "message": failure.message, "details": failure.details}
     return failure.status, {"error": error, "request_id": request_id}
+
+
+def in_words(failure: Failure, field: str) -> str:
+    """All that a failure says in one message, for shapes without details: bad images by their places in `field`."""
+    bad = failure.details.get("images", ())
+    told = [f"{field}[{one['index']}]: {one['message']}" for one in bad[:_NAMED]]
+    more = [f"And {len(bad) - _NAMED:,} more."] if len(bad) > _NAMED else []
+    return " ".join(told + more) or failure.message
 
 
 def error_response(failure: Failure, request_id: str, shape: Shape = guide_shape) -> web.Response:
