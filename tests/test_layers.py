@@ -25,7 +25,7 @@ ONLY = {
     "sentencepiece": {"text"},
     "ftfy": {"text"},
     "prometheus_client": {"server"},
-    "tqdm": {"bulk"},
+    "tqdm": {"bulk", "library"},
     "pyarrow": {"bulk"},
     "psycopg": {"bulk"},
 }
@@ -45,6 +45,7 @@ NEVER = {
 
 GROUND = (
     "errors",
+    "ahead",
     "installation",
     "processor",
     "cgroups",
@@ -60,6 +61,7 @@ GROUND = (
 #: as the law of the room says (ROOMS_OF), or freely. What is known of providers lies on the ground: settings name them.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "ahead": (),
     "_cpu": (),
     "processor": ("_cpu",),
     "cgroups": (),
@@ -83,7 +85,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "server": (*GROUND, "images", "text", "runtime", "models", "serving", "search"),
     "cli": (*GROUND, "stderr", "doctor", "server", "bulk", "search"),
     "__main__": ("cli",),
-    "__init__": (*GROUND, "models"),
+    "library": (*GROUND, "images", "runtime", "models"),
+    "__init__": ("library",),
 }
 #: The same within rooms that have rooms of their own; files that stand in them by themselves are named too.
 ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
@@ -98,6 +101,7 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "open": ("formats", "structure"),
         "preprocess": ("resize",),
         "decode": ("damage", "open", "orientation", "rgb", "structure"),
+        "given": ("damage", "open", "orientation", "rgb"),
     },
     "serving": {
         "admission": (),
@@ -290,6 +294,12 @@ def test_the_server_runs_without_torch_transformers_and_optimum() -> None:
     loaded = loaded_by("import clipsrv.server.lifecycle, clipsrv.cli")
     assert "onnxruntime" in loaded
     assert not loaded & NEVER
+
+
+def test_importing_clipsrv_brings_nothing_of_others_until_a_model_is_opened() -> None:
+    heavy = {"numpy", "PIL", "onnxruntime", "tokenizers", "tqdm"}
+    assert not loaded_by("import clipsrv") & (heavy | {"aiohttp", "asyncio"})
+    assert heavy <= loaded_by("import clipsrv; clipsrv.load") - {"aiohttp", "orjson"}
 
 
 @pytest.mark.parametrize("command", [[], ["doctor"], ["embed"], ["classify"]], ids=str)

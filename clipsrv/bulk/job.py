@@ -18,8 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsrv.ahead import in_order
 from clipsrv.bulk.errors import BadImagesError
-from clipsrv.bulk.prepare import Prepared, Preparer, in_order
+from clipsrv.bulk.prepare import Prepared, Preparer
 from clipsrv.bulk.records import BadFile, Row, Shard, Store, bad_file
 from clipsrv.bulk.sources.listing import Listing
 from clipsrv.models.model import Model

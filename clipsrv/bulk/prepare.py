@@ -1,11 +1,8 @@
-"""One file to pixels, and many of them in parallel, in order, with a bounded number in memory."""
+"""One file to pixels, for many of them at once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -83,20 +80,3 @@ def _unfit(entry: Entry) -> str | None:
         except UnicodeEncodeError:
             return f"Its {what} is not valid Unicode: rename the file, or name the list's --encoding."
     return None
-
-
-def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
-    """`function` of each item, in the items' order; at most `ahead` are begun before they are asked for."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

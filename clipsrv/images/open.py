@@ -94,13 +94,23 @@ def _read(data: bytes) -> Header:
     return header
 
 
-def _judge(header: Header, limits: ImageLimits) -> None:
-    width, height = header.size
+def judge_sides(size: tuple[int, int], limits: ImageLimits) -> None:
+    """Raises ImageTooLargeError for a side too long, AspectRatioTooLargeError."""
+    width, height = size
     if max(width, height) > limits.max_side:
         raise ImageTooLargeError(
             f"The image is {width}x{height} pixels; at most {limits.max_side:,} a side are accepted.",
             limit=limits.max_side,
         )
+    if max(width, height) > limits.max_aspect_ratio * min(width, height):
+        raise AspectRatioTooLargeError(
+            f"The image is {width}x{height} pixels: longer than 1:{limits.max_aspect_ratio}.",
+            limit=limits.max_aspect_ratio,
+        )
+
+
+def _judge(header: Header, limits: ImageLimits) -> None:
+    judge_sides(header.size, limits)
     limit = limits.max_pixels
     if header.kind is Kind.CANVAS:
         limit = min(limit, limits.max_canvas_pixels)
@@ -109,11 +119,6 @@ def _judge(header: Header, limits: ImageLimits) -> None:
     if header.claimed > limit:
         raise ImageTooLargeError(
             f"The image has too many pixels; at most {limit:,} are accepted for its kind.", limit=limit
-        )
-    if max(width, height) > limits.max_aspect_ratio * min(width, height):
-        raise AspectRatioTooLargeError(
-            f"The image is {width}x{height} pixels: longer than 1:{limits.max_aspect_ratio}.",
-            limit=limits.max_aspect_ratio,
         )
 
 
