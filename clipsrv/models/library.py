@@ -16,6 +16,7 @@ from clipsrv.models.folders import find_model, model_folders
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.settings import ModelSettings, OfferSettings
+from clipsrv.text.opening import Tokenizers
 
 #: Of a file: its device and inode, its size and when it was last written to. Of a model: of its manifest first, then of
 #: each other file; None for one that is not there.
@@ -34,7 +35,7 @@ class Library:
         for name in (*offer.named, *offer.aliases.values()):
             self.find(name)
         self._folders: dict[str, _Folder] = {}
-        self._opened_one = False
+        self._opened_one, self._tokenizers = False, Tokenizers()
         self.refresh()
         if offer.on_demand and (both := sorted(offer.aliases.keys() & self._folders.keys())):
             raise ConfigError(f"CLIPSRV_ALIAS (--alias): {both[0]} is a model itself, in {models_dir}.")
@@ -102,7 +103,7 @@ class Library:
             if self._opened_one:
                 check_memory(name, needed, free_memory())
 
-        model = load_model(self.find(name), self._settings, check)
+        model = load_model(self.find(name), self._settings, check, self._tokenizers)
         self._opened_one = True
         return model
 

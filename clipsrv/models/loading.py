@@ -19,7 +19,7 @@ from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
-from clipsrv.text.opening import open_tokenizer
+from clipsrv.text.opening import Tokenizers
 from clipsrv.text.tokens import Tokenizer
 
 #: Bytes of memory for each byte of a graph and of the weights beside it, as measured: both are packed for the CPU, and
@@ -27,9 +27,14 @@ from clipsrv.text.tokens import Tokenizer
 _FOR_GRAPH, _FOR_DATA, _BESIDE = 2.25, 1.25, 128 * 2**20
 
 
-def load_model(folder: Path, settings: ModelSettings, before: Callable[[int], None] = lambda needed: None) -> Model:
+def load_model(
+    folder: Path,
+    settings: ModelSettings,
+    before: Callable[[int], None] = lambda needed: None,
+    tokenizers: Tokenizers | None = None,
+) -> Model:
     """Opens the model of `folder` on the first possible device. `before` is told the bytes of memory that this takes
-    at its height, roughly, and may raise.
+    at its height, roughly, and may raise; `tokenizers` opens the tokenizer.
 
     Raises ModelError for the folder's faults, DeviceError if the device or precision asked for cannot be had.
     Only `auto` may pick another device than the first it tries.
@@ -47,7 +52,7 @@ def load_model(folder: Path, settings: ModelSettings, before: Callable[[int], No
             )
             plan = DevicePlan(candidate, settings.threads or usable_cores(), chosen)
             before(_memory(manifest, plan, settings))
-            return _open(folder, manifest, plan, settings)
+            return _open(folder, manifest, plan, settings, tokenizers or Tokenizers())
         except DeviceError as error:
             if settings.device != "auto":
                 raise
@@ -55,12 +60,14 @@ def load_model(folder: Path, settings: ModelSettings, before: Callable[[int], No
     raise DeviceError(" ".join(refusals) or "This onnxruntime has no device that clipsrv knows.")
 
 
-def _open(folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: ModelSettings) -> Model:
+def _open(
+    folder: Path, manifest: ModelManifest, plan: DevicePlan, settings: ModelSettings, tokenizers: Tokenizers
+) -> Model:
     spec = _text_tower(manifest, settings)
     with ExitStack() as undo:  # what was opened before something else could not be
         # Both towers at once: hashing their files and packing their weights are one core's work each.
         with ThreadPoolExecutor(1, thread_name_prefix="open") as beside:
-            text_tower = beside.submit(_open_text, folder, manifest, spec, plan, undo)
+            text_tower = beside.submit(_open_text, folder, manifest, spec, plan, undo, tokenizers)
             image_encoder = _open_tower(folder, manifest, manifest.towers[VISION], plan, undo)
         text_encoder, tokenizer = text_tower.result()
         undo.pop_all()
@@ -94,12 +101,17 @@ def _graph_files(manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan) ->
 
 
 def _open_text(
-    folder: Path, manifest: ModelManifest, spec: TowerSpec | None, plan: DevicePlan, undo: ExitStack
+    folder: Path,
+    manifest: ModelManifest,
+    spec: TowerSpec | None,
+    plan: DevicePlan,
+    undo: ExitStack,
+    tokenizers: Tokenizers,
 ) -> tuple[Encoder, Tokenizer] | tuple[None, None]:
     if spec is None or spec.tokenizer is None:
         return None, None
     verify_files(folder, manifest, [spec.tokenizer])
-    tokenizer = open_tokenizer(folder / spec.tokenizer, spec)
+    tokenizer = tokenizers.open(folder / spec.tokenizer, spec, manifest.files[spec.tokenizer].sha256)
     return _open_tower(folder, manifest, spec, plan, undo), tokenizer
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from clipsrv.errors import ModelCorruptError
 from clipsrv.specs import TowerSpec
@@ -13,6 +15,22 @@ from clipsrv.text.siglip import SiglipTokenizer
 from clipsrv.text.tokens import Tokenizer
 
 _BY_RULES = {"gemma": gemma.check, "unigram": unigram.check, "wordpiece": wordpiece.check}
+
+
+class Tokenizers:
+    """Opens tokenizers for one model after the other: of one file and the same rules there is one, as long as any
+    model has it. To build one takes tens of megabytes, and holds Python's lock all the while."""
+
+    def __init__(self) -> None:
+        self._open: WeakValueDictionary[Hashable, Tokenizer] = WeakValueDictionary()
+
+    def open(self, path: Path, tower: TowerSpec, sha256: str) -> Tokenizer:
+        """As `open_tokenizer`; `sha256` is that of the file."""
+        key = (sha256, tower.tokens, tower.context_length)
+        found = self._open.get(key)
+        if found is None:
+            found = self._open[key] = open_tokenizer(path, tower)
+        return found
 
 
 def open_tokenizer(path: Path, tower: TowerSpec) -> Tokenizer:

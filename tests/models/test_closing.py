@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 
 from clipsrv.errors import InferenceFailedError, ModelCorruptError
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import SessionEncoder
 from clipsrv.settings import ModelSettings
-from tests.support.model import SIZE, TEXT_TOWER, VISION_TOWER, vision_graph, write_manifest, write_model
+from tests.support.heavy import write_heavy_model
+from tests.support.model import SIZE, write_model
 
 #: Weights of the heavy model's vision tower in MiB: one model that is not given back shows among fifty.
 HEAVY = 24
@@ -50,24 +49,7 @@ for _ in range(times):
 @pytest.fixture(scope="module")
 def heavy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model with a layer of HEAVY MiB in its vision tower."""
-    folder = write_model(tmp_path_factory.mktemp("models") / "heavy")
-    model, rng = vision_graph(), np.random.default_rng(0)
-    last = model.graph.node[-1]
-    inner, width = last.input[0], next(one for one in model.graph.initializer if one.name == last.input[1]).dims[0]
-    hidden = HEAVY * 2**20 // (2 * 4 * width)
-    for name, shape in (("out", (width, hidden)), ("back", (hidden, width))):
-        weights = rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[0]))
-        model.graph.initializer.append(numpy_helper.from_array(weights, name))
-    last.input[0] = "narrow"
-    del model.graph.node[-1]
-    model.graph.node.extend(
-        [helper.make_node("MatMul", [inner, "out"], ["wide"]), helper.make_node("MatMul", ["wide", "back"], ["narrow"])]
-    )
-    model.graph.node.append(last)
-    onnx.save(model, folder / "vision.fp32.onnx")
-    (folder / "manifest.json").unlink()
-    write_manifest(folder, {"vision": VISION_TOWER, "text": TEXT_TOWER})
-    return folder
+    return write_heavy_model(tmp_path_factory.mktemp("models") / "heavy", HEAVY)
 
 
 @pytest.mark.parametrize(("times", "towers"), [(50, "vision"), (15, "text")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -162,6 +163,21 @@ def test_a_manifest_is_read_again_only_when_it_has_changed(models: Path) -> None
 
 
 # --- memory ---
+
+
+def test_models_with_one_tokenizer_share_it_until_the_last_is_closed(tmp_path: Path) -> None:
+    for name in "ab":
+        write_model(tmp_path / name)
+    library = opened(tmp_path, "a", "b")
+    first, second = library.load("a"), library.load("b")
+    assert first.tokenizer is second.tokenizer is not None
+    held = weakref.ref(first.tokenizer)
+    first.close()
+    del first
+    assert held() is not None
+    second.close()
+    del second
+    assert held() is None
 
 
 def test_memory_that_is_too_short_is_said_with_both_figures() -> None:
