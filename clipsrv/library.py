@@ -149,12 +149,7 @@ class EmbeddingModel:
 
         Raises InvalidTextError, TextTowerMissingError, EngineError, and TypeError for what is no text.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is one text: give a list of texts")
-        wanted = list(texts)
-        for index, text in enumerate(wanted):
-            if not isinstance(text, str):
-                raise TypeError(f"texts[{index}] is {type(text).__name__}, not str")
+        wanted = _listed(texts, "text")
         starts = range(0, len(wanted), self._batch_size)
         shown = _shown(starts, progress, "batch", len(starts))
         rows = [self._embed_few(wanted[at : at + self._batch_size]) for at in shown]
@@ -163,7 +158,7 @@ class EmbeddingModel:
     def classify(
         self,
         images: Iterable[Image],
-        labels: Sequence[str],
+        labels: Iterable[str],
         *,
         template: str = TEMPLATE,
         top: int | None = None,
@@ -176,13 +171,12 @@ class EmbeddingModel:
 
         Raises InvalidLabelsError, and as both of the above.
         """
-        if isinstance(labels, str):
-            raise TypeError("labels is one label: give a list of labels")
-        prompts = self._prompts(Labels(tuple(labels), template))
+        wanted = tuple(_listed(labels, "label"))
+        prompts = self._prompts(Labels(wanted, template))
         vectors = self.embed_images(images, on_error=on_error, progress=progress)
         scoring = scoring_of(self._model.manifest)
         cosines = similarities(vectors, prompts)
-        return [None if np.isnan(row[0]) else ranked(tuple(labels), row, scoring, top) for row in cosines]
+        return [None if np.isnan(row[0]) else ranked(wanted, row, scoring, top) for row in cosines]
 
     def close(self) -> None:
         """Gives memory and threads back; using it is then an InferenceFailedError. Closing twice is closing once."""
@@ -223,6 +217,17 @@ class EmbeddingModel:
 def _is_batch(images: Iterable[Any]) -> bool:
     """Whether it is several images: an array has an axis for them, and an image of Pillow's cannot be gone through."""
     return images.ndim == 4 if isinstance(images, np.ndarray) else isinstance(images, Iterable)
+
+
+def _listed(strings: Iterable[str], what: str) -> list[str]:
+    """Raises TypeError unless they are several strings."""
+    if isinstance(strings, str):
+        raise TypeError(f"{what}s is one {what}: give a list of {what}s")
+    found = list(strings)
+    for index, string in enumerate(found):
+        if not isinstance(string, str):
+            raise TypeError(f"{what}s[{index}] is {type(string).__name__}, not str")
+    return found
 
 
 def _shown(items: Iterable[Item], progress: bool, unit: str, total: int | None) -> Iterable[Item]:

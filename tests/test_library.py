@@ -125,6 +125,8 @@ def test_what_is_no_list_of_images_or_texts_is_a_type_error(model: clipsrv.Embed
         model.embed_texts(["a", None])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="labels is one label"):
         model.classify([PNG], "cat")
+    with pytest.raises(TypeError, match=r"labels\[0\] is int"):
+        model.classify([PNG], [5])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="on_error is 'raise'"):
         model.embed_images([PNG], on_error="raise")  # type: ignore[arg-type]
 
