@@ -20,6 +20,7 @@ from clipsrv.server.app import open_library
 from tests.support.debugging import DEBUGGING, no_callback_keeps_the_loop
 from tests.support.model import NAME, make_model, write_model
 from tests.support.npm import installed
+from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess
 from tests.support.serving import Client, serving
 
@@ -121,3 +122,11 @@ def server(models_dir: Path) -> Iterator[ServerProcess]:
     running = ServerProcess("--model", NAME, "--models-dir", models_dir, "--device", "cpu", "--port", 0)
     yield running.ready()
     running.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL with pgvector."""
+    database = Postgres()
+    yield database
+    database.remove()

@@ -43,14 +43,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A real PostgreSQL with pgvector."""
-    database = Postgres()
-    yield database
-    database.remove()
-
-
 @pytest.fixture
 def table(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[str]:
     """A name for a table that is gone after the test."""
