@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from clipsrv.images.structure.bits import Bits
 from clipsrv.images.structure.header import Count, Size
 
-#: In one image: its layers, or what an animation's first frame is made of.
-MAX_FRAMES = 16
+#: In one image: its layers, of which a container can tell four apart, or what an animation's first frame is made of.
+MAX_FRAMES = 4
 
 _SEQUENCE = 1
 #: Units that begin with a frame's header.

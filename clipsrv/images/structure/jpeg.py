@@ -10,7 +10,7 @@ from functools import partial
 from struct import unpack_from
 
 from clipsrv.images.structure.header import BYTES_PER_PIXEL, Header, Size, damaged, truncated, unsupported, within
-from clipsrv.images.structure.jpeg_scans import ARITHMETIC_VISITS, SOS, Scans
+from clipsrv.images.structure.jpeg_scans import ARITHMETIC_VISITS, SOS, Scans, judge
 
 #: Before the first scan. A colour profile takes up to 255 segments, a depth map some hundreds.
 MAX_SEGMENTS, MAX_EXIF_SEGMENTS = 2000, 64
@@ -62,12 +62,11 @@ def read(data: bytes) -> Header:
     segments = _Segments()
     scan = _first_scan(data, segments)
     size, components = _frame(segments)
-    arithmetic = segments.marker in _ARITHMETIC
-    several = segments.marker in _PROGRESSIVE or data[scan + 4] < components
+    arithmetic, several = segments.marker in _ARITHMETIC, _has_several_scans(segments, data, scan, components)
     if several:
         scans = Scans(data, scan, size, partial(segments.count, data))
         ends = scans.end is not None
-        scans.judge((1 if ends else TIMES_COMPARED) * (ARITHMETIC_VISITS if arithmetic else 1))
+        judge(scans.visits * (1 if ends else TIMES_COMPARED) * (ARITHMETIC_VISITS if arithmetic else 1), size.pixels)
         if not ends and not scans.complete(components):
             raise truncated()
         stop = scans.end or len(data)  # what lies behind is never looked at
@@ -88,6 +87,21 @@ def read(data: bytes) -> Header:
         kept_whole=several,
         ends=ends,
     )
+
+
+def visits(data: bytes) -> int:
+    """Coefficients that the scans of a JPEG within another file go over; 0 if it has one scan. Raises ImageError."""
+    segments = _Segments()
+    scan = _first_scan(data, segments)
+    size, components = _frame(segments)
+    if not _has_several_scans(segments, data, scan, components):
+        return 0
+    found = Scans(data, scan, size, partial(segments.count, data)).visits
+    return found * ARITHMETIC_VISITS if segments.marker in _ARITHMETIC else found
+
+
+def _has_several_scans(segments: _Segments, data: bytes, scan: int, components: int) -> bool:
+    return segments.marker in _PROGRESSIVE or data[scan + 4] < components
 
 
 def _first_scan(data: bytes, segments: _Segments) -> int:

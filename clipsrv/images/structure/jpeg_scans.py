@@ -28,7 +28,8 @@ class Scans:
 
     def __init__(self, data: bytes, first: int, size: Size, add: Callable[[int, int, int], None]) -> None:
         self._data, self._add = data, add
-        self._visits = 0
+        #: Coefficients gone over, each counted anew with each scan.
+        self.visits = 0
         #: The bits that no scan has brought yet, of each coefficient of each component.
         self._missing: dict[int, list[int]] = {}
         self._pixels = size.pixels
@@ -51,7 +52,7 @@ class Scans:
         """Raises ImageTooComplexError if going over all of them so many times takes too long."""
         limit = max(MAX_VISITS, MAX_VISITS_PER_PIXEL * self._pixels)
         within(
-            self._visits * times, limit, "JPEG", "coefficients in its scans, each counted as often as it is gone over"
+            self.visits * times, limit, "JPEG", "coefficients in its scans, each counted as often as it is gone over"
         )
 
     def _read(self, at: int) -> None:
@@ -62,7 +63,7 @@ class Scans:
         low, high, approximation = unpack_from("BBB", self._data, at + 5 + 2 * named)
         if high >= _IN_BLOCK or low > high:
             raise damaged("JPEG")
-        self._visits += named * self._pixels * (high - low + 1 + _BESIDE) // _IN_BLOCK
+        self.visits += named * self._pixels * (high - low + 1 + _BESIDE) // _IN_BLOCK
         for component in self._data[at + 5 : at + 5 + 2 * named : 2]:
             bits = self._missing.setdefault(component, [15] * _IN_BLOCK)
             bits[low : high + 1] = [approximation & 15] * (high - low + 1)
@@ -97,3 +98,9 @@ class Scans:
     def _length(self, at: int) -> int:
         """The length of the segment whose marker stands at `at`, which counts itself."""
         return max(self._data[at + 2] << 8 | self._data[at + 3], 2)
+
+
+def judge(visits: int, pixels: int, name: str = "JPEG") -> None:
+    """Raises ImageTooComplexError if going over so many coefficients takes too long for an image of so many pixels."""
+    limit = max(MAX_VISITS, MAX_VISITS_PER_PIXEL * pixels)
+    within(visits, limit, name, "coefficients in its scans, each counted as often as it is gone over")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
+from itertools import zip_longest
 
 import numpy as np
 
+from clipsrv.images.structure import jpeg, jpeg_scans
 from clipsrv.images.structure import tiff_tags as tags
 from clipsrv.images.structure.header import (
     BYTES_PER_PIXEL,
@@ -35,6 +38,9 @@ from clipsrv.images.structure.tiff_forms import (
     Form,
     form_of,
 )
+
+#: Bytes of compressed strips or tiles that may be read beyond those of the file: empty ones often share what they have.
+MAX_BYTES_AGAIN = 1 << 24
 
 _DEFLATE, _LOW_BIT_FIRST = 8, 2
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -98,6 +104,8 @@ def _anew(data: bytes, order: str, found: dict[int, tags.Values], form: Form) ->
     if form.colour == PALETTE:
         kept[tags.COLORMAP] = _palette(found, form)
     low_bit_first = kept.pop(tags.FILL_ORDER, None) == (_LOW_BIT_FIRST,)
+    if form.compression != NONE:
+        _judge_blocks(data, places, sizes, form)
     if form.compression == NONE:
         sizes = _bytes_of_blocks(form)
         kept[tags.COMPRESSION] = (_DEFLATE,)
@@ -108,6 +116,19 @@ def _anew(data: bytes, order: str, found: dict[int, tags.Values], form: Form) ->
         kept[counts] = sizes
     # The order of bytes matters to samples of 16 bits alone: those of 32 are put in order.
     return tags.write_directory(data, order if form.bits == 16 else "<", kept)
+
+
+def _judge_blocks(data: bytes, places: tuple[int, ...], sizes: tuple[int, ...], form: Form) -> None:
+    """Counts what decoders read of compressed strips or tiles, again for each that it stands for, since what comes
+    before the first pixel may be long; and the scans of JPEGs. Raises ImageError."""
+    used = Counter(zip_longest(places, sizes[: len(places)], fillvalue=len(data)))
+    read = Count(len(data) + MAX_BYTES_AGAIN, "TIFF", "bytes in its strips or tiles")
+    visits = 0
+    for (start, size), times in used.items():
+        read.add(max(min(size, len(data) - start), 0) * times)
+        if form.compression == JPEG:
+            visits += times * jpeg.visits(data[start : start + size])
+    jpeg_scans.judge(visits, form.size.pixels, "TIFF")
 
 
 def _colour_to_decoders(form: Form) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from clipsrv.errors import ImageTooComplexError, ImageTooLargeError, InvalidImageError
 from clipsrv.images.decode import decode_image
 from clipsrv.images.open import open_image
-from clipsrv.images.structure import tiff_tags
+from clipsrv.images.structure import jpeg_scans, tiff_tags
+from tests.support.jpegs import progressive, segment, with_segments
 from tests.support.tiffs import BLACK_IS_ZERO, RGB, YCBCR, Kind, Layout, Tags, assemble, samples_of, tiff
 
 SAMPLES = samples_of(Kind(RGB))
@@ -67,6 +69,34 @@ def test_strips_that_lie_over_each_other_take_no_more_than_the_file(layout: Layo
     shifted: Tags = {257: ("I", [1000]), 273: ("I", [*range(8, 1008)]), 279: ("I", [100] * 1000)}
     with pytest.raises(ImageTooComplexError, match="bytes in its strips or tiles"):
         open_image(assemble([bytes(2000)], (1000, 100, 1), Kind(BLACK_IS_ZERO), layout, shifted))
+
+
+@pytest.mark.parametrize("sizes", [[20_000] * 1000, []], ids=["told", "not told"])
+def test_compressed_strips_that_share_what_they_hold_count_each_time(sizes: list[int]) -> None:
+    """Before the first pixel may stand what takes the decoder long, and it is read anew for each."""
+    for count, raises in ((300, False), (1000, True)):
+        tags: Tags = {273: ("I", [8] * count), 279: ("I", sizes[:count])}
+        blob = assemble([bytes(20_000)], (count, 100, 1), Kind(BLACK_IS_ZERO), Layout("<", "Deflate", rows=1), tags)
+        with pytest.raises(ImageTooComplexError, match="bytes in its strips") if raises else nullcontext():
+            open_image(blob)
+
+
+def test_the_scans_of_a_jpeg_inside_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg_scans, "MAX_VISITS", 200_000)
+
+    def inside(blob: bytes, count: int = 1) -> bytes:
+        tags: Tags = {324: ("I", [8] * count), 325: ("I", [len(blob)] * count)}
+        layout = Layout("<", "JPEG", tile=(64, 48))
+        return assemble([blob], (48 * count, 64, 1), Kind(BLACK_IS_ZERO), layout, tags)
+
+    assert decode_image(inside(progressive(64, 48, 50))).size == (64, 48)
+    for blob, what in (
+        (inside(progressive(64, 48, 101)), "JPEG has too many scans"),
+        (inside(progressive(64, 48, 50), 20), "TIFF has too many coefficients in its scans"),
+        (inside(with_segments(progressive(64, 48, 2), segment(0xFE) * 2001)), "JPEG has too many segments"),
+    ):
+        with pytest.raises(ImageTooComplexError, match=what):
+            open_image(blob)
 
 
 def test_a_value_too_many_is_no_value() -> None:
