@@ -86,6 +86,11 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
         400,
         "not_an_image",
     ),
+    "base64 that is none among texts": (
+        post("/v1/embeddings", b'{"input": ["a", {"image": "' + b"!" * SIZE + b'"}]}', JSON),
+        400,
+        "invalid_base64",
+    ),
     "token ids": (post("/v1/embeddings", b'{"input": [' + b"1," * SIZE + b"1]}", JSON), 413, "body_too_large"),
     "another type": (post("/embed", JUNK, "Content-Type: text/html"), 415, "unsupported_media_type"),
     "an unknown option": (post("/embed?x=1", JUNK, IMAGE), 400, "unknown_option"),

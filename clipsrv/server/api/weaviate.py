@@ -77,7 +77,7 @@ def vectorize_of(document: Document) -> tuple[Sequence[Entry], tuple[str | None,
             strings = []
         if not isinstance(strings, list) or not all(map(is_string, strings)):
             raise InvalidFieldError(f"{field!r} must be a list of {'base64 ' if field == 'images' else ''}strings.")
-        entries += [Entry(string, field == "images") for string in strings]
+        entries += [Entry(string, field == "images", f"{field}[{place}]") for place, string in enumerate(strings)]
     return entries, (model_of(document), sum(entry.is_image for entry in entries))
 
 

@@ -54,7 +54,7 @@ def embeddings_of(document: Document) -> tuple[Sequence[Entry], Wishes]:
 
 def _entry(value: Any, where: str, *, bare_images: bool = False) -> Entry:
     if is_string(value):
-        return Entry(value, bare_images or is_data_uri(value))
+        return Entry(value, bare_images or is_data_uri(value), where)
     if isinstance(value, dict):
         return _of_object(value, where)
     if isinstance(value, list | int | float) and not isinstance(value, bool):
@@ -75,7 +75,7 @@ def _of_object(value: Document, where: str) -> Entry:
         content = content.get("url")
     if not is_string(content):
         raise _wrong(where, f"{name!r} of {where!r} must be a string.")
-    return Entry(content, name != "text")
+    return Entry(content, name != "text", where)
 
 
 def _of_content(content: Any, where: str) -> Entry:

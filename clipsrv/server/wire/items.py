@@ -11,9 +11,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
 
+from clipsrv.errors import InvalidTextError
 from clipsrv.server.wire.bodies import Blob
 from clipsrv.server.wire.documents import Document, DocumentReader, LongString
-from clipsrv.server.wire.envelope import UnsupportedMediaTypeError
+from clipsrv.server.wire.envelope import InvalidBase64Error, RemoteUrlError, UnsupportedMediaTypeError
 from clipsrv.server.wire.forms import too_many
 from clipsrv.server.wire.inputs import hold_wide, image_of, text_of, too_many_texts
 from clipsrv.serving.admission import Lease
@@ -25,10 +26,11 @@ Wishes = TypeVar("Wishes")
 
 
 class Entry(NamedTuple):
-    """A string of the document, and whether it is an image's."""
+    """A string of the document, whether it is an image's, and where it stands, as its sender would say it."""
 
     string: str | LongString
     is_image: bool
+    where: str
 
 
 @dataclass(frozen=True)
@@ -83,5 +85,9 @@ def check(entries: Sequence[Entry], limits: ItemLimits) -> None:
 
 
 def item_of(entry: Entry) -> Item:
-    """Raises InvalidBase64Error, RemoteUrlError, InvalidTextError, InvalidJsonError."""
-    return image_of(entry.string) if entry.is_image else text_of(entry.string)
+    """Raises InvalidBase64Error, RemoteUrlError and InvalidTextError, which say where; InvalidJsonError."""
+    try:
+        return image_of(entry.string) if entry.is_image else text_of(entry.string)
+    except (InvalidBase64Error, RemoteUrlError, InvalidTextError) as error:
+        message = f"{entry.where}: {error.message}"
+        raise type(error)(message, param=entry.where, **error.details) from None

@@ -159,7 +159,7 @@ async def test_addresses_and_token_ids_get_the_sentence_that_helps(client: Clien
     address = "https://a.example/dog.png"
     for item in ({"image": address}, {"url": address}, {"image_url": {"url": address}}):
         answer = await client.post(PATH, json={"input": [item]})
-        assert refused(answer) == (400, "invalid_request_error", None, "remote_url_disabled")
+        assert refused(answer) == (400, "invalid_request_error", "input[0]", "remote_url_disabled")
         assert "send the bytes" in answer.json["detail"]
     for tokens in ([1, 2], [[1, 2], [3]]):
         answer = await client.post(PATH, json={"input": tokens})

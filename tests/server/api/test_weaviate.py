@@ -65,7 +65,7 @@ async def test_every_refusal_is_one_string_that_the_database_can_show() -> None:
     async with serving(max_images=2, max_texts=3) as served:
         cases = [
             (await vectorize(served, images=[good, "AAAA"]), 422, "images[1]: "),
-            (await vectorize(served, texts=["a"], images=["https://a.example/b.png"]), 400, "send the bytes"),
+            (await vectorize(served, texts=["a"], images=["https://a.example/b.png"]), 400, "images[0]: A URL"),
             (await vectorize(served, texts="a"), 400, "'texts' must be a list"),
             (await vectorize(served, texts=[1]), 400, "'texts' must be a list"),
             (await vectorize(served, images=[["a"]]), 400, "'images' must be a list"),

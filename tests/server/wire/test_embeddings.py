@@ -144,8 +144,26 @@ def test_what_is_no_input_is_refused_by_the_name_of_its_field(name: str) -> None
     assert refused.value.details["param"] == param
 
 
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        ({"image": "!"}, "invalid_base64"),
+        ("data:image/svg+xml;utf8,<svg/>", "invalid_base64"),
+        ({"image": "http://a.example"}, "remote_url_disabled"),
+        ("x" * 1_000_001, "invalid_text"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_place(item: Any, code: str) -> None:
+    entries, _ = embeddings_of({"input": ["a", item]})
+    with pytest.raises(ClipsrvError) as refused:
+        [item_of(entry) for entry in entries]
+    assert refused.value.code == code
+    assert refused.value.message.startswith("input[1]: ")
+    assert refused.value.details["param"] == "input[1]"
+
+
 def test_images_and_texts_have_limits_of_their_own_and_share_the_slots() -> None:
-    text, image = Entry("a", False), Entry(BARE, True)
+    text, image = Entry("a", False, ""), Entry(BARE, True, "")
     limits = ItemLimits(images=4, texts=64, slots=5)
     check([image] * 4 + [text] * 16, limits)
     with pytest.raises(TooManyImagesError):
