@@ -9,21 +9,20 @@ import datetime
 import gc
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsrv import __version__
-from clipsrv.errors import ClipsrvError, ModelError, StartError
+from clipsrv.errors import ClipsrvError, ModelError
 from clipsrv.manifest import MANIFEST_NAME, TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.shapes import memory_to_convert
 from clipsrv.specs import FileSpec, ScoringSpec
 from conversions import hub, verify
 from conversions.checkpoint import Checkpoint, open_checkpoint
-from conversions.errors import ConversionError
+from conversions.errors import explained
 from conversions.files import hash_files
 from conversions.folder import locked, partial_folder, publish, require_space
 from conversions.golden import TEXTS, golden_images
@@ -77,7 +76,7 @@ def convert(job: Job, say: Say) -> verify.Table | None:
 
     Raises StartError; whatever it is, the folder is then what it was before.
     """
-    with _explained(job.models_dir), locked(job.models_dir, job.wait, say):
+    with explained(job.models_dir), locked(job.models_dir, job.wait, say):
         return _convert(job, say)
 
 
@@ -98,7 +97,7 @@ def _convert(job: Job, say: Say) -> verify.Table | None:
         if enough and unchanged:
             return None
     # Explained before the partial folder goes: afterwards a full disk no longer looks full.
-    with partial_folder(job.models_dir, job.name) as partial, _explained(job.models_dir):
+    with partial_folder(job.models_dir, job.name) as partial, explained(job.models_dir):
         tokenizer, content = checkpoint.family.tokenizer(checkpoint.folder, checkpoint.facts)
         (partial / tokenizer).write_bytes(content)
         scoring, identity = original.scoring, original.identity(content)
@@ -234,25 +233,3 @@ def _is_the_same(place: Path, old: ModelManifest, checkpoint: Checkpoint, origin
     except ClipsrvError:
         return False
     return all(rows["fp32"].within(verify.SAME) for rows in table.values())
-
-
-@contextmanager
-def _explained(models_dir: Path) -> Iterator[None]:
-    """Makes a ConversionError of whatever torch, onnx, onnxruntime or the disk raise."""
-    try:
-        yield
-    except StartError:
-        raise
-    except Exception as error:
-        raise ConversionError(_why(error, models_dir)) from error
-
-
-def _why(error: Exception, models_dir: Path) -> str:
-    """One sentence for an error of torch, onnx, onnxruntime or the disk."""
-    reason = (str(error).strip().splitlines() or [""])[0][:240]
-    full = shutil.disk_usage(models_dir).free < 2**20
-    if isinstance(error, OSError) and error.errno is not None:
-        reason = f"{error.strerror} ({Path(str(error.filename or models_dir)).name})"
-    if full:
-        return f"The disk of {models_dir} is full. Free some space and run it again. ({type(error).__name__}: {reason})"
-    return f"The conversion failed and nothing was written: {type(error).__name__}: {reason}"

@@ -280,6 +280,15 @@ def test_no_file_outgrows_its_budget_and_each_says_what_it_is(path: Path) -> Non
     assert ast.get_docstring(ast.parse(text))
 
 
+@pytest.mark.parametrize("package", ["conversions", "drills", "benchmarks"])
+def test_programs_beside_clipsrv_keep_to_the_same_budget_and_have_no_circle(package: str) -> None:
+    arrows = {}
+    for path in (ROOT / package).rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 250, path
+        arrows[".".join(path.relative_to(ROOT).with_suffix("").parts)] = set(imports(path))
+    TopologicalSorter(arrows).prepare()
+
+
 def loaded_by(statement: str) -> set[str]:
     """Top-level packages in memory after a statement in a fresh process."""
     program = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"

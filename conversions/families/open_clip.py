@@ -6,7 +6,6 @@ shops), and a ViT beside XLM-RoBERTa, mean-pooled. Its transforms and cleaning o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 from clipsrv.specs import PreprocessSpec, TokenSpec
 from conversions.errors import CheckpointError
 from conversions.families.family import Facts
+from conversions.families.timm_names import is_siglip
 from conversions.files import OPEN_CLIP_CONFIG, TOKENIZER, read_object
 from conversions.tokenizers.pipeline import pad_id, read_rules, read_settings, served
 
 if TYPE_CHECKING:
     from conversions.families.open_clip_model import OpenClipOriginal
 
-#: SigLIP's image towers by timm's names. Those of the second kind have the tanh form of GELU (timm 1.0.31).
-_SIGLIP = re.compile(r"vit_(base|large|so400m|giantopt)_patch\d+_siglip_\d+")
-_TANH = re.compile(r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt)")
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 Known = Mapping[str, tuple[Any, ...] | None]
@@ -84,16 +81,6 @@ class OpenClip:
 
     def tokenizer(self, folder: Path, facts: Facts) -> tuple[str, bytes]:
         return TOKENIZER, served(read_rules(folder))
-
-
-def is_siglip(vision: Mapping[str, Any]) -> bool:
-    """Whether timm's name is that of one of SigLIP's image towers."""
-    return _SIGLIP.fullmatch(str(vision.get("timm_model_name", ""))) is not None
-
-
-def activation(vision: Mapping[str, Any]) -> str:
-    """The activation of a SigLIP image tower, in transformers' words."""
-    return "gelu_pytorch_tanh" if _TANH.match(vision["timm_model_name"]) else "gelu"
 
 
 def _known(folder: Path, part: str, found: Any, known: Known) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from clipsrv.manifest import VISION
 from clipsrv.specs import ScoringSpec
 from conversions.errors import CheckpointError
 from conversions.families.family import Exportable, Facts, Identity
-from conversions.families.open_clip import is_siglip
 from conversions.families.open_clip_weights import MeanPooledRoberta, read, siglip, vit
+from conversions.families.timm_names import is_siglip
 from conversions.files import TOKENIZER
 
 

@@ -22,7 +22,7 @@ from transformers import (
 
 from conversions.errors import CheckpointError
 from conversions.families.family import Facts
-from conversions.families.open_clip import activation
+from conversions.families.timm_names import activation
 from conversions.files import weight_files
 
 Weights = dict[str, torch.Tensor]
