@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from conversions.demo.clock import Spent
 from conversions.demo.images import load_images
 from conversions.demo.model import VOCABULARY, Towers, save, training_model, training_size
 from conversions.demo.names import LANGUAGES, load_emoji
 from conversions.demo.phrases import Phrases, corpus
 from conversions.demo.quick_check import quick_check
 from conversions.demo.sources import HELD_OUT, fetch
-from conversions.demo.train import Recipe, Spent, Trainer
+from conversions.demo.train import Recipe, Trainer
 from conversions.demo.vocabulary import build_tokenizer
 
 CHECK_EVERY, KEEP_EVERY = 200, 20

@@ -6,7 +6,6 @@ The loop of the training only: what it makes small is in losses.py, the command 
 import copy
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,12 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizerFast
 
 from conversions.demo.augment import augment
+from conversions.demo.clock import Clock, Spent
 from conversions.demo.images import Images
 from conversions.demo.losses import loss_of
 from conversions.demo.model import DIMENSION, Proxies, Towers, normalise
+from conversions.demo.pairs import Pairs
 from conversions.demo.phrases import Phrases
-from conversions.demo.sources import VENDORS
 
 PATCHES = 49
 LENGTHS = (8, 16, 32)
@@ -51,48 +51,6 @@ class Recipe:
     average: float = 0.995
     goes_on: bool = False
     compile: bool = True
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Seconds a training took so far, by the clock on the wall and of all processors together."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-
-class Clock:
-    """Goes on counting from `before`."""
-
-    def __init__(self, before: Spent) -> None:
-        self._wall = time.monotonic() - before.wall
-        self._cpu = time.process_time() - before.cpu
-
-    def read(self) -> Spent:
-        return Spent(time.monotonic() - self._wall, time.process_time() - self._cpu)
-
-
-class Pairs:
-    """Draws, for a set of emoji, two images each, of different vendors where there are two."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-        families = [VENDORS[number].family for number in images.vendor]
-        self.by_emoji: dict[int, dict[str, list[int]]] = {}
-        for row, (emoji, family) in enumerate(zip(images.emoji, families, strict=True)):
-            self.by_emoji.setdefault(int(emoji), {}).setdefault(family, []).append(row)
-        self.emoji = np.array(sorted(self.by_emoji))
-
-    def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        """Drawings uint8 (2 n, 4, 128, 128): the first images of all, then the second ones."""
-        rows: list[list[int]] = [[], []]
-        for index in indices:
-            families = list(self.by_emoji[int(index)].values())
-            order = rng.permutation(len(families))
-            for view in range(2):
-                family = families[order[view % len(order)]]
-                rows[view].append(family[rng.integers(len(family))])
-        return torch.from_numpy(self.images.rgba[np.array(rows[0] + rows[1])])
 
 
 class Trainer:

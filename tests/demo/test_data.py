@@ -6,9 +6,9 @@ import torch
 
 from conversions.demo.augment import augment, on_white
 from conversions.demo.names import ENGLISH, JAPANESE, Words, codepoints, plain, words_of
+from conversions.demo.pairs import Pairs
 from conversions.demo.phrases import Phrases
 from conversions.demo.sources import HELD_OUT, VENDORS
-from conversions.demo.train import Pairs
 from tests.demo.samples import EMOJI, drawings
 
 HELD_OUT_NUMBERS = [[vendor.name for vendor in VENDORS].index(name) for name in HELD_OUT]

@@ -9,12 +9,13 @@ import torch
 from transformers import CLIPModel, CLIPTokenizerFast
 
 from conversions.demo.__main__ import go_on, keep
+from conversions.demo.clock import Spent
 from conversions.demo.losses import contrast, loss_of
 from conversions.demo.model import Towers, full_size, save, training_model, training_size
 from conversions.demo.names import LANGUAGES
 from conversions.demo.phrases import Phrases, corpus
 from conversions.demo.sources import HELD_OUT
-from conversions.demo.train import Recipe, Spent, Trainer
+from conversions.demo.train import Recipe, Trainer
 from conversions.demo.vocabulary import build_tokenizer
 from tests.demo.samples import EMOJI, drawings
 
