@@ -510,3 +510,19 @@ def test_a_box_without_a_length_reaches_to_the_end() -> None:
     blob = simple("AVIF")
     at = blob.index(b"mdat") - 4
     assert decode_image(blob[:at] + bytes(4) + blob[at + 4 :]).size == (SIDE, SIDE)
+
+
+def test_an_aperture_larger_than_any_image_is_damage() -> None:
+    """libheif says that the image is as large."""
+    with pytest.raises(InvalidImageError):
+        decode_image(simple("HEIF", clap(70_000, 30_000)))
+
+
+def test_an_animation_whose_clock_has_no_ticks_is_damage() -> None:
+    frames = [opened("rocket.jpg").resize((80, SIDE)).rotate(turn) for turn in (0, 9)]
+    blob = encode(frames[0], "AVIF", save_all=True, append_images=frames[1:])
+    at = blob.index(b"mdhd") + 4
+    ticks = at + (20 if blob[at] else 12)
+    assert any(blob[ticks : ticks + 4])
+    with pytest.raises(InvalidImageError):
+        decode_image(blob[:ticks] + bytes(4) + blob[ticks + 4 :])
