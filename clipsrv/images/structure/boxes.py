@@ -14,6 +14,8 @@ from clipsrv.images.structure.header import Count, Size, damaged, within
 #: libheif's own limit of items; a photo of 48 megapixels takes some 200.
 MAX_ITEMS = 1000
 MAX_BOXES, MAX_PROPERTIES, MAX_EXTENTS, MAX_REFERENCES = 20_000, 2000, 4000, 10_000
+#: Properties of items, each as often as it is an item's.
+MAX_ASSOCIATIONS = 20_000
 #: Rows of a sequence's tables: so many frames are ten minutes of an animation.
 MAX_SAMPLES = 20_000
 
@@ -71,6 +73,7 @@ class Walk:
         self._boxes = Count(MAX_BOXES, name, "boxes")
         self._extents = Count(MAX_EXTENTS, name, "pieces of items")
         self._references = Count(MAX_REFERENCES, name, "references")
+        self._associations = Count(MAX_ASSOCIATIONS, name, "properties of items")
 
     def boxes(self, start: int, end: int) -> Iterator[Box]:
         """The boxes between two places, none of them inside another."""
@@ -210,6 +213,7 @@ class Walk:
         at = ipma.start + 8
         for _ in range(count):
             item, names = self._number(at, wide), self._data[at + wide]
+            self._associations.add(names)
             at += wide + 1
             for _ in range(names):
                 index = self._number(at, 2) & 0x7FFF if large else self._data[at] & 0x7F

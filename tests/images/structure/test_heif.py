@@ -323,6 +323,9 @@ def test_what_else_a_container_lists_is_counted() -> None:
         "references": full(b"iref", 0, 0, box(b"dimg", struct.pack(">HH", 1, 0xFFFF), bytes(2 * 0xFFFF))),
         "pieces of items": full(b"iloc", 0, 0, b"\x44\0", struct.pack(">HHHH", 1, 1, 0, 5000), bytes(8 * 5000)),
     }
+    each = struct.pack(">HB", 1, 255) + b"\1" * 255
+    one = full(b"ipma", 0, 0, struct.pack(">I", 40), each * 40)
+    many["properties of items"] = box(b"iprp", one, one)
     for what, inside in many.items():
         blob = box(b"ftyp", b"avif", bytes(4), b"avif") + full(b"meta", 0, 0, inside)
         with pytest.raises(ImageTooComplexError, match=f"^The AVIF has too many {what}: at most"):
