@@ -119,10 +119,10 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "batcher": ("fairness", "observer"),
         "workshop": ("admission", "inference", "pool"),
         "engine": ("batcher", "observer", "outcome", "prompts", "reminder", "workshop"),
-        "visit": ("engine", "outcome", "shelf"),
+        "visit": ("engine", "outcome", "prompts", "shelf"),
         "keeper": ("engine", "history", "offer", "shelf", "workshop"),
         "stock": ("engine", "history", "keeper", "observer", "offer", "shelf", "workshop"),
-        "embedder": ("admission", "engine", "observer", "offer", "outcome", "stock", "visit", "workshop"),
+        "embedder": ("admission", "engine", "observer", "offer", "outcome", "prompts", "stock", "visit", "workshop"),
     },
     "server": {
         "allowance": (),

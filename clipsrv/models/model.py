@@ -76,11 +76,16 @@ class Model:
         """The languages whose texts it knows (en, ja, zh, many); () if nobody has said."""
         return languages_of(self.manifest)
 
-    def read_text(self, text: str) -> Tokens:
-        """A text to the tokens its tower takes, if it has one. Raises InvalidTextError."""
+    def read_text(self, text: str, own: str | None = None) -> Tokens:
+        """A text to the tokens its tower takes, if it has one. Its script is judged by what of it is somebody's `own`,
+        if not all is. Raises InvalidTextError."""
         assert self.tokenizer is not None
         tokens = self.tokenizer.encode(text)
-        return replace(tokens, unknown_script=True) if has_unknown_script(text, self.languages) else tokens
+        return (
+            replace(tokens, unknown_script=True)
+            if has_unknown_script(text if own is None else own, self.languages)
+            else tokens
+        )
 
     def close(self) -> None:
         """Gives the memory and threads of both towers back to the system. Closing twice is closing once."""

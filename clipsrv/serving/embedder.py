@@ -16,6 +16,7 @@ from clipsrv.serving.engine import Engine
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.offer import Offer
 from clipsrv.serving.outcome import Outcome
+from clipsrv.serving.prompts import Prompt
 from clipsrv.serving.stock import HEALTHY, UNHEALTHY, Stock
 from clipsrv.serving.visit import Visit
 from clipsrv.serving.workshop import Workshop
@@ -131,7 +132,7 @@ class Embedder:
         return await self._in_slots(slots, caller, model, lambda visit: visit.embed_texts(texts))
 
     async def embed_beside(
-        self, blob: bytes | memoryview, prompts: Sequence[str], *, model: str | None = None, caller: Hashable = None
+        self, blob: bytes | memoryview, prompts: Sequence[Prompt], *, model: str | None = None, caller: Hashable = None
     ) -> tuple[Outcome, Outcome]:
         """One image and the texts it is compared with, by one and the same engine; what is remembered of the texts is
         not computed again. Raises as both of the above."""
@@ -153,9 +154,9 @@ class Embedder:
         """
 
         async def work(visit: Visit) -> Outcome:
-            size, name = visit.model.manifest.dimensions, visit.model.manifest.name
+            size = visit.model.manifest.dimensions
             if dimensions not in (None, size):
-                raise DimensionsNotOfferedError(f"{name} has vectors of {size} dimensions and no other size.")
+                raise DimensionsNotOfferedError(f"{visit.name} has vectors of {size} dimensions and no other size.")
             return await visit.embed_items(items)
 
         texts = sum(isinstance(item, str) for item in items)

@@ -23,7 +23,7 @@ from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.batcher import Batcher
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.outcome import Finished, Timings
-from clipsrv.serving.prompts import Prompts
+from clipsrv.serving.prompts import Prompt, Prompts
 from clipsrv.serving.reminder import Reminder
 from clipsrv.serving.workshop import Workshop
 from clipsrv.text.tokens import Tokens
@@ -102,7 +102,7 @@ class Engine:
         return Finished(done.value, Timings(read.decode, read.queue + done.queued, done.computed))
 
     async def read_texts(
-        self, texts: Sequence[str], caller: Hashable, request: Hashable
+        self, texts: Sequence[str] | Sequence[Prompt], caller: Hashable, request: Hashable
     ) -> tuple[list[Tokens], Timings]:
         """The tokens of a few texts, read together since a thread costs more than a text, and how long it took.
 
@@ -110,8 +110,7 @@ class Engine:
         """
         asked = time.monotonic()
         if self.texts is None:
-            name = self.model.manifest.name
-            raise TextTowerMissingError(f"{name} is served without a text tower: it embeds images only.")
+            raise TextTowerMissingError(f"{self.name} is served without a text tower: it embeds images only.")
         found = await self._workshop.tokenizing.run(partial(_encode, self.model, texts), caller, request)
         for tokens, seconds in found:
             self._observer.tokenized(seconds)
@@ -143,11 +142,11 @@ class Engine:
     def _met_unknown_script(self) -> None:
         self._observer.met_unknown_script()
         if texts := self._reminder.count():
-            name, known = self.model.manifest.name, in_words(self.model.languages)
+            known = in_words(self.model.languages)
             logger.warning(
                 "%s knows %s, and texts came without a letter that it reads (%d): their vectors mean little; "
                 "docs/models.md names models that know more languages",
-                name,
+                self.name,
                 known,
                 texts,
             )
@@ -222,12 +221,12 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _encode(model: Model, texts: Sequence[str]) -> list[tuple[Tokens, float]]:
+def _encode(model: Model, texts: Sequence[str] | Sequence[Prompt]) -> list[tuple[Tokens, float]]:
     """The tokens of each text, and the seconds they took."""
     found = []
     for text in texts:
         started = time.monotonic()
-        tokens = model.read_text(text)
+        tokens = model.read_text(text) if isinstance(text, str) else model.read_text(text.text, own=text.label)
         found.append((tokens, time.monotonic() - started))
     return found
 

@@ -17,6 +17,7 @@ from clipsrv.errors import BadImage, BadImagesError, ImageError
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.engine import Engine
 from clipsrv.serving.outcome import Finished, Outcome, Timings
+from clipsrv.serving.prompts import Prompt
 from clipsrv.serving.shelf import Loan
 from clipsrv.settings import TEXTS_PER_SLOT
 
@@ -28,7 +29,7 @@ class Visit:
     """A context manager, which ends it. Callers take turns wherever something waits, and so do visits of a caller."""
 
     def __init__(self, loan: Loan[Engine], caller: Hashable) -> None:
-        self.model = loan.thing.model
+        self.name, self.model = loan.thing.name, loan.thing.model
         self._loan, self._engine = loan, loan.thing
         self._caller, self._request = caller, object()
 
@@ -74,23 +75,24 @@ class Visit:
         """All of `texts` at once. Raises as `embed_text`."""
         return self._outcome(await self._embed_all(texts), ())
 
-    async def embed_beside(self, blob: bytes | memoryview, prompts: Sequence[str]) -> tuple[Outcome, Outcome]:
+    async def embed_beside(self, blob: bytes | memoryview, prompts: Sequence[Prompt]) -> tuple[Outcome, Outcome]:
         """One image, and texts that are remembered for the next image. Raises BadImagesError, and as `embed_text`."""
         works = [partial(self.embed_prompts, prompts), partial(self.embed_images, [blob])]
         texts, image = await _together(lambda work: work(), works)
         return image, texts
 
-    async def embed_prompts(self, prompts: Sequence[str]) -> Outcome:
-        """As `embed_texts`, of each text once for as long as the engine remembers it."""
+    async def embed_prompts(self, prompts: Sequence[Prompt]) -> Outcome:
+        """As `embed_texts`, of each prompt once for as long as the engine remembers it; `unknown_script` are those
+        whose labels are of one."""
         kept = self._engine.prompts
-        known = {text: found for text in prompts if (found := kept.get(text))}
-        new = [text for text in dict.fromkeys(prompts) if text not in known]
+        known = {prompt: found for prompt in prompts if (found := kept.get(prompt))}
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
         computed = dict(zip(new, await self._embed_all(new), strict=True))
-        for text, finished in computed.items():
-            kept.keep(text, finished)
-        return self._outcome([known.get(text) or computed[text] for text in prompts], ())
+        for prompt, finished in computed.items():
+            kept.keep(prompt, finished)
+        return self._outcome([known.get(prompt) or computed[prompt] for prompt in prompts], ())
 
-    async def _embed_all(self, texts: Sequence[str]) -> list[Finished]:
+    async def _embed_all(self, texts: Sequence[str] | Sequence[Prompt]) -> list[Finished]:
         few = [texts[at : at + TEXTS_PER_SLOT] for at in range(0, len(texts), TEXTS_PER_SLOT)]
         return [one for some in await _together(self._embed_few, few) for one in some]
 
@@ -118,7 +120,7 @@ class Visit:
             unknown_script=tuple(places[index] for index in read.unknown_script),
         )
 
-    async def _embed_few(self, texts: Sequence[str]) -> Sequence[Finished]:
+    async def _embed_few(self, texts: Sequence[str] | Sequence[Prompt]) -> Sequence[Finished]:
         tokens, read = await self._engine.read_texts(texts, self._caller, self._request)
         embed = partial(self._engine.embed_tokens, read=read, caller=self._caller, request=self._request)
         return [await embed(tokens[0])] if len(tokens) == 1 else await _together(embed, tokens)
@@ -133,7 +135,7 @@ class Visit:
         truncated = tuple(index for index, one in enumerate(finished) if one and one.truncated)
         unknown_script = tuple(index for index, one in enumerate(finished) if one and one.unknown_script)
         tokens = sum(one.tokens for one in finished if one)
-        return Outcome(self._engine.name, self.model, vectors, timings, tuple(bad), truncated, unknown_script, tokens)
+        return Outcome(self.name, self.model, vectors, timings, tuple(bad), truncated, unknown_script, tokens)
 
 
 async def _together(do: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> Sequence[Result]:

@@ -16,6 +16,7 @@ from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.options import one_model, read_options, require_json
 from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp
+from clipsrv.serving.prompts import Prompt
 
 
 async def classify(request: web.Request) -> web.Response:
@@ -26,8 +27,8 @@ async def classify(request: web.Request) -> web.Response:
     with bodies.hold(request, caller) as lease:
         started = time.monotonic()
         blob, labels, named = await request.app[LABELLED].read(request, lease)
-        prompts = labels.prompts
-        lease.extend(sum(map(sys.getsizeof, prompts)))  # each holds the template once more
+        prompts = list(map(Prompt, labels.prompts, labels.labels))
+        lease.extend(sum(sys.getsizeof(prompt.text) for prompt in prompts))  # each holds the template once more
         read = time.monotonic() - started
         image, texts = await embedder.embed_beside(
             blob, prompts, model=one_model(options.get("model"), named), caller=caller

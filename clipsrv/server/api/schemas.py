@@ -56,7 +56,7 @@ CLASSES = shape(
         "unknown_script": {
             "type": "array",
             "items": STRING,
-            "description": "labels whose text has no letter that the model reads; left out if none",
+            "description": "labels that have no letter that the model reads; left out if none",
         },
     },
     optional=("unknown_script",),

@@ -114,11 +114,15 @@ async def test_labels_in_a_script_that_the_model_does_not_read_are_named_each_ti
     model = make_model()
     source = {**model.manifest.source, "languages": "en"}
     client = await serve_here(lambda: replace(model, manifest=replace(model.manifest, source=source)))
-    for _ in range(2):  # computed, and remembered
-        answer = await client.post("/classify", data=classify_form(LABELS, "{}"))
+    for template in (None, None, "{}", "{}"):  # computed, and remembered
+        answer = await client.post("/classify", data=classify_form(LABELS, template))
         assert answer.json["unknown_script"] == ["赤いハート"]
     answer = await client.post("/classify", data=classify_form(["cat"], "{}"))
     assert "unknown_script" not in answer.json
+    answer = await client.post("/classify", data=classify_form(["赤い cat"], "{}"))
+    assert "unknown_script" not in answer.json
+    answer = await client.post("/classify", data=classify_form(["赤い"], "{} cat"))
+    assert answer.json["unknown_script"] == ["赤い"]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
