@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.errors import StartError
+from clipsrv.images.agreement import resize_is_pillows
 from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
 from clipsrv.installation import installations
 from clipsrv.machine import memory_limit, physical_memory, usable_cores
@@ -69,7 +70,7 @@ def _machine() -> Iterator[str]:
     features = f"cannot tell: {CANNOT_TELL}" if cpu.features is None else ", ".join(cpu.features) or "none"
     yield f"{cpu.name}: {usable_cores()} cores usable (of {os.cpu_count()}), by affinity and cgroup quota"
     yield f"CPU features that matter here: {features}"
-    yield f"images are resized by {FASTEST_NAME if COMPILED else 'Pillow'}"
+    yield f"images are resized by {FASTEST_NAME if COMPILED and resize_is_pillows() else 'Pillow'}"
     limit = memory_limit()
     yield f"memory {physical_memory() / 2**30:.1f} GiB" + (f", cgroup limit {limit / 2**30:.1f} GiB" if limit else "")
 

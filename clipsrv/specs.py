@@ -59,7 +59,7 @@ class PreprocessSpec:
         """Short hash of every fact above."""
         return self.id_with()
 
-    def id_with(self, **options: bool) -> str:
+    def id_with(self, **options: bool | str) -> str:
         """`id` where all `options` have their defaults, else another: vectors of different ids must not be compared."""
         facts = asdict(self)
         # Facts that came later count where they are not what was true before: the ids of then stay.

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipsrv.images.agreement import by_pillow, resize_is_pillows
 from clipsrv.images.resize import COMPILED, resize_window
 from clipsrv.specs import PreprocessSpec
 
 #: Beyond this ratio of the sides the whole resized image costs far more than its crop, even if numpy makes that.
 _LONG_AND_THIN = 4
-_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def preprocess_image(
@@ -50,9 +50,9 @@ def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint
         new_long = int(spec.shortest_edge * long / short)
         new_width, new_height = (new_width, new_long) if width <= height else (new_long, new_height)
     left, top = (_offset(side - spec.crop_size, spec.crop_offset) for side in (new_width, new_height))
-    if COMPILED or long > _LONG_AND_THIN * short:
+    if resize_is_pillows() and (COMPILED or long > _LONG_AND_THIN * short):
         return resize_window(image, (new_width, new_height), (left, top), spec.crop_size, spec.resample)
-    resized = image.resize((new_width, new_height), _RESAMPLING[spec.resample])
+    resized = by_pillow(image, (new_width, new_height), spec.resample)
     return np.asarray(resized.crop((left, top, left + spec.crop_size, top + spec.crop_size)))
 
 

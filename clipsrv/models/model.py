@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsrv.images.agreement import pixels_of_pillow
 from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import decode
 from clipsrv.images.open import OpenedImage, open_image
@@ -42,10 +43,13 @@ class Model:
 
     @property
     def preprocessing_id(self) -> str:
-        """Short hash of preprocessing and decoding; the defaults of decoding leave the manifest's own."""
-        changed = {
+        """Short hash of preprocessing and decoding; the defaults of decoding leave the manifest's own, and so does a
+        Pillow that gives the pixels of the one it was made with."""
+        changed: dict[str, bool | str] = {
             key: value for key, value in asdict(self.decoding).items() if value != getattr(DEFAULT_DECODING, key)
         }
+        if other := pixels_of_pillow():
+            changed["pixels"] = other
         return self.manifest.preprocess.id_with(**changed)
 
     @property

@@ -16,6 +16,7 @@ from aiohttp import web
 from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.errors import AddressError, ClipsrvError, StartError
+from clipsrv.images.agreement import pixels_of_pillow, resize_is_pillows
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.machine import memory_limit
 from clipsrv.models.known import in_words
@@ -90,6 +91,10 @@ def warnings(config: Config, key_lengths: Sequence[int], wanted: int = 0) -> lis
         )
     if not COMPILED:
         found.append(f"images are resized by Pillow, equal but several times slower: {HOW_TO_COMPILE}")
+    elif not resize_is_pillows():
+        found.append("images are resized by Pillow, several times slower: the compiled resize gives other pixels here")
+    if pixels_of_pillow():
+        found.append("this Pillow gives other pixels than 13.0: vectors have another embedding_id and are not compared")
     return found
 
 
