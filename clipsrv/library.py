@@ -169,8 +169,10 @@ class EmbeddingModel:
         cannot be used and does not fail the call. `template` holds {} where a label is put; the vectors of the labels
         used last are kept.
 
-        Raises InvalidLabelsError, and as both of the above.
+        Raises InvalidLabelsError, ValueError if `top` is less than 1, and as both of the above.
         """
+        if top is not None and top < 1:
+            raise ValueError(f"top is {top}; it must be 1 or more, or None for all labels")
         wanted = tuple(_listed(labels, "label"))
         prompts = self._prompts(Labels(wanted, template))
         vectors = self.embed_images(images, on_error=on_error, progress=progress)

@@ -143,6 +143,9 @@ def test_labels_are_scored_best_first_and_their_last_vectors_kept(model: clipsrv
         assert model.classify([PNG, BLOBS[0]], labels, template="{}", top=1) == [first[:1], second[:1]]
     with pytest.raises(InvalidLabelsError):
         model.classify([PNG], ["cat", "cat"])
+    for top in (0, -1):
+        with pytest.raises(ValueError, match="top is"):
+            model.classify([PNG], labels, top=top)
 
 
 def test_the_bundled_model_is_found_from_anywhere_and_knows_drawings(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ Received = Callable[[], int | None]
 @dataclass(frozen=True)
 class Product:
     """What a job ends in, if it is a file: whatever `writer` makes of vectors. Its `facts` must be equal for another
-    run to go on. Both are asked for at the start; `text` is whether their model needs its text tower."""
+    run to go on, and its `warning` is said before the work. All are asked for at the start; `text` is whether their
+    model needs its text tower."""
 
     writer: Callable[[Model], Writer]
     facts: Callable[[Model], Facts] = lambda model: {}
     what: str = "vectors"
     text: bool = False
+    warning: Callable[[Model], str | None] = lambda model: None
 
 
 def run_job(options: JobOptions, config: Config, received: Received) -> int:
@@ -78,6 +80,8 @@ def run_into_file(options: JobOptions, config: Config, received: Received, produ
             report.say(f"{out} is complete already.")
             return 0
         listing = Listing(parts.folder / INPUTS, listing.count, listing.sha256)
+        if warning := product.warning(model):
+            report.say(warning)
         deadline = _deadline(options, parts.folder / LATE)
         store = FileStore(out, parts, writer, facts, product.what)
         with closing(model), closing(store), closing(deadline), report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from clipsrv.bulk.run import Product
 from clipsrv.bulk.stores.outputs import Writer
 from clipsrv.bulk.stores.tags import tag_writer_for
 from clipsrv.errors import ConfigError, InvalidLabelsError, InvalidTextError, ModelError, TextTowerMissingError
+from clipsrv.models.known import in_words
 from clipsrv.models.model import Model
 from clipsrv.models.scoring import Labels, LabelScore, ranked, scoring_of, similarities
 from clipsrv.models.texts import embed_texts
 from clipsrv.runtime.vectors import Vectors
+
+#: Labels named in a warning.
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,19 @@ def product(asked: Asked, out: Path) -> Product:
         wanted = {"labels": list(asked.labels), "template": asked.template, "top": asked.top}
         return {**wanted, "scoring": asdict(scoring_of(model.manifest))}
 
-    return Product(writer, facts, "images", text=True)
+    return Product(writer, facts, "images", text=True, warning=lambda model: _warning(model, asked.labels))
+
+
+def _warning(model: Model, labels: Sequence[str]) -> str | None:
+    """What to say of labels that the model cannot read, as far as that is certain."""
+    foreign = [f"{label[:40]!r}" for label in labels if model.is_foreign(label)]
+    if not foreign:
+        return None
+    some = ", ".join(foreign[:_SHOWN]) + (", ..." if len(foreign) > _SHOWN else "")
+    return (
+        f"{model.manifest.name} knows {in_words(model.languages)}, and reads no letter of the labels {some}: their "
+        "scores mean little. docs/models.md names models that know more languages."
+    )
 
 
 def _prompts(model: Model, asked: Asked) -> Vectors:

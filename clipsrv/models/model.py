@@ -85,11 +85,11 @@ class Model:
         if not all is. Raises InvalidTextError."""
         assert self.tokenizer is not None
         tokens = self.tokenizer.encode(text)
-        return (
-            replace(tokens, unknown_script=True)
-            if has_unknown_script(text if own is None else own, self.languages)
-            else tokens
-        )
+        return replace(tokens, unknown_script=True) if self.is_foreign(text if own is None else own) else tokens
+
+    def is_foreign(self, text: str) -> bool:
+        """Whether all letters of a text are of scripts in which no language that it knows is written."""
+        return has_unknown_script(text, self.languages)
 
     def close(self) -> None:
         """Gives the memory and threads of both towers back to the system. Closing twice is closing once."""

@@ -67,11 +67,20 @@ def test_labels_come_from_a_file_too_and_the_best_alone_is_written(
     said = classify(images, "--labels-file", tmp_path / "labels.txt", "--labels", "dog", "--out", out)
     assert "21 images in" in said
     assert "2 bad" in said
+    assert "reads no letter" not in said  # nobody has told which languages the small model knows
     assert len(rows(out)) == 21
     assert {row["label"] for row in rows(out)} <= {"cat", "赤いハート", "dog"}
     assert {Path(line["path"]).name for line in lines(tmp_path / "tags.csv.errors.jsonl")} == {"broken.jpg", "text.png"}
     facts = json.loads((tmp_path / "tags.csv.manifest.json").read_text(encoding="utf-8"))
     assert (facts["labels"], facts["scoring"]["kind"], facts["rows"]) == (["dog", "cat", "赤いハート"], "softmax", 21)
+
+
+def test_labels_that_the_model_cannot_read_are_named_before_the_work(
+    classify: Embed, images: Path, tmp_path: Path
+) -> None:
+    wanted = ("--model", "demo", "--labels", "cat", "ネコ", "--out", tmp_path / "tags.csv")
+    said = classify(sorted(images.glob("*.jpg"))[-1], *wanted)
+    assert said.startswith("demo knows English, and reads no letter of the labels 'ネコ': their scores mean little.")
 
 
 def test_a_killed_job_goes_on_and_ends_as_one_that_was_not(classify: Embed, many: Path, tmp_path: Path) -> None:

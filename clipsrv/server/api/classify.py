@@ -42,7 +42,7 @@ async def classify(request: web.Request) -> web.Response:
         answer: dict[str, Any] = {
             "labels": [_row(one) for one in ranked(labels.labels, cosines, scoring)],
             "scoring": scoring.kind,
-            "model": model.manifest.name,
+            "model": image.name,
             "truncated": [labels.labels[place] for place in texts.truncated],
         }
         if texts.unknown_script:  # said only where it is so, as /embed/text does

@@ -73,7 +73,7 @@ async def _answer(
 ) -> web.Response:
     model = outcome.model
     request[REPORT].timings, request[REPORT].model = outcome.timings, outcome.name
-    facts = {"dimensions": model.manifest.dimensions, "model": model.manifest.name, **extra}
+    facts = {"dimensions": model.manifest.dimensions, "model": outcome.name, **extra}
     response = await vectors_response(outcome.vectors, form, many=many, extra=facts)
     timings = outcome.timings
     stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}

@@ -71,6 +71,24 @@ async def test_the_query_or_the_field_of_json_names_the_model_in_every_form(serv
     np.testing.assert_allclose(vector(again), one, atol=1e-6)
 
 
+async def test_every_protocol_names_a_model_by_its_folder_whatever_it_was_called_when_it_was_made(
+    tmp_path: Path,
+) -> None:
+    (write_model(tmp_path / "made")).rename(tmp_path / "moved")
+    library = Library(tmp_path, OfferSettings(("moved",)), ModelSettings("cpu", threads=1))
+    async with serving(library, model="moved", models_dir=str(tmp_path)) as running:
+        replies = [
+            await running.post("/embed", GOOD),
+            await running.post("/embed/text", body(text="a"), JSON),
+            await running.post("/classify", body(image=base64(GOOD), labels=["a"]), JSON),
+            await running.post("/v1/embeddings", body(input="a"), JSON),
+            await running.get("/health"),
+        ]
+        assert {reply.json["model"] for reply in replies} == {"moved"}
+        size = await running.post("/v1/embeddings", body(input="a", dimensions=7), JSON)
+        assert size.json["error"]["message"].startswith("moved has vectors of 64 dimensions")
+
+
 async def test_texts_go_to_the_model_they_name(served: Served) -> None:
     texts = await served.post("/embed/text", body(texts=["a", "b"], model="other"), JSON)
     assert (texts.json["model"], texts.json["count"]) == ("other", 2)
