@@ -32,6 +32,7 @@ class Keeper:
         self._shelf, self._offer, self._history, self._workshop = shelf, offer, history, workshop
         self._unload_after, self._every = unload_after, min(_LOOK, max(_LEAST, unload_after or _LOOK))
         self._seen: dict[str, Hashable | None] = {}
+        self._gone: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -44,14 +45,17 @@ class Keeper:
 
     async def look(self) -> None:
         """Once. A model is taken to have changed when two looks in a row find the same other version: it may be just
-        being copied."""
+        being copied, or exchanged; and so it is with one that is served no more, which nobody can ask for."""
         if self._unload_after is not None:
             await self._shelf.evict_idle(self._unload_after)
         await self._workshop.aside(self._offer.refresh)
+        before, self._gone = self._gone, set(self._shelf.names()) - set(self._offer.names())
+        for name in before & self._gone:
+            await self._shelf.evict(name)
         seen = {name: self._offer.version(name) for name in self._shelf.names()}
-        before, self._seen = self._seen, seen
+        known, self._seen = self._seen, seen
         for name, version in seen.items():
-            if version is not None and before.get(name) == version and self._history.is_stale(name, version):
+            if version is not None and known.get(name) == version and self._history.is_stale(name, version):
                 await self._replace(name)
         await self._mend_default()
 

@@ -142,5 +142,5 @@ async def test_a_model_that_appears_is_served_without_a_restart(served: Served, 
     await eventually(status(served, "/embed?model=new", 200))
     np.testing.assert_allclose(await vector(served, "/embed?model=new"), -await vector(served), atol=1e-6)
     shutil.rmtree(tmp_path / "new")
-    await served.embedder.stock.shelf.evict("new")
     await eventually(status(served, "/embed?model=new", 404))
+    await eventually(lambda: not served.embedder.stock.shelf.has("new"))

@@ -101,6 +101,17 @@ async def test_a_model_that_nobody_asks_for_is_unloaded_and_loaded_again_when_it
         assert await ask(embedder, "b") == "b2"
 
 
+async def test_a_model_that_is_served_no_more_gives_its_memory_back_and_may_come_again() -> None:
+    shop = Shop()
+    async with shop.serving() as embedder:
+        assert await ask(embedder, "b") == "b1"
+        shop.given.others.remove("b")
+        await eventually(lambda: not embedder.stock.shelf.has("b"))
+        assert await ask(embedder) == "a1"
+        shop.given.others.append("b")
+        assert await ask(embedder, "b") == "b2"
+
+
 async def test_a_model_in_use_is_not_unloaded_however_long_it_takes() -> None:
     gate, shop = HangingEncoder(), Shop()
     shop.given._make = lambda name: make_model(gate if name == "b" else None)
