@@ -71,8 +71,11 @@ def _opened() -> Model:
         return load_model(write_model(Path(folder) / NAME), ModelSettings(device="cpu", threads=1))
 
 
-def write_model(folder: Path, *, text: bool = True, weight: float = 1.0) -> Path:
-    """Writes the model folder; `weight` scales the vision tower's projection (0 gives zeros, nan gives nan)."""
+def write_model(folder: Path, *, text: bool = True, weight: float = 1.0, weights_sha256: str = "0" * 64) -> Path:
+    """Writes the model folder; `weight` scales the vision tower's projection (0 gives zeros, nan gives nan).
+
+    Another `weights_sha256` makes another embedding_id.
+    """
     folder.mkdir(parents=True)
     onnx.save(vision_graph(weight), folder / "vision.fp32.onnx")
     towers = {"vision": VISION_TOWER}
@@ -80,11 +83,13 @@ def write_model(folder: Path, *, text: bool = True, weight: float = 1.0) -> Path
         onnx.save(text_graph(), folder / "text.fp32.onnx")
         (folder / "tokenizer.json").write_bytes(lzma.decompress(_TOKENIZER.read_bytes()))
         towers["text"] = TEXT_TOWER
-    write_manifest(folder, towers)
+    write_manifest(folder, towers, weights_sha256=weights_sha256)
     return folder
 
 
-def write_manifest(folder: Path, towers: dict[str, TowerSpec], dimensions: int = DIMENSIONS) -> None:
+def write_manifest(
+    folder: Path, towers: dict[str, TowerSpec], dimensions: int = DIMENSIONS, weights_sha256: str = "0" * 64
+) -> None:
     """The manifest of whatever files lie in `folder`."""
     manifest = ModelManifest(
         name=folder.name,
@@ -92,7 +97,7 @@ def write_manifest(folder: Path, towers: dict[str, TowerSpec], dimensions: int =
         preprocess=SPEC,
         towers=towers,
         files={path.name: describe(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"},
-        source={"repo": "tests", "revision": "1", "license": "MIT", "weights_sha256": "0" * 64},
+        source={"repo": "tests", "revision": "1", "license": "MIT", "weights_sha256": weights_sha256},
         created="2026-01-01T00:00:00+00:00",
     )
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")

@@ -1,5 +1,5 @@
 /** A PostgreSQL connection that survives the database going away for a while. Knows no table. */
-import { sleep, withRetry, type RetryNotice } from 'clipsrv-client';
+import { followAbort, sleep, withRetry, type RetryNotice } from 'clipsrv-client';
 import pg from 'pg';
 
 export interface DatabaseOptions {
@@ -68,9 +68,46 @@ export class Database {
     });
   }
 
+  /**
+   * Yields at once, after each notification on `channel`, and every `everyMs` in any case, for notifications are lost with a connection.
+   * What arrives while the caller is at work is one more turn. Ends by the signal's reason.
+   */
+  async *wakes(channel: string, everyMs: number): AsyncGenerator<void> {
+    const { signal, url } = this.#options;
+    let listener: pg.Client | undefined;
+    let ring = (): void => undefined;
+    const listen = async (): Promise<pg.Client> => {
+      const client = new pg.Client({ connectionString: url, keepAlive: true, application_name: 'clipsrv-catalogue' });
+      client.on('notification', () => ring()).on('error', () => {
+        listener = undefined;
+        ring();
+      });
+      await client.connect();
+      await client.query(`LISTEN "${channel}"`);
+      return client;
+    };
+    try {
+      for (;;) {
+        const rung = new Promise<void>((resolve) => (ring = resolve));
+        listener ??= await listen().catch(() => undefined);
+        yield;
+        const timer = new AbortController();
+        const letGo = followAbort(signal, timer);
+        await Promise.race([rung, sleep(everyMs, timer.signal)]).finally(letGo);
+        timer.abort();
+        signal?.throwIfAborted();
+      }
+    } finally {
+      await listener?.end();
+    }
+  }
+
   async close(): Promise<void> {
     // A query of an aborted job may hang on a dead connection; ending the process must not wait for it.
-    await Promise.race([this.#pool.end(), sleep(2000)]);
+    const timer = new AbortController();
+    await Promise.race([this.#pool.end(), sleep(PARTING_MS, timer.signal)]);
+    // A timer left running keeps the process from ending.
+    timer.abort();
   }
 
   #patiently<T>(send: () => Promise<T>): Promise<T> {
@@ -81,3 +118,4 @@ export class Database {
 }
 
 const STATEMENT_TIMEOUT_MS = 120_000;
+const PARTING_MS = 2000;

@@ -4,7 +4,7 @@ import { EntryError, RefusedError } from './errors.ts';
 import { isUrl, loadImage, sha256 } from './load.ts';
 import { Seen } from './seen.ts';
 import type { CatalogueItem, Entry, Source } from './sources/source.ts';
-import type { NewRow, StoredRow, VectorTable } from './table.ts';
+import type { NewRow, StoredRow, VectorTable } from './tables/table.ts';
 
 export interface Failure {
   readonly id: string;

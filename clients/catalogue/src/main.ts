@@ -1,10 +1,12 @@
 /** The entry: arguments to a command, errors to one line and an exit status, Ctrl-C to an orderly end. */
 import { ClipError, ClipServerError, OverloadedError, UnavailableError } from 'clipsrv-client';
+import { embedCommand } from './commands/embed.ts';
+import { migrateCommand } from './commands/migrate.ts';
+import { searchCommand } from './commands/search.ts';
 import { isDatabaseAway } from './database.ts';
-import { embedCommand } from './embed.ts';
 import { EntryError, RefusedError } from './errors.ts';
-import { parseOptions, USAGE } from './options.ts';
-import { searchCommand } from './search.ts';
+import { parseOptions, type Options } from './options.ts';
+import { USAGE } from './usage.ts';
 
 const REFUSED = 2;
 const AWAY = 3;
@@ -25,11 +27,7 @@ export async function main(args: readonly string[], env: NodeJS.ProcessEnv): Pro
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   try {
     const options = parseOptions(args, env);
-    if (options.command === 'help') {
-      process.stdout.write(USAGE);
-      return 0;
-    }
-    return await (options.command === 'search' ? searchCommand : embedCommand)(options, controller.signal);
+    return await run(options, controller.signal);
   } catch (error) {
     const status = controller.signal.aborted ? INTERRUPTED : statusOf(error);
     const { message, stack = message } = error instanceof Error ? error : new Error(String(error));
@@ -37,6 +35,17 @@ export async function main(args: readonly string[], env: NodeJS.ProcessEnv): Pro
     return status;
   } finally {
     process.off('SIGINT', stop).off('SIGTERM', stop);
+  }
+}
+
+async function run(options: Options, signal: AbortSignal): Promise<number> {
+  switch (options.command) {
+    case 'embed': return embedCommand(options, signal);
+    case 'search': return searchCommand(options, signal);
+    case 'migrate': return migrateCommand(options, signal);
+    case 'help':
+      process.stdout.write(USAGE);
+      return 0;
   }
 }
 

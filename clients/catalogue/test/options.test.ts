@@ -1,12 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusedError } from '../src/errors.ts';
-import { parseOptions } from '../src/options.ts';
+import { parseOptions, type EmbedOptions } from '../src/options.ts';
+
+const embedding = (args: string[], variables: NodeJS.ProcessEnv): EmbedOptions => {
+  const options = parseOptions(args, variables);
+  assert.equal(options.command, 'embed');
+  return options as EmbedOptions;
+};
 
 const env = { DATABASE_URL: 'postgresql://db' };
 
 test('without arguments the environment says what to do', () => {
-  const options = parseOptions([], { ...env, CATALOG_SOURCE: 'images', CLIP_SERVER_URL: 'http://clip:5000', CLIP_API_KEY: 'k' });
+  const options = embedding([], { ...env, CATALOG_SOURCE: 'images', CLIP_SERVER_URL: 'http://clip:5000', CLIP_API_KEY: 'k' });
   assert.deepEqual(
     [options.command, options.source, options.database, options.server, options.apiKey, options.table],
     ['embed', 'images', 'postgresql://db', 'http://clip:5000', 'k', 'image_embeddings'],
@@ -14,13 +20,13 @@ test('without arguments the environment says what to do', () => {
 });
 
 test('the command line wins over the environment', () => {
-  const options = parseOptions(['embed', 'other', '--database', 'postgresql://x'], { ...env, CATALOG_SOURCE: 'p', CATALOG_QUERY: 'q' });
+  const options = embedding(['embed', 'other', '--database', 'postgresql://x'], { ...env, CATALOG_SOURCE: 'p', CATALOG_QUERY: 'q' });
   assert.deepEqual([options.source, options.query, options.database], ['other', undefined, 'postgresql://x']);
-  assert.deepEqual(parseOptions(['--query', 'SELECT 1, 2'], { ...env, CATALOG_SOURCE: 'p' }).source, undefined);
+  assert.deepEqual(embedding(['--query', 'SELECT 1, 2'], { ...env, CATALOG_SOURCE: 'p' }).source, undefined);
 });
 
 test('a folder may be called search or embed when the command is named', () => {
-  assert.equal(parseOptions(['embed', 'search'], env).source, 'search');
+  assert.equal(embedding(['embed', 'search'], env).source, 'search');
 });
 
 test('what cannot be meant is refused in one line that names the flag', () => {
@@ -34,6 +40,12 @@ test('what cannot be meant is refused in one line that names the flag', () => {
     [['a', '--table', 'x; DROP TABLE y'], /--table/],
     [['search'], /--text TEXT or --image FILE/],
     [['search', '--text', 'a', '--image', 'b'], /--text TEXT or --image FILE/],
+    [['migrate'], /--to MODEL, --status/],
+    [['migrate', '--to', 'b', '--switch'], /one of --to MODEL/],
+    [['migrate', 'photos', '--to', 'b'], /takes no source: photos.*--base/],
+    [['migrate', '--status', '--follow'], /--follow goes with --to/],
+    [['photos', '--to', 'b'], /--to is none of embed/],
+    [['migrate', '--to', 'b', '--create'], /--create is none of migrate/],
   ];
   for (const [args, message] of cases) {
     assert.throws(() => parseOptions(args, env), (error: unknown) => error instanceof RefusedError && message.test(error.message), args.join(' '));

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Database } from '../src/database.ts';
-import { VectorTable } from '../src/table.ts';
+import { VectorTable } from '../src/tables/table.ts';
 import { INSTALLS, Postgres } from './support/postgres.ts';
 
 const DIMENSIONS = 16;

@@ -24,6 +24,8 @@ export interface ModelDetails {
 export interface Models {
   readonly models: readonly string[];
   readonly current: string;
+  /** Further names of models that are served. */
+  readonly aliases?: Readonly<Record<string, string>>;
   readonly details: Readonly<Record<string, ModelDetails>>;
 }
 

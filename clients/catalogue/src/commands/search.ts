@@ -1,22 +1,26 @@
 /** The `search` command: the images nearest to an image or a text. */
-import { Database } from './database.ts';
-import { clientOf, modelOf } from './embed.ts';
-import { RefusedError } from './errors.ts';
-import { loadImage } from './load.ts';
-import type { Options } from './options.ts';
-import { VectorTable } from './table.ts';
+import { Database } from '../database.ts';
+import { RefusedError } from '../errors.ts';
+import { loadImage } from '../load.ts';
+import type { SearchOptions } from '../options.ts';
+import { refuseOther, served } from '../server.ts';
+import { sidesOf } from '../tables/catalogue.ts';
+import { VectorTable } from '../tables/table.ts';
 
 /** Prints the hits, best first. Returns 0, also when there is none. */
-export async function searchCommand(options: Options, signal: AbortSignal): Promise<number> {
+export async function searchCommand(options: SearchOptions, signal: AbortSignal): Promise<number> {
   const database = new Database({ url: options.database, patienceMs: SEARCH_PATIENCE_MS, signal });
   try {
-    const client = clientOf({ ...options, patienceMs: SEARCH_PATIENCE_MS });
+    const sides = await sidesOf(database, options.table);
+    const current = sides.find(({ isCurrent }) => isCurrent);
+    const found = await served({ ...options, patienceMs: SEARCH_PATIENCE_MS }, signal, current?.embeddingId);
+    if (sides.length > 1) refuseOther(options.table, current, found);
+    const { client, model } = found;
     const vector =
       options.text === undefined
         ? await client.embedImage(await loadImage(options.image ?? '', '.', signal), { signal })
         : await client.embedText(options.text, { signal });
-    const model = await modelOf(client);
-    const table = new VectorTable(database, options.table);
+    const table = new VectorTable(database, current?.table ?? options.table);
     const dimensions = await table.dimensions();
     if (dimensions !== model.dimensions) {
       throw new RefusedError(

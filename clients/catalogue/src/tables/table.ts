@@ -1,7 +1,8 @@
 /** The table of vectors: its shape, what is in it, and how rows get there. All SQL of the job is here. */
-import { COLUMNS, LOCK } from './contract.ts';
-import type { Database } from './database.ts';
-import { RefusedError } from './errors.ts';
+import { COLUMNS, LOCK } from '../contract.ts';
+import type { Database } from '../database.ts';
+import { RefusedError } from '../errors.ts';
+import { bare, quoted } from './names.ts';
 
 export interface StoredRow {
   readonly id: string;
@@ -45,7 +46,7 @@ export class VectorTable {
     readonly database: Database,
     readonly name: string,
   ) {
-    this.#sql = name.split('.').map((part) => `"${part}"`).join('.');
+    this.#sql = quoted(name);
   }
 
   async create(dimensions: number): Promise<void> {
@@ -84,6 +85,18 @@ export class VectorTable {
     return other && { embeddingId: other.embedding_id, rows: Number(other.rows) };
   }
 
+  /** Every embedding_id that occurs in the table. */
+  async kinds(): Promise<string[]> {
+    const rows = await this.database.query<{ embedding_id: string }>(`SELECT DISTINCT embedding_id FROM ${this.#sql} ORDER BY 1`);
+    return rows.map((row) => row.embedding_id);
+  }
+
+  /** On disk, with its indexes. */
+  async bytes(): Promise<number> {
+    const [found] = await this.database.query<{ bytes: string }>('SELECT pg_total_relation_size(to_regclass($1)) AS bytes', [this.#sql]);
+    return Number(found?.bytes);
+  }
+
   /** The rows with these ids; an id that the database cannot hold has none. */
   async rows(ids: readonly string[]): Promise<Map<string, StoredRow>> {
     const found: StoredRow[] = [];
@@ -119,10 +132,19 @@ export class VectorTable {
 
   /** The HNSW index for cosine distance; built after loading, which is much faster than keeping it up while loading. */
   async createIndex(): Promise<void> {
-    const index = `${this.name.split('.').at(-1)}_embedding_hnsw`;
+    const index = `${bare(this.name)}_embedding_hnsw`;
     await this.database.transaction((client) =>
       client.query(`CREATE INDEX IF NOT EXISTS "${index}" ON ${this.#sql} USING hnsw (embedding vector_cosine_ops)`),
     );
+  }
+
+  async hasIndex(): Promise<boolean> {
+    const rows = await this.database.query(
+      `SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
+       WHERE i.indrelid = to_regclass($1) AND m.amname = 'hnsw'`,
+      [this.#sql],
+    );
+    return rows.length > 0;
   }
 
   /** The nearest rows with this embedding_id, best first: as many as there are, up to `limit`. */
