@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,16 +28,16 @@ from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
 from clipsrv.installation import installations
 from clipsrv.machine import memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
-from clipsrv.models.folders import KNOWN_MODELS, find_model
+from clipsrv.models.folders import KNOWN_MODELS, available_models, find_model
 from clipsrv.models.known import CHOICES, KNOWN, in_words, suited
-from clipsrv.models.loading import load_model
+from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 from clipsrv.processor import CANNOT_TELL, this_processor
 from clipsrv.providers.cpu import CPU
 from clipsrv.providers.instructions import VNNI
 from clipsrv.providers.openvino import OPENVINO
 from clipsrv.providers.table import PROVIDERS, extras
-from clipsrv.settings import model_settings
+from clipsrv.settings import model_settings, offer_settings
 
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
 _MEASURE, _IMAGES = 2.0, 16
@@ -47,15 +47,16 @@ def run(config: Config) -> int:
     """Prints the report to standard output; 0 if the configured model would be served, else 1."""
     for title, lines in (("machine", _machine()), ("runtime", _runtime()), ("models", _models(config))):
         _print(title, lines)
-    try:
-        model = _load(config)
-    except StartError as error:
-        _print("would run", [f"nothing: {error.message}"])
-        _print("change this", [_advice(config, None)])
-        _print("to choose", _choices(None))
-        return 1
-    with closing(model):
-        _print("would run", _chosen(model, config))
+    with ExitStack() as opened:
+        try:
+            library = _library(config)
+            model, *_ = [opened.enter_context(closing(library.load(name))) for name in library.named]
+        except StartError as error:
+            _print("would run", [f"nothing: {error.message}"])
+            _print("change this", [_advice(config, None)])
+            _print("to choose", _choices(None))
+            return 1
+        _print("would run", [*_chosen(model, config), *(f"beside it {name}" for name in library.named[1:])])
         _print("change this", [_advice(config, model)])
         _print("to choose", _choices(model))
     return 0
@@ -86,10 +87,10 @@ def _runtime() -> Iterator[str]:
 
 
 def _models(config: Config) -> Iterator[str]:
-    models = list_models(Path(config.models_dir))
-    for name, manifest in models.items():
-        yield f"{name}: {_facts(manifest)}; {_checksums(Path(config.models_dir) / name, manifest)}"
-    if not models:
+    folder = Path(config.models_dir)
+    for name, manifest in available_models(folder).items():
+        yield f"{name}: {_facts(manifest)}; {_checksums(find_model(folder, name), manifest)}"
+    if not list_models(folder):
         yield f"none in {config.models_dir}; make one with: python -m conversions {KNOWN_MODELS[0]}"
 
 
@@ -110,15 +111,16 @@ def _chosen(model: Model, config: Config) -> Iterator[str]:
         yield f"but port {config.port} on {config.host} is in use: choose another with --port"
 
 
-def _load(config: Config) -> Model:
-    return load_model(find_model(Path(config.models_dir), config.model), model_settings(config))
+def _library(config: Config) -> Library:
+    return Library(Path(config.models_dir), offer_settings(config), model_settings(config))
 
 
 def _difference(model: Model, config: Config) -> tuple[float, float]:
     """Mean and worst distance between an image's vector and its fp32 vector on the same device, relative to the mean
     distance between the fp32 vectors of two images."""
     pixels = _images(model.manifest.preprocess.crop_size)
-    with closing(_load(replace(config, device=model.device, precision="fp32", text=False))) as exact:
+    wanted = replace(config, device=model.device, precision="fp32", text=False)
+    with closing(_library(wanted).load(config.model)) as exact:
         ours, theirs = (one.image_encoder.embed(pixels) for one in (model, exact))
     distances = np.linalg.norm(theirs[:, None] - theirs[None], axis=-1)
     errors = np.linalg.norm(ours - theirs, axis=-1) / (distances.sum() / (_IMAGES * (_IMAGES - 1)))

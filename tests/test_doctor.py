@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -82,6 +83,25 @@ def test_a_damaged_model_is_named_and_ends_with_status_1(
     said = capsys.readouterr().out
     assert said.count("differs from its manifest") == 2
     assert "see the reason above" in said
+
+
+@pytest.mark.parametrize(
+    ("offer", "said"),
+    [
+        ({"models": "demo", "alias": "one=demo"}, None),
+        ({"models": "nothing"}, "No model 'nothing'"),
+        ({"alias": "one=nothing", "on_demand": True}, "No model 'nothing'"),
+        ({"alias": "nothing"}, "NAME=MODEL"),
+        ({"models": "demo", "max_loaded": 1}, "less than the 2 models"),
+    ],
+)
+def test_what_is_served_beside_the_model_must_be_there_too(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str], offer: dict[str, Any], said: str | None
+) -> None:
+    assert doctor.run(config(**offer)) == (1 if said else 0)
+    report = capsys.readouterr().out
+    assert "demo: 192 dimensions, fp32, text; checksums right" in report
+    assert (said or "beside it demo") in report
 
 
 def test_a_model_that_is_not_there_is_answered_with_the_command_that_makes_it(
