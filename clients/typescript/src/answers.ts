@@ -45,6 +45,8 @@ export interface Classification {
   readonly model: string;
   /** Labels of which the model read the beginning only. */
   readonly truncated: readonly string[];
+  /** Labels in the letters of no language that the model knows, if there are any: their scores mean little. */
+  readonly unknown_script?: readonly string[];
 }
 
 export type ImageResult =
