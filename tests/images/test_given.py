@@ -90,6 +90,11 @@ def test_a_file_that_pillow_opened_and_cannot_read_to_its_end_is_an_image_error(
         rgb_of(Image.open(BytesIO(whole[: len(whole) // 2])))
 
 
+def test_an_image_without_a_finite_value_is_refused() -> None:
+    with pytest.raises(InvalidImageError):
+        rgb_of(Image.fromarray(np.full((4, 4), np.nan, np.float32)))
+
+
 def test_an_image_is_told_from_what_is_none() -> None:
     assert is_given(Image.new("L", (1, 1)))
     assert is_given(np.zeros((1, 1), np.uint8))

@@ -57,8 +57,21 @@ def test_an_arithmetic_jpeg_needs_its_end_mark() -> None:
 
 
 def test_pillows_own_limit_of_pixels_is_ours_where_that_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert decode_image(encode(SMALL)).size == (64, 48)
+    for limit in (1000, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        assert decode_image(encode(SMALL)).size == (64, 48)
+        assert (Image.MAX_IMAGE_PIXELS or 64 * 48) >= 64 * 48
+
+
+def test_a_jpeg_without_its_end_that_the_decoder_gives_up_is_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened_small = open_image(encode(SMALL, "JPEG")[:-2])
+
+    def give_up(image: Image.Image) -> None:
+        raise OSError("broken data stream")
+
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", give_up)
+    with pytest.raises(TruncatedImageError):
+        decode.decode(opened_small)
 
 
 def test_a_jpeg_at_whose_end_the_decoder_gives_up_is_truncated() -> None:

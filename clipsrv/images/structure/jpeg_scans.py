@@ -48,13 +48,6 @@ class Scans:
         """Whether every coefficient of every component has come down to its last bit."""
         return len(self._missing) == components and not any(map(any, self._missing.values()))
 
-    def judge(self, times: int) -> None:
-        """Raises ImageTooComplexError if going over all of them so many times takes too long."""
-        limit = max(MAX_VISITS, MAX_VISITS_PER_PIXEL * self._pixels)
-        within(
-            self.visits * times, limit, "JPEG", "coefficients in its scans, each counted as often as it is gone over"
-        )
-
     def _read(self, at: int) -> None:
         """Looks at the head of a scan."""
         named = self._data[at + 4]

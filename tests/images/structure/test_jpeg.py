@@ -174,6 +174,13 @@ def test_a_jpeg_that_lacks_any_of_its_pixels_is_refused(blob: bytes) -> None:
         decode_image(blob[:-12])
 
 
+def test_a_scan_whose_head_is_cut_is_truncated() -> None:
+    start = PROGRESSIVE.rindex(b"\xff\xda")
+    for length in range(2, 10):
+        with pytest.raises(TruncatedImageError):
+            decode_image(PROGRESSIVE[: start + length])
+
+
 def test_scans_that_are_missing_altogether_are_missed() -> None:
     """Each scan that is there is whole."""
     starts = [at for at in range(len(PROGRESSIVE)) if PROGRESSIVE.startswith(b"\xff\xda", at)]
