@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clipsrv.library import EmbeddingModel, load
+    from clipsrv.embedding_model import EmbeddingModel, load
 
 __all__ = ["EmbeddingModel", "__version__", "load"]
 
@@ -21,6 +21,6 @@ def __getattr__(name: str) -> object:
     """What needs numpy, Pillow and onnxruntime is brought in when it is asked for, and not with every command."""
     if name not in {"EmbeddingModel", "load"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from clipsrv import library
+    from clipsrv import embedding_model
 
-    return getattr(library, name)
+    return getattr(embedding_model, name)

@@ -25,7 +25,7 @@ ONLY = {
     "sentencepiece": {"text"},
     "ftfy": {"text"},
     "prometheus_client": {"server"},
-    "tqdm": {"bulk", "library"},
+    "tqdm": {"bulk", "embedding_model"},
     "pyarrow": {"bulk"},
     "psycopg": {"bulk"},
 }
@@ -85,8 +85,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "server": (*GROUND, "images", "text", "runtime", "models", "serving", "search"),
     "cli": (*GROUND, "stderr", "doctor", "server", "bulk", "search"),
     "__main__": ("cli",),
-    "library": (*GROUND, "images", "runtime", "models"),
-    "__init__": ("library",),
+    "embedding_model": (*GROUND, "images", "runtime", "models"),
+    "__init__": ("embedding_model",),
 }
 #: The same within rooms that have rooms of their own; files that stand in them by themselves are named too.
 ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
