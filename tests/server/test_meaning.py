@@ -5,6 +5,7 @@ The images are drawn by tests/support/drawings.py; the model has seen none of th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -56,5 +57,6 @@ async def test_the_name_of_a_thing_finds_its_image_first(client: Client) -> None
 
 async def test_a_poor_photo_of_a_thing_is_nearest_to_the_clean_image_of_it(client: Client) -> None:
     clean = await images(client, [encode(image, "PNG") for image in drawings().values()])
-    poor = await images(client, [disturbed(image) for image in drawings().values()])
+    blobs = await asyncio.to_thread(lambda: [disturbed(image) for image in drawings().values()])
+    poor = await images(client, blobs)
     assert nearest(poor, clean) == NAMES
