@@ -14,7 +14,7 @@ from dataclasses import fields
 from clipsrv import __version__
 from clipsrv.config import Config, add_flags, read, service_links, unknown_variables
 from clipsrv.errors import DeviceError, StartError
-from clipsrv.installation import program
+from clipsrv.installation import how_to_install, program
 from clipsrv.providers.table import extras
 from clipsrv.stderr import set_apart
 
@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
             raise
-        first, *others = extras()
-        _say(f"clipsrv: onnxruntime is not installed: pip install 'clipsrv[{first}]' (or [{'], ['.join(others)}])")
+        _say(f"clipsrv: onnxruntime is not installed. Run one of: {'; '.join(map(how_to_install, extras()))}")
         return DeviceError.exit_status
     except KeyboardInterrupt:
         return 130

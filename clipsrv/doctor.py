@@ -25,7 +25,7 @@ from clipsrv.config import Config
 from clipsrv.errors import StartError
 from clipsrv.images.agreement import resize_is_pillows
 from clipsrv.images.resize import COMPILED, FASTEST_NAME, HOW_TO_COMPILE
-from clipsrv.installation import installations
+from clipsrv.installation import how_to_install, installations, pip
 from clipsrv.machine import memory_limit, physical_memory, usable_cores
 from clipsrv.manifest import TEXT, ModelManifest, list_models, verify_files
 from clipsrv.models.folders import KNOWN_MODELS, available_models, find_model
@@ -36,7 +36,7 @@ from clipsrv.processor import CANNOT_TELL, this_processor
 from clipsrv.providers.cpu import CPU
 from clipsrv.providers.instructions import VNNI
 from clipsrv.providers.openvino import OPENVINO
-from clipsrv.providers.table import PROVIDERS, extras
+from clipsrv.providers.table import PROVIDERS, cure, extras
 from clipsrv.settings import model_settings, offer_settings
 
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
@@ -83,7 +83,7 @@ def _runtime() -> Iterator[str]:
         yield "MORE THAN ONE is installed and they overwrite one another: uninstall all, then install exactly one"
     available = ort.get_available_providers()
     for row in PROVIDERS:
-        yield f"{row.device}: {'built in' if row.onnx_name in available else f'not in this onnxruntime. {row.cure}'}"
+        yield f"{row.device}: {'built in' if row.onnx_name in available else f'not in this onnxruntime. {cure(row)}'}"
 
 
 def _models(config: Config) -> Iterator[str]:
@@ -154,7 +154,8 @@ def _advice(config: Config, model: Model | None) -> str:
     """The single most useful change, by what was found."""
     installed = dict(_installed())
     if len(installed) > 1:
-        return f"pip uninstall {' '.join(installed)}, then pip install one of clipsrv[{'], ['.join(extras())}]"
+        ways = "; ".join(how_to_install(extra) for extra in extras())
+        return f"{pip()} uninstall {' '.join(installed)}, then one of: {ways}"
     if model is None:
         return "see the reason above"
     if _port_is_taken(config):
@@ -180,8 +181,8 @@ def _advice(config: Config, model: Model | None) -> str:
         and model.precision == "fp32"
     ):
         return (
-            "the precision, if a search may be a little less exact: --precision int8 (closer to fp32 with pip install "
-            f"'clipsrv[{OPENVINO.extra}]' and --device {OPENVINO.device}); docs/precision.md has what it costs"
+            "the precision, if a search may be a little less exact: --precision int8 (closer to fp32 with --device "
+            f"{OPENVINO.device}); docs/precision.md has what it costs"
         )
     if model.device == CPU.device and config.model in KNOWN_MODELS[2:]:
         return f"{config.model} is slow on a CPU: use a GPU, or --model vit-b-32"

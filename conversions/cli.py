@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from clipsrv.errors import ClipsrvError, ConfigError, StartError
+from clipsrv.installation import how_to_install
 from clipsrv.manifest import NAME
 from conversions.errors import ConversionError
 from conversions.known import KNOWN, HubCheckpoint
@@ -187,7 +188,7 @@ def _languages(text: str) -> str:
 def _require_packages() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"Converting needs {', '.join(missing)}: pip install 'clipsrv[convert]'")
+        raise ConfigError(f"Converting needs {', '.join(missing)}: {how_to_install('convert')}")
 
 
 def _quiet() -> None:

@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cgroups": (),
     "machine": ("cgroups",),
     "installation": (),
-    "providers": ("errors",),
+    "providers": ("errors", "installation"),
     "config": ("errors", "providers"),
     "settings": ("config", "errors", "machine"),
     "documents": (),

@@ -27,6 +27,7 @@ from clipsrv.config import Config
 from clipsrv.errors import ConfigError
 from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import reuse_memory
+from clipsrv.installation import how_to_install
 from clipsrv.machine import usable_cores
 from clipsrv.models.folders import find_model
 from clipsrv.models.loading import load_model
@@ -92,7 +93,7 @@ def _run_into_table(options: JobOptions, config: Config, received: Received) -> 
     try:
         from clipsrv.bulk.stores.postgres import PostgresStore
     except ImportError:
-        raise ConfigError("PostgreSQL needs psycopg: pip install 'clipsrv[postgres]'.") from None
+        raise ConfigError(f"PostgreSQL needs psycopg: {how_to_install('postgres')}") from None
     if options.restart or options.as_listed:
         raise ConfigError("--restart and --as-listed are for files: a table says itself what is done.")
     errors = Path(options.errors or f"{options.table}.errors.jsonl")

@@ -80,7 +80,7 @@ def format_of(data: bytes) -> str | None:
 
 def unread(format: str) -> ImageError:
     """The error for a file whose decoder is not installed."""
-    cure = " HEIC is read with: pip install 'clipsrv[heic]'." if format == "HEIF" else ""
+    cure = " HEIC is read where the package pillow-heif is installed." if format == "HEIF" else ""
     return UnsupportedImageFormatError(
         f"The image looks like {shown(format)}; accepted are {', '.join(FORMAT_NAMES)}.{cure}", format=shown(format)
     )

@@ -10,7 +10,6 @@ CPU = Provider(
     onnx_name="CPUExecutionProvider",
     packages=("onnxruntime",),
     extra="cpu",
-    cure="It needs pip install 'clipsrv[cpu]'.",
     auto_rank=3,
     precisions={
         "fp32": same("fp32"),

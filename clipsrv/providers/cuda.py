@@ -17,7 +17,7 @@ CUDA = Provider(
     onnx_name="CUDAExecutionProvider",
     packages=("onnxruntime-gpu",),
     extra="gpu",
-    cure="It needs an NVIDIA GPU, its driver, and pip install 'clipsrv[gpu]' instead of clipsrv[cpu].",
+    needs="an NVIDIA GPU, its driver",
     auto_rank=0,
     precisions={"fp32": same("fp32"), "fp16": same("fp16", auto=True)},
     options=_options,

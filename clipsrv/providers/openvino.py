@@ -28,7 +28,6 @@ OPENVINO = Provider(
     onnx_name="OpenVINOExecutionProvider",
     packages=("onnxruntime-openvino",),
     extra="openvino",
-    cure="It needs pip install 'clipsrv[openvino]' instead of clipsrv[cpu].",
     auto_rank=2,
     precisions={
         "fp32": same("fp32"),

@@ -50,7 +50,7 @@ def no_options(plan: DevicePlan) -> Mapping[str, Any]:
 class Provider:
     """One row. `onnx_name` is onnxruntime's, `aliases` are other words for `device`.
 
-    `packages` carry it, `extra` is clipsrv's that installs one of them, and `cure` says in a sentence what it needs.
+    `packages` carry it, `extra` is clipsrv's that installs one of them, and `needs` is what else it takes.
     `auto_rank` orders what `auto` tries, the smallest first; None is only ever asked for. `options` gives onnxruntime's
     options of the provider. `optimises_itself` keeps onnxruntime from fusing operators that the provider does not know.
     `library` is onnxruntime's file of a provider that needs libraries of other packages (CUDA's).
@@ -61,7 +61,6 @@ class Provider:
     onnx_name: str
     packages: tuple[str, ...]
     extra: str
-    cure: str
     auto_rank: int | None
     precisions: Mapping[str, Arithmetic]
     options: Callable[[DevicePlan], Mapping[str, Any]] = no_options
@@ -69,3 +68,4 @@ class Provider:
     optimises_itself: bool = False
     library: str = ""
     streams: bool = False
+    needs: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clipsrv.errors import DeviceError
+from clipsrv.installation import how_to_install
 from clipsrv.providers.coreml import COREML
 from clipsrv.providers.cpu import CPU
 from clipsrv.providers.cuda import CUDA
@@ -32,6 +33,13 @@ def auto_order() -> list[Provider]:
     """What `auto` tries, in this order."""
     ranks = {row.device: row.auto_rank for row in PROVIDERS if row.auto_rank is not None}
     return [provider(device) for device in sorted(ranks, key=ranks.__getitem__)]
+
+
+def cure(row: Provider) -> str:
+    """What a device needs that is not there, in a sentence."""
+    others = tuple(name for other in PROVIDERS if other.extra != row.extra for name in other.packages)
+    command = how_to_install(row.extra, instead_of=others)
+    return f"It needs {f'{row.needs}, and ' if row.needs else ''}{command}."
 
 
 def extras() -> list[str]:

@@ -11,7 +11,7 @@ from clipsrv.errors import DeviceError
 from clipsrv.processor import CANNOT_TELL, Processor
 from clipsrv.providers.instructions import Instructions
 from clipsrv.providers.provider import PRECISIONS, Arithmetic, DevicePlan
-from clipsrv.providers.table import OTHERWISE, PROVIDERS, auto_order, provider
+from clipsrv.providers.table import OTHERWISE, PROVIDERS, auto_order, cure, provider
 from clipsrv.specs import TowerSpec
 
 #: Error relative to the mean distance between images up to which `auto` may take a faster precision.
@@ -27,7 +27,7 @@ def candidate_devices(device: str) -> list[str]:
     if row.onnx_name not in available:
         raise DeviceError(
             f"--device {device} is not possible: this onnxruntime {ort.__version__} has no {row.onnx_name}. "
-            f"{row.cure} {OTHERWISE}"
+            f"{cure(row)} {OTHERWISE}"
         )
     return [row.device]
 
@@ -51,9 +51,10 @@ def choose_precision(
         raise DeviceError(f"There is no precision {asked!r}; it must be one of auto, {', '.join(PRECISIONS)}.")
     if asked not in precisions:
         able = [row for row in PROVIDERS if asked in row.precisions]
-        hint = f" (pip install 'clipsrv[{able[0].extra}]')" if len(able) == 1 else ""
+        alone = len(able) == 1 and able[0].onnx_name not in ort.get_available_providers()
+        hint = f". {cure(able[0])} Here" if alone else ";"
         raise DeviceError(
-            f"--precision {asked} needs --device {' or '.join(row.device for row in able)}{hint}; "
+            f"--precision {asked} needs --device {' or '.join(row.device for row in able)}{hint} "
             f"--device {device} computes {', '.join(precisions)}."
         )
     if precisions[asked].graph not in tower.variants:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from clipsrv.errors import DeviceError, ModelCorruptError
 from clipsrv.providers.cpu import CPU
 from clipsrv.providers.provider import DevicePlan, Provider
-from clipsrv.providers.table import OTHERWISE, provider
+from clipsrv.providers.table import OTHERWISE, cure, provider
 from clipsrv.runtime.libraries import missing, preload
 
 #: Threads wait for the next operator awake, for as long as a short one takes, and sleep while nothing runs: falling
@@ -60,7 +60,7 @@ _GRAPH_ERRORS = (_state.NoSuchFile, _state.InvalidProtobuf, _state.InvalidGraph)
 
 
 def _refusal(row: Provider, reason: str) -> str:
-    return f"--device {row.device} was asked for and is not there: {reason}. {row.cure} {OTHERWISE}"
+    return f"--device {row.device} was asked for and is not there: {reason}. {cure(row)} {OTHERWISE}"
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable
 
 from clipsrv.errors import ConfigError
+from clipsrv.installation import how_to_install
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -31,7 +32,7 @@ def _whitespace() -> Clean:
     try:
         from ftfy import fix_text
     except ImportError:
-        raise ConfigError("This model's texts are cleaned by ftfy: pip install 'clipsrv[open_clip]'") from None
+        raise ConfigError(f"This model's texts are cleaned by ftfy: {how_to_install('open_clip')}") from None
 
     def clean(text: str) -> str:
         return " ".join(html.unescape(html.unescape(fix_text(text))).split())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clipsrv.documents import open_file
 from clipsrv.errors import ConfigError, ModelCorruptError
+from clipsrv.installation import how_to_install
 from clipsrv.specs import TokenSpec
 from clipsrv.text.tokens import Tokens, framed, head_of, require_enough, require_unicode
 
@@ -35,9 +36,8 @@ class SiglipTokenizer:
         try:
             from sentencepiece import SentencePieceProcessor
         except ImportError:
-            raise ConfigError(
-                "This model's texts need the sentencepiece package: pip install 'clipsrv[siglip]'"
-            ) from None
+            command = how_to_install("siglip")
+            raise ConfigError(f"This model's texts need the sentencepiece package: {command}") from None
         try:
             with open_file(path) as file:
                 self._pieces = SentencePieceProcessor(model_proto=file.read())

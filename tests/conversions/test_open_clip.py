@@ -169,7 +169,7 @@ def test_pickled_weights_are_read_without_running_code(checkpoint: Path) -> None
 
 def test_without_ftfy_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ftfy", None)
-    with pytest.raises(ConfigError, match=r"pip install 'clipsrv\[open_clip\]'"):
+    with pytest.raises(ConfigError, match=r"pip install --editable '.*\[open_clip\]'"):
         cleaning("whitespace")
 
 

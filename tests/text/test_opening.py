@@ -134,5 +134,5 @@ def test_what_is_no_sentencepiece_model_is_refused(tmp_path: Path, monkeypatch: 
     with pytest.raises(ModelCorruptError, match="of the kind siglip"):
         open_tokenizer(tmp_path / "spiece.model", spec)
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(ConfigError, match=r"pip install 'clipsrv\[siglip\]'"):
+    with pytest.raises(ConfigError, match=r"pip install --editable '.*\[siglip\]'"):
         open_tokenizer(tmp_path / "spiece.model", spec)

@@ -16,6 +16,7 @@ import orjson
 from clipsrv.bulk.records import Facts, Shard
 from clipsrv.bulk.stores.parts import write_whole
 from clipsrv.errors import ConfigError
+from clipsrv.installation import how_to_install
 
 #: Shards in their order, from the first, each time it is called.
 Shards = Callable[[], Iterable[Shard]]
@@ -34,7 +35,7 @@ def writer_for(path: Path) -> Writer:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
-            raise ConfigError("Parquet needs pyarrow: pip install 'clipsrv[parquet]'.") from None
+            raise ConfigError(f"Parquet needs pyarrow: {how_to_install('parquet')}") from None
     return _WRITERS[suffix]
 
 
