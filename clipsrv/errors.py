@@ -11,7 +11,8 @@ ClipsrvError
 ├── InvalidLabelsError             labels among which no image can be told, or a template that holds none
 ├── ImageError                     the envelope is fine, the image is not
 │   ├── EmptyImageError · NotAnImageError · UnsupportedImageFormatError · TruncatedImageError
-│   └── InvalidImageError · ImageTooLargeError · ImageTooComplexError · AspectRatioTooLargeError
+│   ├── InvalidImageError · ImageTooLargeError · ImageTooComplexError · AspectRatioTooLargeError
+│   └── CropOutsideImageError
 ├── BadImagesError                 one or more ImageErrors of one request, with their places
 ├── ModelNotOfferedError           a request names a model that is not served
 ├── ModelUnavailableError          it is served, and cannot be loaded now
@@ -125,6 +126,10 @@ class ImageTooComplexError(ImageError):
 
 class AspectRatioTooLargeError(ImageError):
     code = "aspect_ratio_too_large"
+
+
+class CropOutsideImageError(ImageError):
+    code = "crop_outside_image"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ COMMANDS = {
 }
 #: What each prints.
 PRINTED = (
-    r'(\{"embedding":\[.*\}){2}\{"embeddings":\[.*"errors":\[\].*\}\{"embeddings":.*\}\{"labels":\[\{"label":"a .*\}',
+    r'(\{"embedding":\[.*\}){2}\{"embeddings":\[.*"errors":\[\].*\}\{"embeddings":.*\}\{"labels":\[\{"label":"a .*\}'
+    r'\{"embedding":\[.*\}',
+    r"3\n",
     r"2 a (cat|dog)\n",
     r"\(2, 64\) float32\n",
     r"2 true\n",

@@ -38,16 +38,21 @@ def reuse_memory(threads: int) -> None:
 
 
 def decode(opened: OpenedImage, *, apply_orientation: bool = True) -> Image.Image:
-    """The first frame as an RGB image, EXIF orientation applied (a TIFF's and HEIC's always).
+    """The first frame, or the region of it that was asked for, as an RGB image, EXIF orientation applied (a TIFF's and
+    HEIC's always).
 
     Modes follow Pillow's `convert("RGB")` as the reference does (alpha dropped, palette looked up, CMYK without
-    a profile), but for 16-bit, I and F images, which are scaled to 8 bits instead of clipped. Raises ImageError;
-    MemoryError passes through.
+    a profile), but for 16-bit, I and F images, which are scaled to 8 bits instead of clipped: a region by its own
+    extremes, as if it had been sent alone. Raises ImageError; MemoryError passes through.
     """
     problem: ImageError
     try:
         image = _loaded(opened) if opened.header.ends else _loaded_without_end(opened)
-        return to_rgb(upright(image) if apply_orientation else image, opened.header.levels)
+        if apply_orientation:
+            image = upright(image)
+        if opened.region is not None:
+            image = opened.region.cut(image)
+        return to_rgb(image, opened.header.levels)
     except ImageError as error:
         problem = error.with_traceback(None)
     except DECODER_ERRORS as error:

@@ -16,6 +16,7 @@ from clipsrv.errors import (
     ImageTooLargeError,
 )
 from clipsrv.images import formats
+from clipsrv.images.region import Region
 from clipsrv.images.structure import bmp, gif, heif, jpeg, png, tiff, webp
 from clipsrv.images.structure.header import BYTES_PER_PIXEL, OUTSIDE, Header, Kind, damaged
 from clipsrv.settings import DEFAULT_LIMITS, ImageLimits
@@ -38,18 +39,24 @@ _SCALES = (8, 4, 2, 1)
 @dataclass(frozen=True)
 class OpenedImage:
     """An image whose header has been judged. `cost` is what decoding it counts in a PixelBudget: as many pixels as take
-    its memory. `reduce_to` is as asked for."""
+    its memory. `reduce_to` and `region` are as asked for."""
 
     header: Header
     cost: int
     reduce_to: int | None
+    region: Region | None = None
 
 
 def open_image(
-    blob: bytes | memoryview, limits: ImageLimits = DEFAULT_LIMITS, *, reduce_to: int | None = None
+    blob: bytes | memoryview,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    *,
+    reduce_to: int | None = None,
+    region: Region | None = None,
 ) -> OpenedImage:
     """Judges the header of `blob`. `reduce_to` lets a JPEG be decoded at 1/2, 1/4 or 1/8 size as long as both sides
-    stay at least that many pixels. Raises ImageError."""
+    stay at least that many pixels; not where only a `region` is wanted, which is held to the limits as the image is.
+    Raises ImageError."""
     if not blob:
         raise EmptyImageError("The image is empty (0 bytes).")
     if len(blob) > limits.max_bytes:
@@ -59,13 +66,17 @@ def open_image(
     data = bytes(blob)
     header = _read(data)
     _judge(header, limits)
+    if region is not None:
+        region.check(max(header.size))
+        judge_sides((region.width, region.height), limits)
+        reduce_to = None
     cost = -(-_memory(header, reduce_to) // BYTES_PER_PIXEL)
     if cost > limits.max_cost:
         raise ImageTooComplexError(
             f"Decoding the image may take the memory of {cost:,} pixels; at most {limits.max_cost:,} are accepted.",
             limit=limits.max_cost,
         )
-    return OpenedImage(header, cost, reduce_to if header.scalable else None)
+    return OpenedImage(header, cost, reduce_to if header.scalable else None, region)
 
 
 def _read(data: bytes) -> Header:

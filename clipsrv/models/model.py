@@ -14,6 +14,7 @@ from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import decode
 from clipsrv.images.open import OpenedImage, open_image
 from clipsrv.images.preprocess import preprocess_image
+from clipsrv.images.region import Cropped, Encoded
 from clipsrv.machine import give_memory_back
 from clipsrv.manifest import ModelManifest
 from clipsrv.models.known import languages_of
@@ -57,18 +58,17 @@ class Model:
         """What must be equal for vectors to be comparable."""
         return self.manifest.embedding_id(variant(self.device, self.precision), self.preprocessing_id)
 
-    def read_image(
-        self, blob: bytes | memoryview, limits: ImageLimits, budget: PixelBudget | None = None
-    ) -> NDArray[np.float32]:
+    def read_image(self, image: Encoded, limits: ImageLimits, budget: PixelBudget | None = None) -> NDArray[np.float32]:
         """Encoded bytes to `pixel_values` (3, S, S): the one path for server and bulk job. Raises ImageError."""
-        opened = self.open_image(blob, limits)
+        opened = self.open_image(image, limits)
         with budget.hold(opened.cost) if budget else nullcontext():  # until the decoded image has been made small
             return self.decode_image(opened)
 
-    def open_image(self, blob: bytes | memoryview, limits: ImageLimits) -> OpenedImage:
+    def open_image(self, image: Encoded, limits: ImageLimits) -> OpenedImage:
         """The first half of `read_image`: the header, judged. Raises ImageError."""
         reduce_to = FAST_DECODE_MARGIN * self.manifest.preprocess.shortest_edge
-        return open_image(blob, limits, reduce_to=reduce_to if self.decoding.fast else None)
+        blob, region = image if isinstance(image, Cropped) else (image, None)
+        return open_image(blob, limits, reduce_to=reduce_to if self.decoding.fast else None, region=region)
 
     def decode_image(self, opened: OpenedImage) -> NDArray[np.float32]:
         """The second half, which takes the time and the memory. Raises ImageError."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeVar
 
 from clipsrv.errors import DeadlineExceededError, DimensionsNotOfferedError, ShuttingDownError, StartingError
+from clipsrv.images.region import Encoded
 from clipsrv.models.model import Model
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.engine import Engine
@@ -110,7 +111,7 @@ class Embedder:
 
     async def embed_images(
         self,
-        blobs: Sequence[bytes | memoryview],
+        blobs: Sequence[Encoded],
         *,
         model: str | None = None,
         caller: Hashable = None,
@@ -132,7 +133,7 @@ class Embedder:
         return await self._in_slots(slots, caller, model, lambda visit: visit.embed_texts(texts))
 
     async def embed_beside(
-        self, blob: bytes | memoryview, prompts: Sequence[Prompt], *, model: str | None = None, caller: Hashable = None
+        self, blob: Encoded, prompts: Sequence[Prompt], *, model: str | None = None, caller: Hashable = None
     ) -> tuple[Outcome, Outcome]:
         """One image and the texts it is compared with, by one and the same engine; what is remembered of the texts is
         not computed again. Raises as both of the above."""
@@ -141,7 +142,7 @@ class Embedder:
 
     async def embed_items(
         self,
-        items: Sequence[bytes | memoryview | str],
+        items: Sequence[Encoded | str],
         *,
         model: str | None = None,
         dimensions: int | None = None,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.errors import ClipsrvError, ImageError, OutOfMemoryError, TextTowerMissingError
+from clipsrv.images.region import Encoded
 from clipsrv.models.known import in_words
 from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
@@ -86,7 +87,7 @@ class Engine:
             self._tasks.append(asyncio.create_task(_keep_running(batcher)))
         self._tasks.append(asyncio.create_task(self._watch()))
 
-    async def read_image(self, blob: bytes | memoryview, caller: Hashable, request: Hashable) -> tuple[Pixels, Timings]:
+    async def read_image(self, blob: Encoded, caller: Hashable, request: Hashable) -> tuple[Pixels, Timings]:
         """`pixel_values` (3, S, S) of one encoded image, and how long it waited and took.
 
         Raises ImageError, OutOfMemoryError, ShuttingDownError.
@@ -151,7 +152,7 @@ class Engine:
                 texts,
             )
 
-    def _read(self, blob: bytes | memoryview) -> tuple[Pixels, float, float]:
+    def _read(self, blob: Encoded) -> tuple[Pixels, float, float]:
         started, problem = time.monotonic(), list[ClipsrvError]()
         try:
             pixels = self.model.read_image(blob, self._settings.limits, self._workshop.budget)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from clipsrv.errors import BadImage, BadImagesError, ImageError
+from clipsrv.images.region import Encoded
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.engine import Engine
 from clipsrv.serving.outcome import Finished, Outcome, Timings
@@ -41,7 +42,7 @@ class Visit:
     ) -> None:
         self._loan.give_back()
 
-    async def embed_image(self, blob: bytes | memoryview) -> Finished:
+    async def embed_image(self, blob: Encoded) -> Finished:
         """The vector of one encoded image. Raises ImageError, EngineError or ShuttingDownError."""
         pixels, read = await self._engine.read_image(blob, self._caller, self._request)
         return await self._engine.embed_pixels(pixels, read, self._caller, self._request)
@@ -50,7 +51,7 @@ class Visit:
         """The vector of one text. Raises InvalidTextError, TextTowerMissingError, EngineError, ShuttingDownError."""
         return (await self._embed_few([text]))[0]
 
-    async def embed_images(self, blobs: Sequence[bytes | memoryview], *, null_on_error: bool = False) -> Outcome:
+    async def embed_images(self, blobs: Sequence[Encoded], *, null_on_error: bool = False) -> Outcome:
         """All of `blobs` at once. Raises BadImagesError naming every image that cannot be used (unless
         `null_on_error`, which leaves None in its place), else as `embed_image`."""
         bad: list[BadImage] = []
@@ -75,7 +76,7 @@ class Visit:
         """All of `texts` at once. Raises as `embed_text`."""
         return self._outcome(await self._embed_all(texts), ())
 
-    async def embed_beside(self, blob: bytes | memoryview, prompts: Sequence[Prompt]) -> tuple[Outcome, Outcome]:
+    async def embed_beside(self, blob: Encoded, prompts: Sequence[Prompt]) -> tuple[Outcome, Outcome]:
         """One image, and texts that are remembered for the next image. Raises BadImagesError, and as `embed_text`."""
         works = [partial(self.embed_prompts, prompts), partial(self.embed_images, [blob])]
         texts, image = await _together(lambda work: work(), works)
@@ -96,7 +97,7 @@ class Visit:
         few = [texts[at : at + TEXTS_PER_SLOT] for at in range(0, len(texts), TEXTS_PER_SLOT)]
         return [one for some in await _together(self._embed_few, few) for one in some]
 
-    async def embed_items(self, items: Sequence[bytes | memoryview | str]) -> Outcome:
+    async def embed_items(self, items: Sequence[Encoded | str]) -> Outcome:
         """All of `items` at once, encoded images and texts in any order. Raises BadImagesError with their places among
         them, else as `embed_image` and `embed_text`."""
         images = {place: item for place, item in enumerate(items) if not isinstance(item, str)}

@@ -43,15 +43,15 @@ SECONDS = 1.3
 class Fated(Model):
     """Reads an image as its last bytes say. What must fail in the tower is marked by a value that no image has."""
 
-    def read_image(self, blob: bytes | memoryview, *arguments: Any, **options: Any) -> Any:
-        end = bytes(blob[-20:])
+    def read_image(self, image: Any, *arguments: Any, **options: Any) -> Any:
+        end = bytes(image[-20:])
         if end.endswith(NO_MEMORY):
             raise MemoryError
         if end.endswith(BUG):
             raise LookupError("nobody foresaw this")
         if end.endswith(SLOW_TO_READ):
             time.sleep(SECONDS)
-        pixels = super().read_image(blob, *arguments, **options)
+        pixels = super().read_image(image, *arguments, **options)
         if end.endswith(FAILS):
             pixels[0, 0, 0] = 1000
         if end.endswith(SLOW_TO_COMPUTE):

@@ -16,6 +16,14 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
+/** A part of an image in pixels, seen upright: from the left, from the top, and its sides. */
+export type Crop = readonly [x: number, y: number, width: number, height: number];
+
+export interface EmbedImageOptions extends CallOptions {
+  /** The part that is meant: its vector is that of the same part saved without loss and sent alone. */
+  readonly crop?: Crop;
+}
+
 export interface ClassifyOptions extends CallOptions {
   /** Holds `{}` once, where each label is put. Without one it is the server's: `This is a photo of {}.` */
   readonly template?: string;
@@ -40,9 +48,10 @@ export class ClipClient {
     return this.#settings.baseUrl;
   }
 
-  /** The unit-length vector of one image. Send the original bytes: a resized copy has another vector. */
-  async embedImage(image: ImageBytes, options: CallOptions = {}): Promise<Float32Array<ArrayBuffer>> {
-    const call = { path: this.#path('/embed', PACKED), ...encodeMultipart('image', [await toBytes(image)]) };
+  /** The unit-length vector of one image, or of a part of it. Send the original bytes: a resized copy has another vector. */
+  async embedImage(image: ImageBytes, options: EmbedImageOptions = {}): Promise<Float32Array<ArrayBuffer>> {
+    const query = options.crop === undefined ? PACKED : { ...PACKED, crop: options.crop.join(',') };
+    const call = { path: this.#path('/embed', query), ...encodeMultipart('image', [await toBytes(image)]) };
     return readVector(await this.#send({ method: 'POST', ...call }, options.signal));
   }
 

@@ -19,7 +19,7 @@
 
 /** Every code a clipsrv server puts into an error body. */
 export const ERROR_CODES = [
-  'aspect_ratio_too_large', 'body_too_large', 'deadline_exceeded', 'dimensions_not_offered', 'duplicate_field', 'empty_batch', 'empty_body',
+  'aspect_ratio_too_large', 'body_too_large', 'crop_outside_image', 'deadline_exceeded', 'dimensions_not_offered', 'duplicate_field', 'empty_batch', 'empty_body',
   'empty_image', 'expectation_failed', 'forbidden', 'headers_too_large', 'host_forbidden', 'image_too_complex', 'image_too_large',
   'inference_failed', 'internal', 'invalid_base64', 'invalid_field', 'invalid_image', 'invalid_json', 'invalid_labels', 'invalid_request',
   'invalid_text',

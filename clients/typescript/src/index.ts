@@ -1,6 +1,8 @@
 export { followAbort } from './abort.js';
 export type { Classification, Health, ImageResult, LabelScore, ModelDetails, Models } from './answers.js';
-export { ClipClient, type CallOptions, type ClassifyOptions, type StreamResult } from './client.js';
+export {
+  ClipClient, type CallOptions, type ClassifyOptions, type Crop, type EmbedImageOptions, type StreamResult,
+} from './client.js';
 export { generateEmbeddingLocal, generateEmbeddingsBatch } from './dropins.js';
 export { toNumbers, type ImageBytes } from './encoding.js';
 export * from './errors.js';

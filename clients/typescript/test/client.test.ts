@@ -48,6 +48,13 @@ test('an image has one unit vector, however it is sent', async () => {
   }
 });
 
+test('a part of an image has a vector of its own, and one that is not inside is the image\'s fault', async () => {
+  const whole = await client.embedImage(image(1));
+  assert.ok(distance(whole, await client.embedImage(image(1), { crop: [0, 0, 8, 8] })) > 1e-3);
+  await assert.rejects(client.embedImage(image(1), { crop: [0, 0, 5000, 1] }), { name: 'ImageError', code: 'crop_outside_image' });
+  await assert.rejects(client.embedImage(image(1), { crop: [0.5, 0, 8, 8] }), { name: 'InvalidRequestError', code: 'invalid_field' });
+});
+
 test('a client of a model names it in every request that embeds', async () => {
   const named = new ClipClient({ baseUrl: server.url, model: 'my model & more' });
   assert.ok(distance(await named.embedImage(image(1)), await client.embedImage(image(1))) < 1e-6);

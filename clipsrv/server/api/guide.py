@@ -10,6 +10,7 @@ from aiohttp import web
 from clipsrv.server.api.state import BODIES, EMBEDDER, INPUTS
 from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
+from clipsrv.server.wire.crops import CROP, crop_of_query, cropped
 from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
 from clipsrv.server.wire.options import negotiate, one_model, read_options
@@ -18,6 +19,7 @@ from clipsrv.serving.outcome import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
 _FREE = ("model",)
+_OF_ONE_IMAGE = (*_FREE, CROP)
 _BATCH_OPTIONS = {**_ENCODINGS, "on_error": ("fail", "null")}
 
 
@@ -49,9 +51,9 @@ async def embed_text(request: web.Request) -> web.Response:
 
 
 async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
-    options = read_options(request, _BATCH_OPTIONS if many else _ENCODINGS, free=_FREE)
+    options = read_options(request, _BATCH_OPTIONS if many else _ENCODINGS, free=_FREE if many else _OF_ONE_IMAGE)
     form = negotiate(request, options["encoding"])
-    null_on_error = options.get("on_error") == "null"
+    null_on_error, region = options.get("on_error") == "null", crop_of_query(options.get(CROP))
     if null_on_error and form == NPY:
         raise NotAcceptableError("on_error=null needs a JSON answer: a NumPy file cannot say which images failed.")
     embedder, bodies, caller = request.app[EMBEDDER], request.app[BODIES], request[CALLER]
@@ -61,10 +63,11 @@ async def _embed_images(request: web.Request, *, many: bool) -> web.Response:
         asked = await request.app[INPUTS].images(request, lease, many=many)
         read = time.monotonic() - started
         model = one_model(options.get("model"), asked.model)
-        outcome = await embedder.embed_images(asked.items, model=model, caller=caller, null_on_error=null_on_error)
-        request[REPORT].images = len(asked.items)
+        items = [cropped(item, region) for item in asked.items]
+        outcome = await embedder.embed_images(items, model=model, caller=caller, null_on_error=null_on_error)
+        request[REPORT].images = len(items)
         extra = {"errors": describe(outcome.bad)} if null_on_error else {}
-        del asked
+        del asked, items
         return await deliver(request, await _answer(request, outcome, form, read, many=many, extra=extra), lease)
 
 

@@ -14,6 +14,8 @@ from clipsrv.server.api.schemas import (
     BYTES,
     CLASSES,
     COUNT,
+    CROP,
+    CROP_OPTION,
     EMBEDDINGS,
     ENCODED,
     ERROR,
@@ -40,7 +42,8 @@ from clipsrv.settings import texts_of_a_request
 def describe(config: Config) -> Schema:
     """The document for a server of this configuration."""
     many = {"maxItems": config.max_images, "minItems": 1}
-    images = asked_of("images", {"type": "array", "items": ENCODED, **many})
+    part = shape({"image": ENCODED, "crop": CROP}, optional=("crop",))
+    images = asked_of("images", {"type": "array", "items": {"oneOf": [ENCODED, part]}, **many})
     text = {**STRING, "maxLength": LONGEST_TEXT}
     texts = {"type": "array", "items": text, "maxItems": texts_of_a_request(config), "minItems": 1}
     one: Schema = {"embedding": VECTOR, "dimensions": COUNT, "model": STRING}
@@ -71,10 +74,10 @@ def describe(config: Config) -> Schema:
                 "multipart/form-data": shape({"image": BYTES}),
                 "image/*": BYTES,
                 "application/octet-stream": BYTES,
-                JSON: asked_of("image", ENCODED),
+                JSON: asked_of("image", ENCODED, optional=("crop",), crop=CROP),
             },
             shape(one),
-            [encoding, MODEL],
+            [encoding, CROP_OPTION, MODEL],
         ),
         "/embed/batch": post(
             "embedImages",

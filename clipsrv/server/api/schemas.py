@@ -13,6 +13,13 @@ BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": 
 VECTOR: Schema = {"oneOf": [FLOATS, BASE64]}
 BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
 ENCODED: Schema = {"type": "string", "description": "base64, standard or URL-safe, or a base64 data URI"}
+CROP: Schema = {
+    "type": "array",
+    "items": COUNT,
+    "minItems": 4,
+    "maxItems": 4,
+    "description": "x, y, width and height of the part that is meant, in pixels of the upright image",
+}
 NPY: Schema = {"schema": {"type": "string", "contentMediaType": "application/x-npy"}}
 
 
@@ -25,6 +32,10 @@ def shape(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
 _WHICH: Schema = {**STRING, "description": "the model, by its name or an alias; that of --model if left out"}
 #: The query's option that names a model.
 MODEL: Schema = {"name": "model", "in": "query", "schema": _WHICH}
+
+
+#: The query's option that names a part of the image.
+CROP_OPTION: Schema = {"name": "crop", "in": "query", "schema": {**STRING, "pattern": r"^\d{1,9}(,\d{1,9}){3}$"}}
 
 
 def asked_of(field: str, wanted: Schema, *, optional: tuple[str, ...] = (), **more: Schema) -> Schema:

@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
 
 from clipsrv.errors import InvalidTextError
+from clipsrv.images.region import Encoded
 from clipsrv.server.wire.bodies import Blob, BodyReader, Pieces
+from clipsrv.server.wire.crops import CROP, crop_of, cropped
 from clipsrv.server.wire.documents import Document, DocumentReader, LongString
 from clipsrv.server.wire.envelope import (
     EmptyBatchError,
@@ -35,6 +37,7 @@ _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.ASCII | re.IGNORECASE)
 LONGEST_TEXT = 1_000_000
 #: Bytes that JSON may take for a character.
 LONGEST_ESCAPE = 6
+_MANY = "images"
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -56,17 +59,17 @@ class Inputs:
         self._bodies, self._documents = bodies, documents
         self._max_images, self._max_texts = max_images, max_texts
 
-    async def images(self, request: web.Request, lease: Lease, *, many: bool) -> Asked[Blob]:
-        """The encoded images of a request; exactly one unless `many`. JSON may name a model.
+    async def images(self, request: web.Request, lease: Lease, *, many: bool) -> Asked[Encoded]:
+        """The encoded images of a request; exactly one unless `many`. JSON may name a model, and parts of images.
 
         Raises InvalidRequestError of the kind that fits, OverloadedError if an unannounced body finds no room.
         """
         limit = self._max_images if many else 1
-        field = "images" if many else "image"
+        field = _MANY if many else "image"
         kind = request.content_type
         if kind == "multipart/form-data":
             chunks = self._bodies.chunks(request, lease)
-            return Asked(await read_form(request.headers[hdrs.CONTENT_TYPE], chunks, field, limit), None, many)
+            return Asked([*await read_form(request.headers[hdrs.CONTENT_TYPE], chunks, field, limit)], None, many)
         if kind == "application/json":
             return await self._documents.read(request, lease, lambda document: images_of(document, field, limit))
         if not many and hdrs.CONTENT_TYPE in request.headers and _is_image(kind):
@@ -94,23 +97,37 @@ class Inputs:
         return ""
 
 
-def images_of(document: Document, field: str, limit: int) -> Asked[Blob]:
-    """The images of {"image": base64} or {"images": [base64]}, and the model that may stand beside them. Raises
-    InvalidRequestError of the kind that fits."""
+def images_of(document: Document, field: str, limit: int) -> Asked[Encoded]:
+    """The images of {"image": base64, "crop": [x, y, width, height]} or {"images": [base64 or such an object]}, and the
+    model that may stand beside them. Raises InvalidRequestError of the kind that fits."""
     model = model_of(document)
     if field not in document:
         raise MissingImageError(f"Expected the field {field!r}; received {names(document)}.")
-    if len(document) > 1:
-        raise UnexpectedFieldError(f"Expected the field {field!r}, and 'model' at most; received {names(document)}.")
-    many = field == "images"
-    values = document[field] if many else [document[field]]
-    if not isinstance(values, list) or not all(map(is_string, values)):
-        raise InvalidFieldError(f"{field!r} must be {'a list of base64 strings' if many else 'a base64 string'}.")
+    many = field == _MANY
+    if set(document) - {field, *(() if many else (CROP,))}:
+        known = f"{field!r}, and 'model'{'' if many else ' and ' + repr(CROP)} at most"
+        raise UnexpectedFieldError(f"Expected the field {known}; received {names(document)}.")
+    values = document[field] if many else [document]
+    if not isinstance(values, list):
+        raise InvalidFieldError(f"{field!r} must be a list: of base64 strings, or of objects with 'image' and 'crop'.")
     if len(values) > limit:
         raise too_many(field, limit)
     if not values:
         raise EmptyBatchError(f"The request has no image; send at least one as {field!r}.")
-    return Asked([image_of(value) for value in values], model, many)
+    return Asked([_encoded(value) for value in values], model, many)
+
+
+def _encoded(value: Any) -> Encoded:
+    """One image of a document: a string, or an object that may ask for a part of it."""
+    if is_string(value):
+        return image_of(value)
+    if not isinstance(value, dict) or "image" not in value:
+        raise InvalidFieldError("An image must be a base64 string, or an object with 'image' and 'crop'.")
+    if set(value) - {"image", CROP}:
+        raise UnexpectedFieldError(f"An image has the fields 'image' and 'crop'; received {names(value)}.")
+    if not is_string(value["image"]):
+        raise InvalidFieldError("'image' must be a base64 string.")
+    return cropped(image_of(value["image"]), crop_of(value.get(CROP)))
 
 
 def texts_of(document: Document, limit: int) -> Asked[str]:

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clipsrv.models.model import Model
 from tests.support.model import DIMENSIONS, truth
-from tests.support.photos import cuttings, photo
+from tests.support.photos import cuttings, encode, opened, photo
 from tests.support.serving import Client, form_data
 
 IMAGES = cuttings(5)
@@ -127,6 +128,122 @@ async def test_null_stands_for_a_bad_image_if_asked_for(client: Client) -> None:
     assert [(one["index"], one["code"]) for one in answer.json["errors"]] == [(1, "not_an_image")]
     none = await client.post("/embed/batch?on_error=null", data=form_data("images", IMAGES[:2]))
     assert none.json["errors"] == []
+
+
+PART = (11, 7, 50, 41)
+
+
+def cut(blob: bytes, region: tuple[int, int, int, int] = PART) -> bytes:
+    """The same part, saved without loss."""
+    left, top, width, height = region
+    with Image.open(BytesIO(blob)) as image:
+        return encode(image.crop((left, top, left + width, top + height)))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda blob: ("/embed?crop=11,7,50,41", {"data": form_data("image", [blob])}),
+        lambda blob: ("/embed?crop=11,7,50,41", {"data": blob, "headers": {"Content-Type": "image/jpeg"}}),
+        lambda blob: ("/embed?crop=11,7,50,41", {"json": {"image": b64(blob)}}),
+        lambda blob: ("/embed", {"json": {"image": b64(blob), "crop": [11, 7, 50, 41], "model": "tiny"}}),
+        lambda blob: ("/embed?crop=11,7,50,41", {"json": {"image": b64(blob), "crop": [11, 7, 50.0, 41]}}),
+    ],
+    ids=["form", "raw", "JSON", "in JSON", "twice the same"],
+)
+async def test_a_part_has_the_vector_of_the_same_part_sent_alone(
+    client: Client, ask: Callable[[bytes], tuple[str, dict[str, Any]]]
+) -> None:
+    path, options = ask(IMAGES[0])
+    answer = await client.post(path, **options)
+    assert answer.status == 200, answer.body
+    alone = await client.post("/embed", data=form_data("image", [cut(IMAGES[0])]))
+    assert answer.json == alone.json
+    assert (
+        answer.json["embedding"]
+        != (await client.post("/embed", data=form_data("image", [IMAGES[0]]))).json["embedding"]
+    )
+
+
+async def test_each_image_of_a_batch_may_have_its_own_part_or_none(client: Client) -> None:
+    blob = IMAGES[1]
+    parts = [(0, 0, 40, 60), (40, 0, 40, 60)]
+    images = [b64(blob), {"image": b64(blob)}, *({"image": b64(blob), "crop": list(part)} for part in parts)]
+    answer = await client.post("/embed/batch", json={"images": images})
+    expected = [truth(blob), truth(blob), *(truth(cut(blob, part)) for part in parts)]
+    np.testing.assert_allclose(np.float32(answer.json["embeddings"]), expected, atol=1e-6)
+
+
+async def test_an_image_of_a_large_document_may_have_its_part(client: Client) -> None:
+    blob = encode(opened("rocket.jpg"))
+    answer = await client.post("/embed/batch", json={"images": [{"image": b64(blob), "crop": [300, 200, 100, 80]}]})
+    np.testing.assert_allclose(
+        np.float32(answer.json["embeddings"][0]), truth(cut(blob, (300, 200, 100, 80))), atol=1e-6
+    )
+
+
+async def test_a_part_that_is_not_inside_the_image_is_422_by_its_place(client: Client) -> None:
+    alone = await client.post("/embed?crop=0,0,60,80", data=form_data("image", [IMAGES[0]]))
+    assert (alone.status, alone.json["error"]["code"]) == (422, "crop_outside_image")
+    assert alone.json["error"]["message"] == (
+        "The crop [0, 0, 60, 80] is not inside the image, which has 80x60 pixels, upright."
+    )
+    images = [b64(IMAGES[0]), *({"image": b64(IMAGES[0]), "crop": crop} for crop in ([79, 59, 1, 1], [-1, 0, 9, 9]))]
+    answer = await client.post("/embed/batch", json={"images": images})
+    assert answer.status == 422
+    assert [(one["index"], one["code"]) for one in answer.json["error"]["details"]["images"]] == [
+        (2, "crop_outside_image")
+    ]
+    answer = await client.post("/embed/batch?on_error=null", json={"images": images})
+    assert (answer.status, [one["index"] for one in answer.json["errors"]]) == (200, [2])
+
+
+@pytest.mark.parametrize(
+    "crop", ["1,2,3", [1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, "4"], [1, 2, 3, 4.5], [1, 2, 3, True], {}, 7, [1e300] * 3]
+)
+async def test_a_crop_that_is_not_four_whole_numbers_is_400(client: Client, crop: Any) -> None:
+    for path, body in (
+        ("/embed", {"image": b64(IMAGES[0]), "crop": crop}),
+        ("/embed/batch", {"images": [{"image": b64(IMAGES[0]), "crop": crop}]}),
+    ):
+        answer = await client.post(path, json=body)
+        assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_field")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/embed?crop=", "invalid_field"),
+        ("/embed?crop=1,2,3", "invalid_field"),
+        ("/embed?crop=1,2,3,4.0", "invalid_field"),
+        ("/embed?crop=1,2,3,99999999999", "invalid_field"),
+        ("/embed?crop=1,2,30,30&crop=1,2,31,30", "unknown_option"),
+        ("/embed/batch?crop=1,2,30,30", "unknown_option"),
+        ("/embed/text?crop=1,2,30,30", "unknown_option"),
+    ],
+)
+async def test_a_crop_in_the_query_that_is_none_or_has_no_place_there_is_400(
+    client: Client, path: str, code: str
+) -> None:
+    answer = await client.post(path, json={"image": b64(IMAGES[0])})
+    assert (answer.status, answer.json["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/embed?crop=1,2,3,4", {"image": "AA==", "crop": [1, 2, 3, 5]}, "invalid_field"),
+        ("/embed", {"image": "AA==", "crop": [1, 2, 3, 4], "box": []}, "unexpected_field"),
+        ("/embed", {"crop": [1, 2, 3, 4]}, "missing_image"),
+        ("/embed/batch", {"images": ["AA=="], "crop": [1, 2, 3, 4]}, "unexpected_field"),
+        ("/embed/batch", {"images": [{"image": "AA==", "box": []}]}, "unexpected_field"),
+        ("/embed/batch", {"images": [{"crop": [1, 2, 3, 4]}]}, "invalid_field"),
+        ("/embed/batch", {"images": [{"image": {"image": "AA=="}}]}, "invalid_field"),
+    ],
+)
+async def test_a_crop_in_the_wrong_company_is_400_by_name(client: Client, path: str, body: Any, code: str) -> None:
+    answer = await client.post(path, json=body)
+    assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
 async def test_a_numpy_file_cannot_say_which_images_failed(client: Client) -> None:

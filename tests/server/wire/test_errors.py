@@ -33,7 +33,7 @@ EXPECTED = {
     422: {
         *("ImageError", "EmptyImageError", "NotAnImageError", "UnsupportedImageFormatError", "TruncatedImageError"),
         *("InvalidImageError", "ImageTooLargeError", "ImageTooComplexError", "AspectRatioTooLargeError"),
-        "BadImagesError",
+        *("CropOutsideImageError", "BadImagesError"),
     },
     429: {"OverloadedError", "TooManyFailuresError"},
     500: {"ClipsrvError"},
