@@ -125,6 +125,14 @@ def server(models_dir: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
+def demo_server() -> Iterator[ServerProcess]:
+    """One process that serves the bundled model."""
+    running = ServerProcess("--model", "demo", "--device", "cpu", "--port", 0)
+    yield running.ready()
+    running.close()
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A real PostgreSQL with pgvector."""
     database = Postgres()

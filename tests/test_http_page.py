@@ -1,44 +1,72 @@
-"""docs/http.md is true: every piece on it runs against a real server, in a folder that holds two images."""
+"""docs/http.md and the first lines of the README are true: each piece runs in the clone, on the demo model."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.photos import drawn
 from tests.support.server import ServerProcess
 
-PAGE = (Path(__file__).parents[1] / "docs" / "http.md").read_text(encoding="utf-8")
-PIECES = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PIECES = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "http.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
 COMMANDS = {
     "bash": ("bash", "-euc"),
     "python": (sys.executable, "-W", "error", "-c"),
     "js": ("node", "--no-warnings", "--input-type=module", "--eval"),
+    "ts": ("node_modules/.bin/tsx", "--input-type=module", "--eval"),
 }
 #: What each prints.
 PRINTED = (
-    r'(\{"embedding":\[.*\}){2}\{"embeddings":\[.*"errors":\[\].*\}\{"embeddings":.*\}\{"labels":\[\{"label":"a .*\}'
+    r'(\{"embedding":\[.*\}){2}\{"embeddings":\[.*"errors":\[\].*\}\{"embeddings":.*\}\{"labels":\[\{"label":"red .*\}'
     r'\{"embedding":\[.*\}',
     r"3\n",
-    r"2 a (cat|dog)\n",
-    r"\(2, 64\) float32\n",
-    r"2 true\n",
+    r"2 red heart\n",
+    r"\(2, 192\) float32\n",
+    r"2 192\n",
+    r"2 red heart\n",
+    r"2 star\n",
 )
+
+
+def run(kind: str, code: str, server: ServerProcess) -> str:
+    code = code.replace("http://localhost:5000", server.url)
+    done = subprocess.run([*COMMANDS[kind], code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 @pytest.mark.parametrize(
-    ("kind", "code", "printed"), [(*piece, said) for piece, said in zip(PIECES, PRINTED, strict=True)]
+    ("kind", "code", "printed"),
+    [(*piece, said) for piece, said in zip(PIECES, PRINTED, strict=True)],
+    ids=[f"{kind}-{number}" for number, (kind, _) in enumerate(PIECES)],
 )
 def test_a_piece_runs_and_prints_what_it_should(
-    kind: str, code: str, printed: str, server: ServerProcess, tmp_path: Path
+    kind: str, code: str, printed: str, demo_server: ServerProcess, request: pytest.FixtureRequest
 ) -> None:
-    for seed, name in enumerate(("photo.png", "other.png")):
-        (tmp_path / name).write_bytes(drawn(seed))
-    code = code.replace("http://localhost:5000", server.url)
-    done = subprocess.run([*COMMANDS[kind], code], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(printed, done.stdout, re.DOTALL), done.stdout
+    if kind == "ts":
+        request.getfixturevalue("npm")
+    said = run(kind, code, demo_server)
+    assert re.fullmatch(printed, said, re.DOTALL), said
+
+
+def in_short(answer: dict[str, Any]) -> dict[str, Any]:
+    """As the README shows it: the first three numbers of the vector, to four places."""
+    return {**answer, "embedding": [*(round(x, 4) for x in answer["embedding"][:3]), "..."]}
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md"])
+def test_the_first_lines_of_the_readme_answer_what_it_shows(page: str, demo_server: ServerProcess) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = re.findall(r"^curl .*localhost:5000.*$", text, re.MULTILINE)
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code = "".join(f"{line.replace('curl', 'curl -sS --fail', 1)}; echo\n" for line in lines)
+    answers = [json.loads(line) for line in run("bash", code, demo_server).splitlines()]
+    assert len(answers) == 6
+    assert in_short(answers[1]) == json.loads(shown), f"the page should show {json.dumps(in_short(answers[1]))}"
+    assert answers[4]["labels"][0]["label"] == "red heart"

@@ -1,4 +1,7 @@
-"""Drawings of things the demo model knows by name, made here: nobody has ever trained on them."""
+"""Drawings of things the demo model knows by name, made here: nobody has ever trained on them.
+
+`python -m tests.support.drawings` writes examples/, with which the documentation shows what there is.
+"""
 
 from __future__ import annotations
 
@@ -136,3 +139,13 @@ def _stripes(colours: tuple[str, ...], upright: bool) -> Image.Image:
             draw.rectangle((left, top + height * share[0], right, top + height * share[1]), colour)
     draw.rectangle((left, top, right, bottom), None, "#888888", 1)
     return image
+
+
+def file_name(name: str) -> str:
+    """That of a drawing in examples/."""
+    return f"{name.lower().replace(' ', '-')}.png"
+
+
+if __name__ == "__main__":
+    for name, image in drawings().items():
+        image.save(f"examples/{file_name(name)}", optimize=True)
