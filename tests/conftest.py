@@ -21,7 +21,7 @@ from tests.support.debugging import DEBUGGING, no_callback_keeps_the_loop
 from tests.support.model import NAME, make_model, write_model
 from tests.support.npm import installed
 from tests.support.postgres import Postgres
-from tests.support.server import ServerProcess
+from tests.support.server import ServerProcess, demo_alone
 from tests.support.serving import Client, serving
 
 # A verdict on a change must not depend on luck; by hand every run looks at other examples.
@@ -125,9 +125,9 @@ def server(models_dir: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
-def demo_server() -> Iterator[ServerProcess]:
-    """One process that serves the bundled model."""
-    running = ServerProcess("--model", "demo", "--device", "cpu", "--port", 0)
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One process that serves the bundled model and knows of no other."""
+    running = demo_alone(tmp_path_factory.mktemp("models"))
     yield running.ready()
     running.close()
 

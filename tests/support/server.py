@@ -109,6 +109,12 @@ class ServerProcess:
             self._news.notify_all()
 
 
+def demo_alone(models_dir: Path) -> ServerProcess:
+    """A server of the bundled model, in an empty folder of models that becomes its own."""
+    (models_dir / "demo").symlink_to(ROOT / "onnx_models" / "demo")
+    return ServerProcess("--model", "demo", "--models-dir", models_dir, "--device", "cpu", "--port", 0)
+
+
 def ask(address: tuple[str, int], data: bytes, seconds: float = 20) -> Reply:
     """The reply to raw bytes on a new connection.
 

@@ -10,12 +10,14 @@ from clipsrv.config import Config
 from clipsrv.models.scoring import LONGEST_LABEL, TEMPLATE
 from clipsrv.server.api.operations import JSON, OPENAI, STATUSES, WEAVIATE, error, get, option, post, probe
 from clipsrv.server.api.schemas import (
+    ANSWERED,
     BAD_IMAGE,
     BYTES,
     CLASSES,
     COUNT,
     CROP,
     CROP_OPTION,
+    DIMENSIONS,
     EMBEDDINGS,
     ENCODED,
     ERROR,
@@ -46,12 +48,12 @@ def describe(config: Config) -> Schema:
     images = asked_of("images", {"type": "array", "items": {"oneOf": [ENCODED, part]}, **many})
     text = {**STRING, "maxLength": LONGEST_TEXT}
     texts = {"type": "array", "items": text, "maxItems": texts_of_a_request(config), "minItems": 1}
-    one: Schema = {"embedding": VECTOR, "dimensions": COUNT, "model": STRING}
+    one: Schema = {"embedding": VECTOR, "dimensions": DIMENSIONS, "model": ANSWERED}
     several: Schema = {
         "embeddings": {"type": "array", "items": {"anyOf": [VECTOR, {"type": "null"}]}},
-        "count": COUNT,
-        "dimensions": COUNT,
-        "model": STRING,
+        "count": {**COUNT, "description": "of vectors"},
+        "dimensions": DIMENSIONS,
+        "model": ANSWERED,
     }
     failed = {"errors": {"type": "array", "items": {"$ref": "#/components/schemas/BadImage"}}}
     truncated = {"type": "array", "items": COUNT, "description": "indices of texts cut to the model's length"}
@@ -65,7 +67,7 @@ def describe(config: Config) -> Schema:
         ]
     }
     asked = _labels(texts_of_a_request(config))
-    encoding = option("encoding", "json", "base64")
+    encoding = option("encoding", "json", "base64", means="how vectors are written")
     paths = {
         "/embed": post(
             "embedImage",
@@ -84,7 +86,7 @@ def describe(config: Config) -> Schema:
             "The vectors of several images, in the order sent",
             {"multipart/form-data": shape({"images": {"type": "array", "items": BYTES, **many}}), JSON: images},
             shape({**several, **failed}, optional=("errors",)),
-            [encoding, option("on_error", "fail", "null"), MODEL],
+            [encoding, option("on_error", "fail", "null", means="what an image that cannot be used gives"), MODEL],
         ),
         "/embed/text": post(
             "embedText",

@@ -114,9 +114,10 @@ def _headers(*more: str) -> Schema:
     return {name: {"schema": STRING} for name in (*COMMON_HEADERS, "X-Request-Id", *more)}
 
 
-def option(name: str, *values: str) -> Schema:
+def option(name: str, *values: str, means: str) -> Schema:
     """A parameter of the query that has one of `values`, the first of them where it is left out."""
-    return {"name": name, "in": "query", "schema": {"type": "string", "enum": list(values), "default": values[0]}}
+    schema = {"type": "string", "enum": list(values), "default": values[0], "description": means}
+    return {"name": name, "in": "query", "schema": schema}
 
 
 def _responses(statuses: tuple[int, ...], whose: str) -> Schema:

@@ -8,10 +8,17 @@ Schema = dict[str, Any]
 
 STRING: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+FLAG: Schema = {"type": "boolean"}
+DIMENSIONS: Schema = {**COUNT, "description": "numbers of a vector"}
+ANSWERED: Schema = {**STRING, "description": "the model that answered"}
 FLOATS: Schema = {"type": "array", "items": {"type": "number"}}
 BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}
-VECTOR: Schema = {"oneOf": [FLOATS, BASE64]}
-BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
+VECTOR: Schema = {"oneOf": [FLOATS, BASE64], "description": "of unit length"}
+BYTES: Schema = {
+    "type": "string",
+    "contentMediaType": "application/octet-stream",
+    "description": "the file as it is: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, or HEIC where its decoder is installed",
+}
 ENCODED: Schema = {"type": "string", "description": "base64, standard or URL-safe, or a base64 data URI"}
 CROP: Schema = {
     "type": "array",
@@ -35,7 +42,11 @@ MODEL: Schema = {"name": "model", "in": "query", "schema": _WHICH}
 
 
 #: The query's option that names a part of the image.
-CROP_OPTION: Schema = {"name": "crop", "in": "query", "schema": {**STRING, "pattern": r"^\d{1,9}(,\d{1,9}){3}$"}}
+CROP_OPTION: Schema = {
+    "name": "crop",
+    "in": "query",
+    "schema": {**STRING, "pattern": r"^\d{1,9}(,\d{1,9}){3}$", "description": CROP["description"]},
+}
 
 
 def asked_of(field: str, wanted: Schema, *, optional: tuple[str, ...] = (), **more: Schema) -> Schema:
@@ -43,26 +54,38 @@ def asked_of(field: str, wanted: Schema, *, optional: tuple[str, ...] = (), **mo
     return shape({field: wanted, **more, "model": _WHICH}, optional=(*optional, "model"))
 
 
+_PLACE: Schema = {**COUNT, "description": "counted from 0 in the order sent"}
+_CODE: Schema = {**STRING, "description": "for programs: it stays what it is"}
+_MESSAGE: Schema = {**STRING, "description": "a sentence for people"}
 BAD_IMAGE = {
-    **shape({"index": COUNT, "code": STRING, "message": STRING}),
+    **shape({"index": _PLACE, "code": _CODE, "message": _MESSAGE}),
     "additionalProperties": True,
-    "description": "index counts from 0 in the order sent; a limit or a format stands beside it where there is one",
+    "description": "an image that cannot be used; a limit or a format stands beside these where there is one",
 }
-ERROR = shape(
-    {"error": shape({"code": STRING, "message": STRING, "details": {"type": "object"}}), "request_id": STRING}
-)
+_DETAILS: Schema = {
+    "type": "object",
+    "description": "what the code leaves open; images lists those that cannot be used",
+}
+_ID: Schema = {**STRING, "description": "that of X-Request-Id, which the log has too"}
+ERROR = shape({"error": shape({"code": _CODE, "message": _MESSAGE, "details": _DETAILS}), "request_id": _ID})
 CLASSES = shape(
     {
         "labels": {
             "type": "array",
-            "items": shape({"label": STRING, "score": {"type": "number"}, "similarity": {"type": "number"}}),
-            "description": "best first; similarity is the cosine, score what the model was trained to make of it",
+            "items": shape(
+                {
+                    "label": STRING,
+                    "score": {"type": "number", "description": "what the model was trained to make of the similarity"},
+                    "similarity": {"type": "number", "description": "the cosine"},
+                }
+            ),
+            "description": "best first",
         },
         "scoring": {
             "enum": ["softmax", "sigmoid"],
             "description": "softmax: scores add up to 1 over the labels; sigmoid: each label by itself",
         },
-        "model": STRING,
+        "model": ANSWERED,
         "truncated": {"type": "array", "items": STRING, "description": "labels cut to the model's length"},
         "unknown_script": {
             "type": "array",
@@ -72,26 +95,51 @@ CLASSES = shape(
     },
     optional=("unknown_script",),
 )
-_STATE = {
-    **shape({"status": {"enum": ["healthy", "unhealthy", "loading", "failed", "unloaded"]}}),
-    "additionalProperties": True,
+#: A model in use; what it was asked to be never stands here.
+_RUNS: Schema = {
+    "device": {**STRING, "description": "where it computes"},
+    "precision": {**STRING, "description": "the arithmetic"},
+    "dimensions": DIMENSIONS,
+    "embedding_id": {**STRING, "description": "of the vectors: those of another cannot be compared with them"},
+    "text": {**FLAG, "description": "texts can be embedded"},
 }
-HEALTH = {
-    **shape(
-        {
-            "status": {"enum": ["healthy", "starting", "draining", "unhealthy"]},
-            "model": STRING,
-            "models": {"type": "object", "additionalProperties": _STATE},
-        }
-    ),
-    "additionalProperties": True,
+_FAULT: Schema = {"fault": {**STRING, "description": "what is wrong; left out if nothing is"}}
+_STATE = shape(
+    {"status": {"enum": ["healthy", "unhealthy", "loading", "failed", "unloaded"]}, **_FAULT, **_RUNS},
+    optional=(*_FAULT, *_RUNS),
+)
+HEALTH = shape(
+    {
+        "status": {"enum": ["healthy", "starting", "draining", "unhealthy"]},
+        "model": {**STRING, "description": "that of --model"},
+        **_FAULT,
+        **_RUNS,
+        "models": {"type": "object", "additionalProperties": _STATE, "description": "of each that is served, by name"},
+    },
+    optional=(*_FAULT, *_RUNS),
+)
+_KNOWN: Schema = {
+    "converted": {**FLAG, "description": "its folder is there; nothing else is told otherwise"},
+    "image_size": {**COUNT, "description": "pixels of a side, after preprocessing"},
+    "preprocessing_id": {**STRING, "description": "of how images are prepared"},
+    "normalized": {**FLAG, "description": "vectors have unit length"},
+    "license": STRING,
+    "note": STRING,
+    "languages": {"type": "array", "items": STRING, "description": "of texts it knows; many for a hundred"},
+    "parity": {"type": "object", "description": "how near the original it is, as measured at the conversion"},
+    "loaded": {**FLAG, "description": "it is in memory; left out if it is not served"},
+    **_RUNS,
 }
 MODELS = shape(
     {
-        "models": {"type": "array", "items": STRING},
-        "current": STRING,
-        "aliases": {"type": "object", "additionalProperties": STRING},
-        "details": {"type": "object", "additionalProperties": {"type": "object"}},
+        "models": {"type": "array", "items": STRING, "description": "those in the folder, and the guide's four"},
+        "current": {**STRING, "description": "that of --model"},
+        "aliases": {"type": "object", "additionalProperties": STRING, "description": "other names, and what they mean"},
+        "details": {
+            "type": "object",
+            "additionalProperties": shape(_KNOWN, optional=tuple(_KNOWN)),
+            "description": "of each, by name",
+        },
     }
 )
 
@@ -100,13 +148,13 @@ OPENAI_ERROR = shape(
     {
         "error": shape(
             {
-                "message": STRING,
+                "message": _MESSAGE,
                 "type": {"enum": ["invalid_request_error", "rate_limit_error", "server_error"]},
-                "param": {"type": ["string", "null"]},
-                "code": STRING,
+                "param": {"type": ["string", "null"], "description": "the field that is wrong"},
+                "code": _CODE,
             }
         ),
-        "detail": STRING,
+        "detail": {**STRING, "description": "the message once more"},
     }
 )
 OPENAI_MODELS = shape(
@@ -114,7 +162,14 @@ OPENAI_MODELS = shape(
         "object": {"const": "list"},
         "data": {
             "type": "array",
-            "items": shape({"id": STRING, "object": {"const": "model"}, "created": COUNT, "owned_by": STRING}),
+            "items": shape(
+                {
+                    "id": {**STRING, "description": "a name or an alias"},
+                    "object": {"const": "model"},
+                    "created": {**COUNT, "description": "the conversion, in seconds since 1970; 0 if nobody knows"},
+                    "owned_by": STRING,
+                }
+            ),
         },
     }
 )
@@ -123,10 +178,12 @@ EMBEDDINGS = shape(
         "object": {"const": "list"},
         "data": {
             "type": "array",
-            "items": shape({"object": {"const": "embedding"}, "index": COUNT, "embedding": VECTOR}),
+            "items": shape({"object": {"const": "embedding"}, "index": _PLACE, "embedding": VECTOR}),
         },
-        "model": STRING,
-        "usage": shape({"prompt_tokens": COUNT, "total_tokens": COUNT}),
+        "model": ANSWERED,
+        "usage": shape(
+            {"prompt_tokens": {**COUNT, "description": "of texts; an image has none"}, "total_tokens": COUNT}
+        ),
         **{
             name: {"type": "array", "items": COUNT, "description": f"indices of texts {what}; left out if none"}
             for name, what in (
@@ -151,19 +208,23 @@ def embeddings_asked(most: int) -> Schema:
         "properties": {
             "input": {"type": ["string", "object", "array", "null"], "items": item, "minItems": 1, "maxItems": most},
             "messages": {"type": ["array", "null"], "minItems": 1, "maxItems": 1, "description": "in place of input"},
-            "model": {"type": ["string", "null"]},
-            "encoding_format": {"enum": ["float", "base64", None]},
-            "dimensions": {"type": ["integer", "null"], "minimum": 1},
+            "model": {**_WHICH, "type": ["string", "null"]},
+            "encoding_format": {"enum": ["float", "base64", None], "description": "base64 of little-endian float32"},
+            "dimensions": {
+                "type": ["integer", "null"],
+                "minimum": 1,
+                "description": "those of the model and no others",
+            },
         },
         "anyOf": [{"required": ["input"]}, {"required": ["messages"]}],
     }
 
 
-WEAVIATE_ERROR = shape({"error": STRING})
+WEAVIATE_ERROR = shape({"error": _MESSAGE})
 VECTORIZED = shape(
     {"textVectors": {"type": "array", "items": FLOATS}, "imageVectors": {"type": "array", "items": FLOATS}}
 )
-META = {**shape({"model": STRING}), "additionalProperties": True}
+META = shape({"model": STRING, **_RUNS}, optional=tuple(_RUNS))
 
 
 def vectorize_asked(images: int, texts: int) -> Schema:
@@ -173,6 +234,6 @@ def vectorize_asked(images: int, texts: int) -> Schema:
         "properties": {
             "texts": {"type": ["array", "null"], "items": STRING, "maxItems": texts},
             "images": {"type": ["array", "null"], "items": ENCODED, "maxItems": images},
-            "model": STRING,
+            "model": _WHICH,
         },
     }
