@@ -282,7 +282,8 @@ def _codes(status: int) -> list[str]:
         kind = kinds.pop()
         kinds += kind.__subclasses__()
         blank = Exception.__new__(kind)
-        if not hasattr(kind, "exit_status") and status_of(blank) == status:
+        ours = kind.__module__ == "clipsrv.errors" or kind.__module__.startswith("clipsrv.server.")
+        if ours and not hasattr(kind, "exit_status") and status_of(blank) == status:
             found.add(kind.code)
     others = {404: ["not_found"], 405: ["method_not_allowed"], 417: ["expectation_failed"]}
     return sorted({*found, *others.get(status, ())})
