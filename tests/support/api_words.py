@@ -136,7 +136,7 @@ JAPANESE = {
     "vectors have unit length": "ベクトルの長さが 1",
     "of texts it knows; many for a hundred": "対応言語。many は約 100 言語",
     "how near the original it is, as measured at the conversion": "変換時に測った、オリジナルとの一致",
-    "it is in memory; left out if it is not served": "メモリーにある。提供していなければ省略",
+    "it is in memory; left out if it is not served": "メモリにある。提供していなければ省略",
     # statuses
     "The request is not put together as documented": "リクエストの形が仕様と違う",
     "No valid API key": "有効な API キーがない",
