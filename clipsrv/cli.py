@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[arguments.pop(0)][0] if arguments and arguments[0] in COMMANDS else _serve
     if argv is None and command is not _doctor:  # then the process is ours
         set_apart()
+        # Texts come to the tokenizers library one at a time: its pool of threads would be started for nothing.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Pillow warns of oddities in words taken from the image. What is dangerous raises, or is refused by its size.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:

@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 
 from clipsrv.errors import InvalidTextError, ModelCorruptError
-from clipsrv.text.tokens import MAX_CHARACTERS, Tokens, framed, require_unicode
+from clipsrv.text.tokens import MAX_CHARACTERS, Tokens, framed, ids_of, require_unicode
 
 # What "\s" means to the tokenizers library. Python's own "\s" also holds U+001C to U+001F, which are text to CLIP.
 WHITESPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -92,7 +92,7 @@ class ClipTokenizer:
                 f"{MAX_CHARACTERS:,}. The model reads {self._context_length} tokens at most: send less text.",
                 limit=MAX_CHARACTERS,
             )
-        return framed(self._backend.encode(head).ids, self._context_length, self._pad)
+        return framed(ids_of(self._backend, head), self._context_length, self._pad)
 
 
 def _has_clip_rules(rules: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from clipsrv.documents import read_json
 from clipsrv.errors import ModelCorruptError
 from clipsrv.specs import TokenSpec
 from clipsrv.text.clean import cleaning
-from clipsrv.text.tokens import Tokens, framed, head_of, require_enough, require_unicode
+from clipsrv.text.tokens import Tokens, framed, head_of, ids_of, require_enough, require_unicode
 
 #: The largest known has 35 MB.
 MAX_BYTES = 256 * 2**20
@@ -49,7 +49,7 @@ class PipelineTokenizer:
         """Raises InvalidTextError for lone surrogates, and for text too long to be tokenized in bounded time."""
         require_unicode(text)
         head = head_of(text)
-        found = self._backend.encode(self._clean(head)).ids
+        found = ids_of(self._backend, self._clean(head))
         if len(head) < len(text):
             require_enough(len(found), self._context_length)
         return framed(found, self._context_length, self._pad, padding_is_read=self._padding_is_read)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import lzma
 import re
+import threading
 import time
 import unicodedata
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import tokenizers
 
 from clipsrv.errors import InvalidTextError, ModelCorruptError
 from clipsrv.text.clip import WHITESPACE, ClipTokenizer
-from clipsrv.text.tokens import MAX_CHARACTERS
+from clipsrv.text.tokens import MAX_CHARACTERS, ids_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 START, END = 49406, 49407
@@ -104,6 +105,36 @@ def test_a_literal_end_of_text_ends_what_the_tower_reads_as_in_the_reference(
     plain = tokenizer.encode("a cat")
     assert pooled == plain.length - 1
     assert with_literal.ids[: pooled + 1].tolist() == plain.ids[: pooled + 1].tolist()
+
+
+def test_a_long_text_leaves_pythons_lock_to_other_threads(write: Callable[..., Path]) -> None:
+    backend, text = tokenizers.Tokenizer.from_file(str(write())), "7" * 50_000
+    longest, turns, ended = 0.0, 0, threading.Event()
+
+    def work() -> None:
+        nonlocal longest, turns
+        last = time.perf_counter()
+        while not ended.is_set():
+            now = time.perf_counter()
+            longest, last, turns = max(longest, now - last), now, turns + 1
+
+    def share() -> float:
+        """The longest that the other thread had to wait during a call, as a share of the call."""
+        nonlocal longest
+        began, longest = time.perf_counter(), 0.0
+        ids_of(backend, text)
+        took, turn = time.perf_counter() - began, turns
+        while turns < turn + 2:
+            time.sleep(0.001)
+        return longest / took
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert min(share() for _ in range(5)) < 0.5
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(("text", "position"), [("\ud800", 0), ("a cat\udfff", 5), ("cat " * 1000 + "\udc80", 4000)])

@@ -1,13 +1,14 @@
 """One connection: its limits in time and number, and answers to what is not HTTP.
 
-The only code that leans on what aiohttp does not document (INSIDE). Knows nothing of endpoints; what it refuses never
-becomes a request.
+The only code that leans on what aiohttp and asyncio do not document (INSIDE). Knows nothing of endpoints; what it
+refuses never becomes a request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from clipsrv.server.wire.errors import (
 
 logger = logging.getLogger("clipsrv.access")
 
-#: What is used here of aiohttp beyond its documentation; a test names what a release of it changes.
+#: What is used here of the two beyond their documentation; a test names what a release changes.
 INSIDE: Mapping[type, tuple[str, ...]] = {
     web.RequestHandler: (
         *("connection_made", "data_received", "pause_writing", "resume_writing", "connection_lost"),
@@ -35,12 +36,15 @@ INSIDE: Mapping[type, tuple[str, ...]] = {
     ),
     web.Server: ("connections", "request_handler", "request_factory"),
     web.AppRunner: ("_make_server",),
+    _SelectorSocketTransport: ("max_size",),
 }
 
 #: The version a request claims, where it is none of ours; it is answered in HTTP/1.1.
 OTHER_VERSION = web.RequestKey("other version", str)
 #: Seconds that a caller told to go away has to take its answer.
 _GOODBYE = 1.0
+#: Bytes read of a connection in one go, for asyncio's 262,144: sent in chunks of a byte, they keep the loop.
+_ONE_GO = 65_536
 #: Connections beyond the limit that are told why; more are cut off at once, for each takes a file while it reads.
 TOLD = 64
 _TOO_MANY = Failure(503, "too_many_connections", "The server has too many connections. Try again in a moment.")
@@ -78,6 +82,8 @@ class Connection(web.RequestHandler):
         assert isinstance(transport, asyncio.Transport)
         # No buffer: writing waits until the caller has taken the answer, and what it does not take is noticed.
         transport.set_write_buffer_limits(high=0)
+        if isinstance(transport, _SelectorSocketTransport):
+            transport.max_size = _ONE_GO
         self._expect_head()
         excess = len(self._server.connections) - self._limits.connections
         if excess > 0 and not self._server.make_room():

@@ -1,4 +1,5 @@
-"""How long a connection may be idle, how slow its heads, who makes room, and what of aiohttp all this leans on."""
+"""How long a connection may be idle, how slow its heads, who makes room, how much is read at a go, and what of aiohttp
+and asyncio all this leans on."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from clipsrv.server.http.connection import INSIDE
+from clipsrv.server.http.connection import INSIDE, Connection
 from tests.support.serving import Served, drawn, read_reply, request, serving
 
 HEALTH = request("GET", "/health", None)
@@ -29,14 +30,28 @@ SIGNATURES = {
 }
 
 
+async def test_no_more_than_64_kib_are_read_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, received = list[int](), Connection.data_received
+
+    def counted(self: Connection, data: bytes) -> None:
+        sizes.append(len(data))
+        received(self, data)
+
+    monkeypatch.setattr(Connection, "data_received", counted)
+    async with serving() as served:
+        assert (await served.post("/embed", bytes(2_000_000))).status == 422
+    assert sum(sizes) > 2_000_000
+    assert max(sizes) <= 65_536
+
+
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in INSIDE.items() for name in names])
-async def test_aiohttp_still_has_what_connections_lean_on(kind: type, name: str) -> None:
+async def test_aiohttp_and_asyncio_still_have_what_connections_lean_on(kind: type, name: str) -> None:
     async def answer(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response()
 
     server = web.Server(answer)
-    made = {web.RequestHandler: server(), web.Server: server, web.AppRunner: web.AppRunner(web.Application())}[kind]
-    assert hasattr(made, name)
+    made = {web.RequestHandler: server(), web.Server: server, web.AppRunner: web.AppRunner(web.Application())}
+    assert hasattr(made.get(kind, kind), name)
     if name in SIGNATURES:
         assert " ".join(list(inspect.signature(getattr(kind, name)).parameters)[1:]) == SIGNATURES[name]
 
