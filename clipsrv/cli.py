@@ -143,9 +143,16 @@ def _classify(argv: Sequence[str]) -> int:
     return run(argv)
 
 
+def _search(argv: Sequence[str]) -> int:
+    from clipsrv.search.command import run
+
+    return run(argv)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "serve": (_serve, "serve over HTTP (the default)"),
     "doctor": (_doctor, "say what this machine has, what would run and how fast; takes the options of serve"),
     "embed": (_embed, "embed image files without a server; see embed --help"),
     "classify": (_classify, "say which of some labels image files are, without a server; see classify --help"),
+    "search": (_search, "find images in what embed wrote, by a text or an image; see search --help"),
 }

@@ -41,6 +41,7 @@ def test_help_lists_every_flag_with_its_default_and_variable() -> None:
         ("doctor", "doctor [options]", "Says what this machine has"),
         ("embed", "embed [-h]", "Embeds image files without a server"),
         ("classify", "classify [-h]", "which of some labels each image file is"),
+        ("search", "search [-h]", "Finds the images of an index"),
     ],
 )
 def test_every_command_has_help_of_its_own(

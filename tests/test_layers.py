@@ -19,15 +19,15 @@ ONLY = {
     "onnxruntime": {"runtime", "doctor"},
     "aiohttp": {"server"},
     "multipart": {"server"},
-    "orjson": {"server", "bulk"},
+    "orjson": {"server", "bulk", "search"},
     "PIL": {"images"},
     "tokenizers": {"text"},
     "sentencepiece": {"text"},
     "ftfy": {"text"},
     "prometheus_client": {"server"},
     "tqdm": {"bulk", "embedding_model"},
-    "pyarrow": {"bulk"},
-    "psycopg": {"bulk"},
+    "pyarrow": {"bulk", "search"},
+    "psycopg": {"bulk", "search"},
 }
 #: What never runs in the server at all.
 NEVER = {
@@ -79,7 +79,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime": GROUND,
     "models": (*GROUND, "images", "text", "runtime"),
     "serving": (*GROUND, "images", "text", "runtime", "models"),
-    "search": (*GROUND, "runtime", "models"),
+    "search": (*GROUND, "images", "runtime", "models"),
     "bulk": (*GROUND, "images", "runtime", "models", "search"),
     "doctor": (*GROUND, "images", "runtime", "models"),
     "server": (*GROUND, "images", "text", "runtime", "models", "serving", "search"),
@@ -104,6 +104,7 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "preprocess": ("resize", "agreement"),
         "decode": ("damage", "open", "orientation", "rgb", "structure"),
         "given": ("damage", "open", "orientation", "rgb"),
+        "thumbnail": ("decode",),
     },
     "serving": {
         "admission": (),
@@ -125,6 +126,23 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "keeper": ("engine", "history", "offer", "shelf", "workshop"),
         "stock": ("engine", "history", "keeper", "observer", "offer", "shelf", "workshop"),
         "embedder": ("admission", "engine", "observer", "offer", "outcome", "prompts", "stock", "visit", "workshop"),
+    },
+    "search": {
+        "errors": (),
+        "words": (),
+        "facts": ("errors", "words"),
+        "lines": ("errors", "words"),
+        "exact": ("errors", "words"),
+        "streamed": ("errors", "words", "exact"),
+        "held": ("errors", "words", "lines", "exact", "streamed"),
+        "readers": ("errors", "words", "facts", "lines", "streamed", "held"),
+        "opening": ("errors", "words", "facts", "streamed", "held", "readers"),
+        "originals": ("errors", "words"),
+        "maker": ("errors", "words"),
+        "query": (),
+        "sheet": ("errors", "words"),
+        "run": ("errors", "words", "opening", "originals", "maker", "query", "sheet"),
+        "command": ("run",),
     },
     "server": {
         "allowance": (),
@@ -315,7 +333,7 @@ def test_importing_clipsrv_brings_nothing_of_others_until_a_model_is_opened() ->
     assert heavy <= loaded_by("import clipsrv; clipsrv.load") - {"aiohttp", "orjson"}
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["embed"], ["classify"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["doctor"], ["embed"], ["classify"], ["search"]], ids=str)
 def test_help_is_instant(command: list[str]) -> None:
     program = f"import clipsrv.cli\ntry: clipsrv.cli.main([*{command}, '--help'])\nexcept SystemExit: pass"
     assert not loaded_by(program) & {"numpy", "PIL", "onnxruntime", "aiohttp", "tokenizers", "orjson", "multipart"}

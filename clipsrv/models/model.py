@@ -28,6 +28,17 @@ from clipsrv.text.tokens import Tokenizer, Tokens
 FAST_DECODE_MARGIN = 2
 
 
+def preprocessing_id(manifest: ModelManifest, decoding: Decoding) -> str:
+    """Short hash of preprocessing and decoding; the defaults of decoding leave the manifest's own, and so does a Pillow
+    that gives the pixels of the one it was made with."""
+    changed: dict[str, bool | str] = {
+        key: value for key, value in asdict(decoding).items() if value != getattr(DEFAULT_DECODING, key)
+    }
+    if other := pixels_of_pillow():
+        changed["pixels"] = other
+    return manifest.preprocess.id_with(**changed)
+
+
 @dataclass(frozen=True)
 class Model:
     """What runs. `device` and `precision` are those in use, never those asked for; without a text tower
@@ -44,14 +55,8 @@ class Model:
 
     @property
     def preprocessing_id(self) -> str:
-        """Short hash of preprocessing and decoding; the defaults of decoding leave the manifest's own, and so does a
-        Pillow that gives the pixels of the one it was made with."""
-        changed: dict[str, bool | str] = {
-            key: value for key, value in asdict(self.decoding).items() if value != getattr(DEFAULT_DECODING, key)
-        }
-        if other := pixels_of_pillow():
-            changed["pixels"] = other
-        return self.manifest.preprocess.id_with(**changed)
+        """That of its manifest and its decoding."""
+        return preprocessing_id(self.manifest, self.decoding)
 
     @property
     def embedding_id(self) -> str:
