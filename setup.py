@@ -4,6 +4,7 @@ Those are optional, because clipsrv also works where no C compiler is: images ar
 slower, and what the CPU can do is read in /proc/cpuinfo alone.
 """
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,6 +39,8 @@ setup(
             ".".join(source.with_suffix("").parts),
             [str(source)],
             extra_compile_args=["-O3"],
+            # They call nothing of the C library, and auditwheel tells a wheel's by what they are linked with.
+            extra_link_args=["-Wl,--no-as-needed"] if sys.platform == "linux" else [],
             py_limited_api=True,
             optional=True,
         )

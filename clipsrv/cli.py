@@ -23,6 +23,9 @@ logger = logging.getLogger("clipsrv")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command named first in `argv`, or `serve`; the exit status of StartError's kind on failure."""
+    if sys.platform == "win32":
+        print("clipsrv runs on Linux and macOS; on Windows run it in WSL 2 or in Docker.", file=sys.stderr)
+        return StartError.exit_status
     open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[arguments.pop(0)][0] if arguments and arguments[0] in COMMANDS else _serve

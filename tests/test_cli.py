@@ -15,6 +15,7 @@ import pytest
 
 from clipsrv.cli import COMMANDS, main, read_config, serve_parser
 from clipsrv.config import Config, flag, variable
+from clipsrv.server.lifecycle import _who_holds
 
 ROOT = Path(__file__).parents[1]
 
@@ -212,3 +213,15 @@ def test_another_missing_module_is_a_bug_and_shows_where(monkeypatch: pytest.Mon
     monkeypatch.setitem(COMMANDS, "serve", (broken, "breaks"))
     with pytest.raises(ModuleNotFoundError):
         main(["serve"])
+
+
+def test_where_it_does_not_run_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["--version"]) == 1
+    assert capsys.readouterr().err == "clipsrv runs on Linux and macOS; on Windows run it in WSL 2 or in Docker.\n"
+
+
+def test_who_holds_the_port_is_told_by_a_command_of_the_system() -> None:
+    assert _who_holds(5000, "linux") == "ss -ltnp 'sport = :5000'"
+    assert "AirPlay" in _who_holds(5000, "darwin")
+    assert _who_holds(5001, "darwin") == "lsof -nP -iTCP:5001"

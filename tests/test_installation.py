@@ -84,5 +84,5 @@ def test_nothing_asks_to_install_clipsrv_by_a_name_that_no_registry_knows() -> N
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("clients/*/*.md"), *ROOT.glob("deploy/*")]
     sources = [path for folder in ("clipsrv", "conversions") for path in (ROOT / folder).rglob("*.py")]
     texts = {path: path.read_text(encoding="utf-8") for path in (*pages, *sources) if path.is_file()}
-    asks = re.compile(r"(pip|npm)\s+(install|i)\s[^`\n]*?['\"\s]clipsrv(-client)?([\[\s'\"`]|$)", re.MULTILINE)
+    asks = re.compile(r"(pip|npm) +(install|i) [^`\n]*?['\" ]?clipsrv(-client)?([\[ '\"`]|$)", re.MULTILINE)
     assert [path for path, text in texts.items() if asks.search(text)] == []

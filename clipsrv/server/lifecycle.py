@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -109,10 +110,17 @@ async def _listen(runner: web.AppRunner, config: Config, backlog: int) -> str:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise AddressError(
             f"Cannot listen on {config.host}:{config.port}: {reason}. "
-            f"Choose another with --port, or see what holds it with: ss -ltnp 'sport = :{config.port}'"
+            f"Choose another with --port, or see what holds it with: {_who_holds(config.port, sys.platform)}"
         ) from None
     host, port = runner.addresses[0][:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _who_holds(port: int, platform: str) -> str:
+    """The command that tells, and who it often is."""
+    if platform == "darwin":
+        return f"lsof -nP -iTCP:{port}" + (" (on a Mac AirPlay Receiver has 5000)" if port == 5000 else "")
+    return f"ss -ltnp 'sport = :{port}'"
 
 
 def _signalled() -> asyncio.Event:
