@@ -18,6 +18,9 @@ ClipsrvError
 ├── ModelUnavailableError          it is served, and cannot be loaded now
 ├── DimensionsNotOfferedError      it asks for vectors of a size that the model does not have
 ├── TextTowerMissingError          the model has no text tower, or it was left unloaded
+├── NoIndexError                   nothing was indexed that could be searched
+├── IndexUnavailableError          what is indexed cannot be searched now
+├── OriginalError                  the file of an indexed image is not there any more, or is another by now
 ├── OverloadedError                no slots, or too many bytes in flight; knows when to come back
 ├── StartingError · ShuttingDownError
 ├── DeadlineExceededError
@@ -164,6 +167,18 @@ class DimensionsNotOfferedError(ClipsrvError):
 
 class TextTowerMissingError(ClipsrvError):
     code = "no_text_tower"
+
+
+class NoIndexError(ClipsrvError):
+    code = "no_index"
+
+
+class IndexUnavailableError(ClipsrvError):
+    code = "index_unavailable"
+
+
+class OriginalError(ClipsrvError):
+    code = "original_unavailable"
 
 
 class OverloadedError(ClipsrvError):

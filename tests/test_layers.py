@@ -148,10 +148,11 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "allowance": (),
         "logs": (),
         "metrics": (),
+        "indexed": (),
         "wire": (),
         "http": ("logs", "metrics", "wire"),
-        "api": ("metrics", "wire", "http"),
-        "app": ("allowance", "metrics", "wire", "http", "api"),
+        "api": ("indexed", "metrics", "wire", "http"),
+        "app": ("allowance", "indexed", "metrics", "wire", "http", "api"),
         "lifecycle": ("allowance", "logs", "wire", "http", "api", "app"),
     },
     "bulk": {

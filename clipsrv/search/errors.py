@@ -1,10 +1,10 @@
-"""What can be wrong with an index, or with the file of one of its images."""
+"""What can be wrong with an index."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from clipsrv.errors import ClipsrvError, StartError
+from clipsrv.errors import StartError
 
 
 class UnusableIndexError(StartError):
@@ -12,9 +12,3 @@ class UnusableIndexError(StartError):
 
     code = "unusable_index"
     exit_status: ClassVar[int] = 6
-
-
-class OriginalError(ClipsrvError):
-    """The file of an indexed image is not there any more, or is another by now."""
-
-    code = "original_unavailable"

@@ -19,7 +19,7 @@ from clipsrv.search.words import Block, Found
 #: Bytes of vectors that one multiplication goes through: enough that its threads are worth waking.
 BLOCK_BYTES = 128 * 2**20
 #: Vectors made float64 at once.
-_WIDENED = 4096
+_WIDENED = 1024
 #: The square of a vector's length is 1 but for this.
 _UNIT = 1e-3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from clipsrv.errors import ConfigError
@@ -36,6 +37,16 @@ def open_held(where: str) -> Held:
         raise ConfigError("A table is searched where it is, by SQL: an index to serve is a file that embed wrote.")
     index = _open_file(Path(where))
     return index if isinstance(index, Held) else hold(index)
+
+
+def version_of(where: str) -> object:
+    """What is another as soon as the output `where` has been replaced; None if it is not there. Of its files embed
+    writes the manifest last."""
+    for path in (beside(Path(where), "manifest.json"), Path(where)):
+        with suppress(OSError):
+            found = path.stat()
+            return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return None
 
 
 def _open_file(path: Path) -> Held | Streamed:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from clipsrv.documents import open_file
-from clipsrv.search.errors import OriginalError
+from clipsrv.errors import OriginalError
 from clipsrv.search.words import Item
 
 

@@ -6,9 +6,8 @@ import base64
 from collections.abc import Callable, Sequence
 from html import escape
 
-from clipsrv.errors import ImageError
+from clipsrv.errors import ImageError, OriginalError
 from clipsrv.images.thumbnail import thumbnail
-from clipsrv.search.errors import OriginalError
 from clipsrv.search.words import Found, Item
 from clipsrv.settings import ImageLimits
 

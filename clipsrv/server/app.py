@@ -18,9 +18,9 @@ from clipsrv.machine import give_memory_back
 from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 from clipsrv.server.allowance import addresses_left, check_room
-from clipsrv.server.api import classify, guide, health, openai, openapi, weaviate
+from clipsrv.server.api import classify, guide, health, openai, openapi, search, weaviate
 from clipsrv.server.api.catalog import Catalog
-from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INPUTS, ITEMS, LABELLED, OPENAPI
+from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INDEXED, INPUTS, ITEMS, LABELLED, OPENAPI
 from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
     GUARD,
@@ -35,6 +35,7 @@ from clipsrv.server.http.middleware import (
 from clipsrv.server.http.proxies import Proxies
 from clipsrv.server.http.routes import add_routes
 from clipsrv.server.http.security import Guard, make_rules, read_keys
+from clipsrv.server.indexed import Indexed
 from clipsrv.server.metrics import Metrics
 from clipsrv.server.wire.bodies import BodyLimits, BodyReader
 from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
@@ -73,6 +74,8 @@ def build_app(config: Config, library: Library) -> web.Application:
     app = web.Application(middlewares=[track, answer_errors, keep_out])
     app[EMBEDDER] = embedder
     app[CATALOG] = Catalog(library)
+    if config.index:
+        app[INDEXED] = Indexed(config.index, config.deadline, config.max_queue)
     check = partial(check_room, _SPARE) if addresses_left() is not None else lambda: None
     app[BODIES] = BodyReader(_body_limits(config), bodies, check)
     app[DOCUMENTS] = DocumentReader(app[BODIES], _document_limits(config), embedder.workshop.parsing)
@@ -89,8 +92,18 @@ def build_app(config: Config, library: Library) -> web.Application:
     app.on_response_prepare.append(set_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
-    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *openai.ROUTES, *weaviate.ROUTES, *health.ROUTES))
+    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *search.ROUTES, *openai.ROUTES, *weaviate.ROUTES, *health.ROUTES))
     return app
+
+
+async def start(app: web.Application) -> None:
+    """Opens the index if there is one, loads the models named, and finds the one that made the index. Raises
+    StartError, EngineError, ShuttingDownError."""
+    if INDEXED in app:
+        await app[INDEXED].open()
+    await app[EMBEDDER].start()
+    if INDEXED in app:
+        await app[INDEXED].match(app[EMBEDDER])
 
 
 def make_runner(app: web.Application, config: Config) -> Runner:
@@ -154,6 +167,8 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission) -> None:
 async def _stop(app: web.Application) -> None:
     """The end begins: what is still in work is answered 503, and then its connections are closed."""
     app[EMBEDDER].stop()
+    if INDEXED in app:
+        app[INDEXED].stop()
 
 
 async def _keep_engines(app: web.Application) -> AsyncIterator[None]:

@@ -24,7 +24,7 @@ from clipsrv.models.known import in_words
 from clipsrv.models.library import Library
 from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for, save_addresses
 from clipsrv.server.api.state import BODIES, EMBEDDER
-from clipsrv.server.app import build_app, make_runner, open_library
+from clipsrv.server.app import build_app, make_runner, open_library, start
 from clipsrv.server.http.connection import TOLD
 from clipsrv.server.http.middleware import GUARD, REQUESTS
 from clipsrv.server.http.security import SHORT_KEY, is_loopback
@@ -143,7 +143,7 @@ def _signalled() -> asyncio.Event:
 
 async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop: asyncio.Event) -> None:
     embedder = app[EMBEDDER]
-    starting, stopping = asyncio.create_task(_start(embedder, config)), asyncio.create_task(stop.wait())
+    starting, stopping = asyncio.create_task(_start(app, config)), asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
         await starting
@@ -159,14 +159,14 @@ async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop
     await asyncio.gather(starting, return_exceptions=True)
 
 
-async def _start(embedder: Embedder, config: Config) -> None:
+async def _start(app: web.Application, config: Config) -> None:
     try:
-        await embedder.start()
+        await start(app)
     except StartError:
         raise
     except ClipsrvError as error:
         raise StartError(f"The model does not run: {error.message}") from error
-    _announce(embedder, config)
+    _announce(app[EMBEDDER], config)
 
 
 async def _finish(runner: web.AppRunner, requests: Admission) -> None:

@@ -22,6 +22,8 @@ DECODE_BYTES_PER_PIXEL = 16
 KEPT_BYTES_PER_THREAD = 64 * 2**20 + BLOCKS_PER_THREAD * BLOCK_BYTES
 #: Copies of an encoded image that a decoding thread may hold: the file without what decoders need not see, and theirs.
 FILE_COPIES = 2
+#: Bytes of a search beside its index, of which there is one at a time: scores, and some vectors in float64.
+SEARCH_BYTES = 32 * 2**20
 #: Bytes aiohttp and asyncio may hold of a connection before anything is asked of it.
 CONNECTION_BYTES = 128 * 1024
 #: Copies of a body there may be at once: the form and its parts, or JSON text and what it encodes.
@@ -46,5 +48,6 @@ def memory_bound(config: Config, crop_size: int) -> int:
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + JSON_BYTES * json_items(config)
         + PROMPT_BYTES * (config.max_loaded or len(offer_settings(config).named))
+        + (SEARCH_BYTES if config.index else 0)
         + CONNECTION_BYTES * config.max_connections
     )

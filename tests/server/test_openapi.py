@@ -103,6 +103,7 @@ async def test_every_kind_of_answer_is_as_described() -> None:
         await post(served, "/classify", json.dumps(labelled).encode(), JSON)
         await post(served, "/classify", json.dumps(labelled | {"template": "cat"}).encode(), JSON)
         await post(served, "/classify", json.dumps(labelled).encode(), JSON, "Accept: application/x-npy")
+        await post(served, "/search", b'{"text": "a cat"}', JSON)
         for mixed in (
             ["a", *json.loads(encoded)["images"]],
             ["data:image/png;base64,AAAA"],
@@ -118,7 +119,7 @@ async def test_every_kind_of_answer_is_as_described() -> None:
         await post(served, "/v1/embeddings", b"{}", JSON, "Content-Length: 99999999999")
         for body in (b'{"texts": ["a"]}', b'{"images": ["AAAA"]}', b'{"texts": "a"}', b"{}", b'{"model": "another"}'):
             await post(served, "/vectorize", body, JSON)
-        for path in ("/embed", "/embed/batch", "/embed/text", "/classify", "/v1/embeddings", "/vectorize"):
+        for path in ("/embed", "/embed/batch", "/embed/text", "/classify", "/search", "/v1/embeddings", "/vectorize"):
             reply = await served.send(request("GET", path, None))
             assert reply.status == 405
             check(path, "post", reply)
@@ -147,5 +148,5 @@ def test_hundreds_of_requests_made_from_the_document_are_answered_as_it_says(
         [*command, f"{server.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]
-    assert "Tested: 14" in done.stdout  # all but the document itself
+    assert "Tested: 15" in done.stdout  # all but the document itself
     assert server.process.poll() is None

@@ -35,6 +35,7 @@ EXAMPLES = {
     "/embed/batch": f'curl "{SERVER}/embed/batch?on_error=null" -F "images=@{HEART}" -F "images=@/dev/null"',
     "/embed/text": _POST.format("/embed/text") + """ '{"texts": ["red heart", "star"]}'""",
     "/classify": f'curl {SERVER}/classify -F "image=@{HEART}" -F "labels=red heart" -F "labels=star"',
+    "/search": f'curl "{SERVER}/search?limit=2" -F "image=@{HEART}"',
     "/v1/embeddings": _POST.format("/v1/embeddings") + """ '{"model": "demo", "input": ["red heart"]}'""",
     "/vectorize": _POST.format("/vectorize") + """ '{"texts": ["red heart"]}'""",
 }

@@ -110,9 +110,13 @@ class ServerProcess:
 
 
 def demo_alone(models_dir: Path) -> ServerProcess:
-    """A server of the bundled model, in an empty folder of models that becomes its own."""
+    """A server of the bundled model, in an empty folder of models that becomes its own, with an index of examples/."""
     (models_dir / "demo").symlink_to(ROOT / "onnx_models" / "demo")
-    return ServerProcess("--model", "demo", "--models-dir", models_dir, "--device", "cpu", "--port", 0)
+    common = ("--model", "demo", "--models-dir", str(models_dir), "--device", "cpu")
+    index = str(models_dir / "examples.npy")
+    embed = [sys.executable, "-m", "clipsrv", "embed", "examples", *common, "--quiet", "--out", index]
+    subprocess.run(embed, cwd=ROOT, check=True)
+    return ServerProcess(*common, "--index", index, "--port", 0)
 
 
 def ask(address: tuple[str, int], data: bytes, seconds: float = 20) -> Reply:

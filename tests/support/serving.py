@@ -18,7 +18,7 @@ from clipsrv.models.library import Library
 from clipsrv.models.model import Model
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.server.api.state import BODIES, EMBEDDER
-from clipsrv.server.app import build_app, make_runner
+from clipsrv.server.app import build_app, make_runner, start
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.engine import Engine
 from tests.support.library import Given
@@ -124,7 +124,7 @@ async def serving(
     try:
         async with ClientSession(f"http://127.0.0.1:{port}") as session:
             if wait:
-                await app[EMBEDDER].start()
+                await start(app)
             yield Served(runner, port, session)
     finally:
         app[EMBEDDER].drain()

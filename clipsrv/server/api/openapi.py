@@ -37,6 +37,7 @@ from clipsrv.server.api.schemas import (
     shape,
     vectorize_asked,
 )
+from clipsrv.server.api.search_schema import describe_search
 from clipsrv.server.wire.inputs import LONGEST_TEXT
 from clipsrv.settings import texts_of_a_request
 
@@ -106,6 +107,7 @@ def describe(config: Config) -> Schema:
             [MODEL],
             npy=False,
         ),
+        "/search": describe_search(text),
         "/v1/embeddings": post(
             "createEmbeddings",
             "OpenAI's: vectors of texts and images, in the order sent",

@@ -12,7 +12,7 @@ STATUSES: dict[int, tuple[str, bool]] = {
     400: ("The request is not put together as documented", False),
     401: ("No valid API key", False),
     403: ("A Host, or the web page of an origin, that is not allowed", False),
-    404: ("Not found, a model that is not served, or for texts and labels one without a text tower", False),
+    404: ("Not found, a model that is not served, for texts and labels one without a text tower, or no index", False),
     405: ("Another method; see Allow", False),
     406: ("Accept allows no form this endpoint has", False),
     408: ("The request did not arrive in time", False),

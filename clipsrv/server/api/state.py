@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from clipsrv.server.api.catalog import Catalog
+from clipsrv.server.indexed import Indexed
 from clipsrv.server.wire.bodies import BodyReader
 from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.inputs import Inputs
@@ -20,5 +21,6 @@ DOCUMENTS = web.AppKey("documents", DocumentReader)
 INPUTS = web.AppKey("inputs", Inputs)
 ITEMS = web.AppKey("items", ItemReader)
 LABELLED = web.AppKey("labelled", LabelledInputs)
+INDEXED = web.AppKey("indexed", Indexed)
 CATALOG = web.AppKey("catalog", Catalog)
 OPENAPI = web.AppKey("openapi", dict[str, Any])

@@ -32,7 +32,10 @@ STATUS: Mapping[type[errors.ClipsrvError], int] = {
     envelope.ForbiddenError: 403,
     errors.ModelNotOfferedError: 404,
     errors.TextTowerMissingError: 404,
+    errors.NoIndexError: 404,
+    errors.OriginalError: 404,
     errors.ModelUnavailableError: 503,
+    errors.IndexUnavailableError: 503,
     errors.ImageError: 422,
     errors.BadImagesError: 422,
     errors.OverloadedError: 429,
@@ -61,6 +64,7 @@ _HEADERS: Mapping[type[BaseException], Mapping[str, str]] = {
     errors.ShuttingDownError: _RETRY,
     errors.EngineError: _RETRY,
     errors.ModelUnavailableError: _LATER,
+    errors.IndexUnavailableError: _LATER,
     envelope.UnauthorizedError: {"WWW-Authenticate": "Bearer"},
     envelope.UnsupportedMediaTypeError: {
         "Accept-Post": "multipart/form-data, application/json, image/*, application/octet-stream"

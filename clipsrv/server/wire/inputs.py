@@ -89,6 +89,15 @@ class Inputs:
         hold_wide(asked.items, lease)
         return asked
 
+    async def either(self, request: web.Request, lease: Lease) -> Asked[Encoded | str]:
+        """The one image of a request, in any of its forms, or the text of {"text": str}. Raises as `images`."""
+        if request.content_type == "application/json":
+            asked = await self._documents.read(request, lease, either_of)
+            hold_wide([item for item in asked.items if isinstance(item, str)], lease)
+            return asked
+        image = await self.images(request, lease, many=False)
+        return Asked([*image.items], image.model, many=False)
+
     async def _hint(self, request: web.Request, lease: Lease) -> str:
         if not request.content_type.startswith("text/plain") or (request.content_length or 99) > 64:
             return ""
@@ -115,6 +124,14 @@ def images_of(document: Document, field: str, limit: int) -> Asked[Encoded]:
     if not values:
         raise EmptyBatchError(f"The request has no image; send at least one as {field!r}.")
     return Asked([_encoded(value) for value in values], model, many)
+
+
+def either_of(document: Document) -> Asked[Encoded | str]:
+    """As Inputs.either."""
+    if ("image" in document) == ("text" in document):
+        raise UnexpectedFieldError(f"Send exactly one of 'image' and 'text'; received {names(document)}.")
+    asked = texts_of(document, 1) if "text" in document else images_of(document, "image", 1)
+    return Asked([*asked.items], asked.model, many=False)
 
 
 def _encoded(value: Any) -> Encoded:

@@ -25,7 +25,7 @@ EXPECTED = {
     },
     401: {"UnauthorizedError"},
     403: {"ForbiddenError", "OriginForbiddenError", "HostForbiddenError"},
-    404: {"TextTowerMissingError", "ModelNotOfferedError"},
+    404: {"TextTowerMissingError", "ModelNotOfferedError", "NoIndexError", "OriginalError"},
     406: {"NotAcceptableError"},
     408: {"RequestTimeoutError"},
     413: {"BodyTooLargeError", "TooManyImagesError", "TooManyTextsError", "TooManyPartsError"},
@@ -39,7 +39,7 @@ EXPECTED = {
     500: {"ClipsrvError"},
     503: {
         *("StartingError", "ShuttingDownError", "EngineError", "OutOfMemoryError", "InferenceFailedError"),
-        "ModelUnavailableError",
+        *("ModelUnavailableError", "IndexUnavailableError"),
     },
     504: {"DeadlineExceededError"},
 }
