@@ -55,6 +55,19 @@ def test_a_piece_runs_and_prints_what_it_should(
     assert re.fullmatch(printed, said, re.DOTALL), said
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md", "docs/search.md"])
+def test_the_first_search_finds_what_the_page_shows(page: str, tmp_path: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.search(
+        r"(clipsrv embed examples .*\nclipsrv search .*\n)```\n\n```(?:text)?\n(.*?)^```", text, re.M | re.S
+    )
+    assert found is not None
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    commands = found[1].replace("clipsrv ", f"{sys.executable} -m clipsrv ")
+    done = subprocess.run(["bash", "-euc", commands], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, found[2]), done.stderr
+
+
 def in_short(answer: dict[str, Any]) -> dict[str, Any]:
     """As the README shows it: the first three numbers of the vector, to four places."""
     return {**answer, "embedding": [*(round(x, 4) for x in answer["embedding"][:3]), "..."]}
