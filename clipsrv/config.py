@@ -65,6 +65,7 @@ class Config:
         0, "slots that one caller (API key or address) may hold; 0 takes three quarters", low=0, high=1_000_000
     )
     max_images: int = setting(64, "images in one request", low=1, high=100_000)
+    max_images_streamed: int = setting(10_000, "images in one request that is answered line by line", low=1)
     max_texts: int = setting(2048, "texts in one request; sixteen share a slot of --max-queue", low=1, high=100_000)
     max_body_bytes: int = setting(128 * _MIB, "bytes of one request's body", low=1024)
     max_json_bytes: int = setting(128 * _MIB, "bytes of a body of JSON, in which images take a third more", low=1024)

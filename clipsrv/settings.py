@@ -21,6 +21,8 @@ JSON_SIGNS_PER_ITEM, JSON_BYTES_PER_ITEM = 64, 512
 _USUAL_ITEMS = 2048
 #: Bytes of labels' vectors that a model keeps: thousands of them, each asked for with every image.
 PROMPT_BYTES = 8 * 2**20
+#: Batches for which a stream has images in work: one that is computed, one that waits, and as many on their way.
+_BATCHES_PER_STREAM = 4
 #: Characters of an alias.
 _LONGEST_ALIAS = 128
 
@@ -123,6 +125,12 @@ class ServingSettings:
     max_loaded: int | None = None
     unload_after: float | None = None
     limits: ImageLimits = DEFAULT_LIMITS
+
+    @property
+    def stream_window(self) -> int:
+        """Images of a stream in work at once: enough for batches in a row, at most half of a caller's slots."""
+        most = self.max_queue if self.max_queue_per_caller is None else self.max_queue_per_caller
+        return max(1, min(_BATCHES_PER_STREAM * self.max_batch_size, most // 2))
 
 
 def image_limits(config: Config) -> ImageLimits:

@@ -26,6 +26,8 @@ PRINTED = (
     r'(\{"embedding":\[.*\}){2}\{"embeddings":\[.*"errors":\[\].*\}\{"embeddings":.*\}\{"labels":\[\{"label":"red .*\}'
     r'\{"embedding":\[.*\}',
     r"3\n",
+    r'(\{"index":\d,.*\}\n){3}\{"done":true,"count":3,"failed":1,"dimensions":192,"model":"demo"\}\n',
+    r"100 0\n",
     r"2 red heart\n",
     r"\(2, 192\) float32\n",
     r"2 192\n",

@@ -20,7 +20,18 @@ from clipsrv.models.model import Model
 from clipsrv.server.allowance import addresses_left, check_room
 from clipsrv.server.api import classify, guide, health, openai, openapi, search, weaviate
 from clipsrv.server.api.catalog import Catalog
-from clipsrv.server.api.state import BODIES, CATALOG, DOCUMENTS, EMBEDDER, INDEXED, INPUTS, ITEMS, LABELLED, OPENAPI
+from clipsrv.server.api.state import (
+    BODIES,
+    CATALOG,
+    DOCUMENTS,
+    EMBEDDER,
+    INDEXED,
+    INPUTS,
+    ITEMS,
+    LABELLED,
+    OPENAPI,
+    STREAMED,
+)
 from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
     GUARD,
@@ -42,6 +53,7 @@ from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.server.wire.items import ItemLimits, ItemReader
 from clipsrv.server.wire.labelled import LabelledInputs
+from clipsrv.server.wire.streamed import StreamedInputs, StreamLimits
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.stock import HEALTHY
@@ -82,6 +94,7 @@ def build_app(config: Config, library: Library) -> web.Application:
     app[INPUTS] = Inputs(
         app[BODIES], app[DOCUMENTS], max_images=config.max_images, max_texts=texts_of_a_request(config)
     )
+    app[STREAMED] = StreamedInputs(app[BODIES], app[DOCUMENTS], _stream_limits(config))
     app[LABELLED] = LabelledInputs(app[BODIES], app[DOCUMENTS], max_labels=texts_of_a_request(config))
     most = ItemLimits(config.max_images, texts_of_a_request(config), config.queue_per_caller)
     app[ITEMS] = ItemReader(app[DOCUMENTS], most)
@@ -129,6 +142,10 @@ def _body_limits(config: Config) -> BodyLimits:
         pause=config.header_timeout,
         min_rate=config.min_upload_rate,
     )
+
+
+def _stream_limits(config: Config) -> StreamLimits:
+    return StreamLimits(config.max_images_streamed, config.max_image_bytes, config.max_body_bytes)
 
 
 def _document_limits(config: Config) -> DocumentLimits:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from prometheus_client import (
     CollectorRegistry,
@@ -56,6 +57,10 @@ class Metrics(Observer):
         )
         self._cancelled = Counter("clipsrv_cancelled", "Work whose caller had gone", ["stage"], registry=registry)
         self._failures = Counter("clipsrv_inference_failures", "Single items that failed", ["code"], registry=registry)
+        self._streams = Counter(
+            "clipsrv_streams", "Streams that ended; abandoned if the caller had gone", ["outcome"], registry=registry
+        )
+        self._streaming = Gauge("clipsrv_streams_inflight", "Streams in work", registry=registry)
         self._images = Counter("clipsrv_images", "Images decoded", registry=registry)
         self._texts = Counter("clipsrv_texts", "Texts tokenized", registry=registry)
         self._unknown_script = Counter(
@@ -83,6 +88,8 @@ class Metrics(Observer):
             self._rejected.labels(reason)
         for stage in ("upload", "queue", "compute"):
             self._cancelled.labels(stage)
+        for outcome in ("complete", "incomplete", "abandoned"):
+            self._streams.labels(outcome)
 
     def decoded(self, seconds: float) -> None:
         self._images.inc()
@@ -126,6 +133,16 @@ class Metrics(Observer):
         self._errors.labels(code).inc()
         if code in _REJECTED:
             self._rejected.labels(_REJECTED[code]).inc()
+
+    @contextmanager
+    def streaming(self) -> Iterator[list[str]]:
+        """Counts a stream while it lasts, and then by the outcome that was put into the list: abandoned for none."""
+        outcome: list[str] = []
+        with self._streaming.track_inprogress():
+            try:
+                yield outcome
+            finally:
+                self._streams.labels(*(outcome or ["abandoned"])).inc()
 
     def watch(self, gauges: Gauges, models: Models) -> None:
         """Adds gauges (name: help and what reads it) and what each model is, read whenever /metrics is asked."""

@@ -162,6 +162,20 @@ class Lease:
         self._admission._take(count, self.holder)
         self.count += count
 
+    async def grow(self, count: int) -> None:
+        """As `extend`, but waits until they are free."""
+        self._merge(await self._admission.wait(count, self.holder))
+
+    def shrink(self, count: int) -> None:
+        """Gives back `count` of them."""
+        self.split(count).release()
+
+    def split(self, count: int) -> Lease:
+        """Another lease that has `count` of them."""
+        other = Lease(self._admission, self.holder)
+        other.count, self.count = count, self.count - count
+        return other
+
     def release(self) -> None:
         count, self.count = self.count, 0
         self._admission._release(count, self.holder)
@@ -171,6 +185,9 @@ class Lease:
         self.release()
         self._admission._hold(count, self.holder)
         self.count = count
+
+    def _merge(self, other: Lease) -> None:
+        self.count, other.count = self.count + other.count, 0
 
     def __enter__(self) -> Lease:
         return self

@@ -19,6 +19,7 @@ from clipsrv.serving.offer import Offer
 from clipsrv.serving.outcome import Outcome
 from clipsrv.serving.prompts import Prompt
 from clipsrv.serving.stock import HEALTHY, UNHEALTHY, Stock
+from clipsrv.serving.stream import Stream
 from clipsrv.serving.visit import Visit
 from clipsrv.serving.workshop import Workshop
 from clipsrv.settings import TEXTS_PER_SLOT, ServingSettings
@@ -35,7 +36,7 @@ class Embedder:
         """Models are opened in a thread, so the server can answer meanwhile."""
         self.workshop = Workshop(settings)
         self.stock = Stock(offer, self.workshop, observer or Observer())
-        self._deadline = settings.deadline
+        self._deadline, self._window = settings.deadline, settings.stream_window
         # Half of the slots: who waits for a model that loads leaves the others to those whose model is there.
         self._waiting = Admission(max(1, settings.max_queue // 2), "image slots for models that are being loaded")
         self._started = self._draining = False
@@ -163,6 +164,16 @@ class Embedder:
         texts = sum(isinstance(item, str) for item in items)
         slots = len(items) - texts + -(-texts // TEXTS_PER_SLOT)
         return await self._in_slots(slots, caller, model, work)
+
+    async def open_stream(self, *, model: str | None = None, caller: Hashable = None) -> Stream:
+        """What embeds images as they come, by one engine to the end. Raises as `embed_images` what is no fault of an
+        image."""
+
+        async def work(visit: Visit) -> Stream:
+            slots, window = self.workshop.slots, self._window
+            return Stream(visit.pass_on(), slots, window=window, deadline=self._deadline, caller=caller)
+
+        return await self._in_slots(1, caller, model, work)
 
     async def visit(self, model: str | None = None, caller: Hashable = None) -> Visit:
         """One engine until the visit ends, loaded first if need be; slots are for whoever visits to take.

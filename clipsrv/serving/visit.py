@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -31,7 +32,8 @@ class Visit:
 
     def __init__(self, loan: Loan[Engine], caller: Hashable) -> None:
         self.name, self.model = loan.thing.name, loan.thing.model
-        self._loan, self._engine = loan, loan.thing
+        self._engine = loan.thing
+        self._loan: Loan[Engine] | None = loan
         self._caller, self._request = caller, object()
 
     def __enter__(self) -> Visit:
@@ -40,7 +42,14 @@ class Visit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loan.give_back()
+        if self._loan:
+            self._loan.give_back()
+
+    def pass_on(self) -> Visit:
+        """This visit under another owner: what ended it before ends nothing now."""
+        other = copy(self)
+        self._loan = None
+        return other
 
     async def embed_image(self, blob: Encoded) -> Finished:
         """The vector of one encoded image. Raises ImageError, EngineError or ShuttingDownError."""

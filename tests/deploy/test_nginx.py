@@ -20,11 +20,14 @@ import psutil
 import pytest
 
 from clipsrv.config import Config
+from tests.support.photos import drawn
 from tests.support.photos import photo as photograph
 from tests.support.server import ServerProcess
+from tests.support.wire import BOUNDARY, form, part
 
 EXAMPLE = Path(__file__).parents[2] / "deploy/nginx.conf"
 NAME, KEY = "clip.example.com", "a-key-that-nobody-guesses"
+HEADERS = {"Host": NAME, "Authorization": f"Bearer {KEY}"}
 #: A caller that is not on the proxy's own address. All of 127.0.0.0/8 is this machine.
 ELSEWHERE = "127.0.0.2"
 MAIN = """\
@@ -45,9 +48,10 @@ class Answer(NamedTuple):
 
 
 class Proxy:
-    """nginx with the example on a port of its own, before a server on another."""
+    """nginx with the example on a port of its own, before a server on another; its block for `streams` left out, as it
+    stands there, or put in."""
 
-    def __init__(self, folder: Path, upstream: int) -> None:
+    def __init__(self, folder: Path, upstream: int, *, streams: bool = False) -> None:
         program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin:/usr/bin")
         assert program, "nginx is missing: apt install nginx-light, or brew install nginx"
         self._log = folder / "error.log"
@@ -60,6 +64,10 @@ class Proxy:
         ):
             assert said in text
             text = text.replace(said, here)
+        if streams:
+            begun = text.index("# location = /embed/batch")
+            end = text.index("# }", begun) + len("# }")
+            text = text[:begun] + text[begun:end].replace("# ", "") + text[end:]
         (folder / "conf.d").mkdir()
         (folder / "conf.d/clipsrv.conf").write_text(text)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -79,11 +87,8 @@ class Proxy:
 
     def ask(self, path: str, body: bytes | None = None, *, host: str = NAME, **headers: str) -> Answer:
         """The answer to a request that comes from ELSEWHERE on a connection of its own."""
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.port, context=self._context, source_address=(ELSEWHERE, 0), timeout=60
-        )
-        connection._create_connection = socket.create_connection  # type: ignore[attr-defined]
-        sent = {"Host": host, "Authorization": f"Bearer {KEY}", "Content-Type": "image/jpeg"}
+        connection = self.connect()
+        sent = {**HEADERS, "Host": host, "Content-Type": "image/jpeg"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             connection.request("GET" if body is None else "POST", path, body, sent)
@@ -93,6 +98,14 @@ class Proxy:
             return Answer(response.status, json.loads(said) if is_json else said)
         finally:
             connection.close()
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection from ELSEWHERE."""
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, context=self._context, source_address=(ELSEWHERE, 0), timeout=60
+        )
+        connection._create_connection = socket.create_connection  # type: ignore[attr-defined]
+        return connection
 
     def end(self) -> str:
         """What nginx had to say."""
@@ -206,6 +219,46 @@ def test_nginx_lets_the_server_answer_first_when_something_is_too_long_or_too_la
     (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
     assert int(megabytes) * 2**20 > Config.max_body_bytes
     assert int(seconds) > Config.deadline
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+STREAM = {"Accept": "application/x-ndjson", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+def test_a_stream_comes_line_by_line_through_nginx_where_the_example_is_told_to(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    image = f"--{BOUNDARY}\r\n".encode() + part(drawn(1), "images") + b"\r\n"
+    proxy = Proxy(tmp_path, server.address[1], streams=True)
+    connection = proxy.connect()
+    try:
+        connection.putrequest("POST", "/embed/batch?encoding=base64", skip_host=True)
+        for name, value in {**HEADERS, **STREAM, "Transfer-Encoding": "chunked"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        connection.send(_chunk(2 * image))
+        response = connection.getresponse()
+        for index in range(5):  # each while the next is still here
+            assert json.loads(response.readline())["index"] == index
+            connection.send(_chunk(image))
+        connection.send(_chunk(f"--{BOUNDARY}--\r\n".encode()) + b"0\r\n\r\n")
+        *lines, last = map(json.loads, response.read().splitlines())
+        assert (len(lines), last["done"], last["count"]) == (2, True, 7)
+    finally:
+        connection.close()
+        proxy.end()
+
+
+def test_a_stream_through_the_example_as_it_stands_comes_whole(proxy: Proxy) -> None:
+    body = form(*[part(drawn(seed), "images") for seed in range(3)])
+    answer = proxy.ask("/embed/batch", body, **{name.replace("-", "_"): value for name, value in STREAM.items()})
+    assert answer.status == 200
+    *lines, last = map(json.loads, answer.body.splitlines())
+    assert {line["index"] for line in lines} == {0, 1, 2}
+    assert last["done"] is True
 
 
 def test_metrics_are_not_for_the_world(proxy: Proxy) -> None:

@@ -24,7 +24,7 @@ from tests.support.serving import Reply, Served, drawn, part, request, serving
 
 DOCUMENT = describe(Config())
 GOOD = drawn(1)
-JSON = "application/json"
+JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
 def never(name: str) -> Model:
@@ -68,6 +68,9 @@ def check(path: str, method: str, reply: Reply) -> None:
         return
     kind = reply.headers["content-type"].partition(";")[0]
     assert kind in response["content"], f"{kind} is not described"
+    if kind == NDJSON:
+        for line in reply.body.splitlines():
+            Draft202012Validator(response["content"][NDJSON]["schema"]).validate(json.loads(line))
     if kind == JSON:
         schema = {**response["content"][JSON]["schema"], "components": DOCUMENT["components"]}
         Draft202012Validator(schema).validate(reply.json)
@@ -98,6 +101,11 @@ async def test_every_kind_of_answer_is_as_described() -> None:
         await post(served, "/embed/batch?on_error=null", holed, JSON)
         await post(served, "/embed/batch", holed, JSON)
         await post(served, "/embed/batch", json.dumps({"images": ["AAAA"] * 5}).encode(), JSON)
+        for body in (encoded, holed, holed[:-1], b"{}"):
+            streamed = await served.client.post(
+                "/embed/batch", data=body, headers={"Content-Type": JSON, "Accept": NDJSON}
+            )
+            check("/embed/batch", "post", streamed)
         await post(served, "/embed/text", b'{"text": "a cat"}', JSON)
         labelled = {"image": base64.b64encode(GOOD).decode(), "labels": ["cat", "dog"]}
         await post(served, "/classify", json.dumps(labelled).encode(), JSON)

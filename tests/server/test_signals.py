@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import json
 import os
 import signal
 import socket
@@ -12,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from tests.support.model import truth
 from tests.support.photos import drawn
 from tests.support.server import ROOT, ServerProcess, ask
 from tests.support.tiffs import noisy
-from tests.support.wire import Reply, request
+from tests.support.wire import BOUNDARY, Reply, form, part, request
 
 GOOD = drawn(1)
 OK = request("POST", "/embed", GOOD, "Content-Type: image/png")
@@ -94,6 +97,27 @@ def test_a_request_in_work_at_sigterm_is_answered_and_a_stalled_upload_is_cut_at
         assert stalled.recv(64).startswith(b"HTTP/1.1 408")
         assert server.wait() == 0
         assert 1 < time.monotonic() - began < 8
+
+
+def test_sigterm_in_the_middle_of_a_stream_delivers_what_came_and_says_that_it_is_not_all(
+    run_server: Callable[..., ServerProcess],
+) -> None:
+    server = run_server("--grace", 15).ready()
+    headers = ("Accept: application/x-ndjson", f"Content-Type: multipart/form-data; boundary={BOUNDARY}")
+    head = request("POST", "/embed/batch", None, *headers, "Content-Length: 100000000")
+    with socket.create_connection(server.address, 20) as sock, ExitStack() as opened:
+        sock.sendall(head + form(*[part(GOOD, "images")] * 5, end=b"\r\n"))
+        response = opened.enter_context(closing(http.client.HTTPResponse(sock)))
+        response.begin()
+        lines = [json.loads(response.readline()) for _ in range(5)]
+        assert {line["index"] for line in lines} == set(range(5))
+        server.signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        last = json.loads(response.read())
+        assert (last["done"], last["count"], last["error"]["code"]) == (False, 5, "shutting_down")
+        assert last["error"]["status"] == 503
+        assert server.wait() == 0
+    assert "0 requests left unfinished" in server.log
 
 
 def test_a_second_signal_leaves_at_once(run_server: Callable[..., ServerProcess]) -> None:

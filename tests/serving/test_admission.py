@@ -243,6 +243,26 @@ async def test_idle_is_when_the_last_slot_comes_back() -> None:
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_a_lease_grows_once_there_is_room_or_not_at_all() -> None:
+    admission = Admission(5, "slots")
+    lease, other = admission.take(2), admission.take(3)
+    growing = asyncio.create_task(lease.grow(2))
+    await asyncio.sleep(0)
+    assert (growing.done(), lease.count) == (False, 2)
+    other.shrink(1)
+    await asyncio.sleep(0)
+    assert not growing.done()
+    other.shrink(1)
+    await asyncio.wait_for(growing, 1)
+    assert (lease.count, admission.in_use) == (4, 5)
+    growing = asyncio.create_task(lease.grow(1))
+    await asyncio.sleep(0)
+    growing.cancel()
+    await asyncio.gather(growing, return_exceptions=True)
+    other.release()
+    assert (lease.count, admission.in_use) == (4, 4)
+
+
 @given(st.integers(1, 50), st.lists(st.integers(0, 60)))
 def test_what_is_refused_never_fitted_and_what_is_taken_did(capacity: int, counts: list[int]) -> None:
     admission, held = Admission(capacity, "slots"), 0
@@ -279,6 +299,20 @@ class Leases(RuleBasedStateMachine):
                 lease.extend(count)
             except OverloadedError:
                 assert self.admission.in_use + count > 20
+
+    @rule(which=st.integers(0, 99), part=st.floats(0, 1))
+    def split(self, which: int, part: float) -> None:
+        if self.leases:
+            lease = self.leases[which % len(self.leases)]
+            before, count = lease.count, int(part * lease.count)
+            self.leases.append(lease.split(count))
+            assert (lease.count, self.leases[-1].count) == (before - count, count)
+
+    @rule(which=st.integers(0, 99), part=st.floats(0, 1))
+    def shrink(self, which: int, part: float) -> None:
+        if self.leases:
+            lease = self.leases[which % len(self.leases)]
+            lease.shrink(int(part * lease.count))
 
     @rule(which=st.integers(0, 99))
     def release(self, which: int) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 from aiohttp import web
 
 from clipsrv.server.api.state import BODIES, EMBEDDER, INPUTS
+from clipsrv.server.api.streams import embed_stream
 from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.crops import CROP, crop_of_query, cropped
 from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
 from clipsrv.server.wire.options import negotiate, one_model, read_options
-from clipsrv.server.wire.replies import BASE64, JSON, NPY, deliver, stamp, vectors_response
+from clipsrv.server.wire.replies import BASE64, JSON, LINES, NPY, deliver, stamp, vectors_response
 from clipsrv.serving.outcome import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
@@ -27,7 +28,10 @@ async def embed(request: web.Request) -> web.Response:
     return await _embed_images(request, many=False)
 
 
-async def embed_batch(request: web.Request) -> web.Response:
+async def embed_batch(request: web.Request) -> web.StreamResponse:
+    options = read_options(request, _BATCH_OPTIONS, free=_FREE)
+    if negotiate(request, options["encoding"], lines=True) == LINES:
+        return await embed_stream(request, options)
     return await _embed_images(request, many=True)
 
 

@@ -22,6 +22,7 @@ from clipsrv.server.api.schemas import (
     ENCODED,
     ERROR,
     HEALTH,
+    LINE,
     META,
     MODEL,
     MODELS,
@@ -88,6 +89,7 @@ def describe(config: Config) -> Schema:
             {"multipart/form-data": shape({"images": {"type": "array", "items": BYTES, **many}}), JSON: images},
             shape({**several, **failed}, optional=("errors",)),
             [encoding, option("on_error", "fail", "null", means="what an image that cannot be used gives"), MODEL],
+            line=LINE,
         ),
         "/embed/text": post(
             "embedText",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clipsrv.server.api.schemas import COUNT, NPY, STRING, Schema
 from clipsrv.server.wire.errors import COMMON_HEADERS
+from clipsrv.server.wire.replies import NDJSON_TYPE
 
 JSON = "application/json"
 
@@ -42,14 +43,17 @@ def post(
     options: list[Schema],
     *,
     npy: bool = True,
+    line: Schema | None = None,
     errors: str = "",
 ) -> Schema:
     """The operations of a path that takes bodies, by their types, and answers with vectors or what was made of them.
-    `npy`: vectors may be had as a NumPy file; `errors`: whose shape they have, if not the server's own."""
+    `npy`: vectors may be had as a NumPy file; `line`: or as lines of these; `errors`: whose shape they have, if not the
+    server's own."""
+    others = {**({"application/x-npy": NPY} if npy else {}), **({NDJSON_TYPE: {"schema": line}} if line else {})}
     ok = {
         "description": summary,
         "headers": _headers("X-Embedding-Id", "Server-Timing"),
-        "content": {JSON: {"schema": answer}, **({"application/x-npy": NPY} if npy else {})},
+        "content": {JSON: {"schema": answer}, **others},
     }
     content = {kind: {"schema": schema} for kind, schema in bodies.items()}
     return {

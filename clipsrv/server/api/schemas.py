@@ -39,8 +39,6 @@ def shape(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
 _WHICH: Schema = {**STRING, "description": "the model, by its name or an alias; that of --model if left out"}
 #: The query's option that names a model.
 MODEL: Schema = {"name": "model", "in": "query", "schema": _WHICH}
-
-
 #: The query's option that names a part of the image.
 CROP_OPTION: Schema = {
     "name": "crop",
@@ -68,6 +66,15 @@ _DETAILS: Schema = {
 }
 _ID: Schema = {**STRING, "description": "that of X-Request-Id, which the log has too"}
 ERROR = shape({"error": shape({"code": _CODE, "message": _MESSAGE, "details": _DETAILS}), "request_id": _ID})
+_STATUS: Schema = {**COUNT, "description": "that of an answer of its own"}
+_LATE = shape({"code": _CODE, "message": _MESSAGE, "details": _DETAILS, "status": _STATUS})
+_TOLD: Schema = {**COUNT, "description": "of the images told of so far"}
+_DONE: Schema = {**FLAG, "description": "every image sent has its line; a stream without this line is incomplete"}
+_FAILED: Schema = {**COUNT, "description": "of these, the images that gave no vector"}
+_LAST: Schema = {"done": _DONE, "count": _TOLD, "failed": _FAILED, "dimensions": DIMENSIONS, "model": ANSWERED}
+_WHOLE = shape({**_LAST, "error": _LATE, "request_id": _ID}, optional=("error", "request_id"))
+#: A line of an answer in lines: of an image, or the last.
+LINE = {"oneOf": [shape({"index": _PLACE, "embedding": VECTOR}), shape({"index": _PLACE, "error": _LATE}), _WHOLE]}
 CLASSES = shape(
     {
         "labels": {

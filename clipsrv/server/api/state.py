@@ -13,6 +13,7 @@ from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.inputs import Inputs
 from clipsrv.server.wire.items import ItemReader
 from clipsrv.server.wire.labelled import LabelledInputs
+from clipsrv.server.wire.streamed import StreamedInputs
 from clipsrv.serving.embedder import Embedder
 
 EMBEDDER = web.AppKey("embedder", Embedder)
@@ -22,5 +23,6 @@ INPUTS = web.AppKey("inputs", Inputs)
 ITEMS = web.AppKey("items", ItemReader)
 LABELLED = web.AppKey("labelled", LabelledInputs)
 INDEXED = web.AppKey("indexed", Indexed)
+STREAMED = web.AppKey("streamed", StreamedInputs)
 CATALOG = web.AppKey("catalog", Catalog)
 OPENAPI = web.AppKey("openapi", dict[str, Any])

@@ -34,6 +34,7 @@ METRICS = web.AppKey("metrics", Metrics)
 GUARD = web.AppKey("guard", Guard)
 PROXIES = web.AppKey("proxies", Proxies)
 CALLER = web.RequestKey("caller", str)
+OUT_OF_MEMORY = failure_of(OutOfMemoryError("Not enough memory for this request now. Send less at once, or later."))
 #: The caller had gone before it was answered; never sent.
 _GONE = 499
 
@@ -47,6 +48,7 @@ class Report:
     model: str | None = None
     images: int | None = None
     texts: int | None = None
+    failed: int | None = None
     timings: Timings = field(default_factory=Timings)
 
 
@@ -74,26 +76,33 @@ async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tells every failure in its route's shape; what nobody foresaw becomes 500 with its traceback in the log only."""
-    failure: Failure | None = None
     try:
         return await handler(request)
     except MemoryError:
-        pass  # told below, where nothing holds what took the memory
-    except ClipsrvError as error:
-        failure = failure_of(error)
-    except web.HTTPException as http_error:
-        failure = failure_of_http(http_error)
+        failure = OUT_OF_MEMORY  # told below, where nothing holds what took the memory
     except ConnectionError:
         raise
-    except Exception:
-        logger.exception("request failed", extra=fields(request_id=request_id(request)))
-        message = "Something went wrong inside the server; its log has the details under this request id."
-        failure = Failure(500, "internal", message)
-    if failure is None:
-        failure = failure_of(OutOfMemoryError("Not enough memory for this request now. Send less at once, or later."))
+    except Exception as error:  # noqa: BLE001 - told by its kind
+        failure = failure_from(request, error)
+    note(request, failure)
+    return error_response(failure, request_id(request), shape_of(request))
+
+
+def failure_from(request: web.Request, error: Exception) -> Failure:
+    """What is told of an error, whatever it is."""
+    if isinstance(error, ClipsrvError):
+        return failure_of(error)
+    if isinstance(error, web.HTTPException):
+        return failure_of_http(error)
+    logger.error("request failed", exc_info=error, extra=fields(request_id=request_id(request)))
+    message = "Something went wrong inside the server; its log has the details under this request id."
+    return Failure(500, "internal", message)
+
+
+def note(request: web.Request, failure: Failure) -> None:
+    """Counts a failure, and has it in the request's line of the log."""
     request[REPORT].code = failure.code
     request.app[METRICS].refused(failure.code)
-    return error_response(failure, request_id(request), shape_of(request))
 
 
 @web.middleware
@@ -136,6 +145,7 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
         "model": report.model,
         "images": report.images,
         "texts": report.texts,
+        "failed": report.failed,
         "decode_ms": _milliseconds(report.timings.decode),
         "queue_ms": _milliseconds(report.timings.queue),
         "infer_ms": _milliseconds(report.timings.inference),

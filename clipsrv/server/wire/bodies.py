@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
+from clipsrv.errors import ShuttingDownError
 from clipsrv.server.wire.envelope import (
     BodyTooLargeError,
     InvalidRequestError,
@@ -47,14 +49,36 @@ class ByteLimit(NamedTuple):
     flag: str
 
 
+class Pace:
+    """Of the item of a body that is arriving: bytes `read`, and seconds `waited` for its sender."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Another item."""
+        self.read, self.waited = 0, 0.0
+
+    def add(self, read: int, waited: float) -> None:
+        self.read += read
+        self.waited += waited
+
+
 class Pieces:
     """Bytes that come a piece at a time. Large ones grow in place: to join them in the end would stop the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        """Of more than `most` bytes the first are kept, with one more that tells."""
         self._pieces: list[bytes] = []
         self._size, self._large = 0, bytearray()
+        self._kept = None if most is None else most + 1
+
+    def __len__(self) -> int:
+        return self._size
 
     def add(self, piece: bytes) -> None:
+        if self._kept is not None:
+            piece = piece[: self._kept - self._size]
         self._size += len(piece)
         if self._size <= _ONE_GO:
             self._pieces.append(piece)
@@ -80,20 +104,24 @@ class BodyReader:
         self._check_room = check_room
         self._limits, self.in_flight = limits, in_flight
         self._limit = ByteLimit(limits.max_body_bytes, "--max-body-bytes")
-        self._pause = limits.pause
+        self._hurried, self._pause = False, limits.pause
         self._waits: set[asyncio.Timeout] = set()
 
     def hurry(self) -> None:
         """The server is stopping: from now on uploads that pause are given up soon."""
-        self._pause = min(self._pause, _HURRY)
+        self._hurried, self._pause = True, min(self._pause, _HURRY)
         until = asyncio.get_running_loop().time() + self._pause
         for wait in self._waits:
             wait.reschedule(min(until, wait.when() or until))
 
-    def check_head(self, request: web.BaseRequest) -> None:
-        """What the headers alone decide. Raises UnsupportedContentEncodingError, BodyTooLargeError."""
+    def check_encoding(self, request: web.BaseRequest) -> None:
+        """Raises UnsupportedContentEncodingError."""
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise UnsupportedContentEncodingError("Send the body as it is, without Content-Encoding.")
+
+    def check_head(self, request: web.BaseRequest) -> None:
+        """What the headers alone decide. Raises UnsupportedContentEncodingError, BodyTooLargeError."""
+        self.check_encoding(request)
         if (request.content_length or 0) > self._limit.most:
             raise _too_large(self._limit)
 
@@ -110,25 +138,9 @@ class BodyReader:
         loop, read, limit = asyncio.get_running_loop(), 0, min(limit or self._limit, self._limit)
         if (request.content_length or 0) > limit.most:
             raise _too_large(limit)
-        if request.headers.get(hdrs.EXPECT) and request.version >= (1, 1):
-            if request.transport is None:
-                raise ConnectionResetError
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        _invite(request)
         end = loop.time() + self._limits.body_timeout
-        while True:
-            until = min(end + read / self._limits.min_rate, loop.time() + self._pause)
-            try:
-                async with asyncio.timeout_at(until) as wait:
-                    self._waits.add(wait)
-                    chunk = await request.content.readany()
-            except TimeoutError:
-                break
-            except web.RequestPayloadError:
-                raise InvalidRequestError("The body is not framed as its headers say.") from None
-            finally:
-                self._waits.discard(wait)
-            if not chunk:
-                return
+        while chunk := await self._piece(request, end + read / self._limits.min_rate):
             read += len(chunk)
             if read > limit.most:
                 raise _too_large(limit)
@@ -136,6 +148,49 @@ class BodyReader:
                 self._check_room()
             lease.extend(len(chunk))
             yield chunk
+
+    async def endless(self, request: web.Request, lease: Lease, pace: Pace) -> AsyncGenerator[bytes]:
+        """A body of any length as it comes, each item of it in the time of a body: reading stops while there is no
+        room for more. Raises as `chunks`, ShuttingDownError as soon as the server is stopping."""
+        loop = asyncio.get_running_loop()
+        _invite(request)
+        while not self._hurried:
+            began = loop.time()
+            time = self._limits.body_timeout + pace.read / self._limits.min_rate - pace.waited
+            try:
+                chunk = await self._piece(request, began + time)
+            except RequestTimeoutError:
+                if self._hurried:
+                    break
+                raise
+            if not chunk:
+                return
+            pace.add(len(chunk), loop.time() - began)
+            self._check_room()
+            await self._grow(lease, len(chunk))
+            yield chunk
+        raise ShuttingDownError("The server is shutting down.")
+
+    async def _grow(self, lease: Lease, count: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.body_timeout):
+                await lease.grow(count)
+                return
+        lease.extend(count)
+
+    async def _piece(self, request: web.Request, until: float) -> bytes:
+        """What comes next before `until`, by the loop's clock; b"" at the end of the body."""
+        until = min(until, asyncio.get_running_loop().time() + self._pause)
+        try:
+            async with asyncio.timeout_at(until) as wait:
+                self._waits.add(wait)
+                return await request.content.readany()
+        except TimeoutError:
+            pass
+        except web.RequestPayloadError:
+            raise InvalidRequestError("The body is not framed as its headers say.") from None
+        finally:
+            self._waits.discard(wait)
         raise RequestTimeoutError("The body did not arrive in time.")
 
     async def read(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> bytes | bytearray:
@@ -144,6 +199,14 @@ class BodyReader:
         async for chunk in self.chunks(request, lease, limit):
             pieces.add(chunk)
         return pieces.whole()
+
+
+def _invite(request: web.Request) -> None:
+    """Has the caller send its body, if it waits for that."""
+    if request.headers.get(hdrs.EXPECT) and request.version >= (1, 1):
+        if request.transport is None:
+            raise ConnectionResetError
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _too_large(limit: ByteLimit) -> BodyTooLargeError:

@@ -29,7 +29,10 @@ class Unpadded:
                 self._held = data[found:]
                 return b"".join(done)
             done.append(data[at:end])
-            at = end + (len(rest) - len(left) if left.startswith(b"\r\n") else 0)
+            at = end
+            if left.startswith(b"\r\n"):  # of this line, though another might begin so: a part ends when it is there
+                done.append(b"\r\n")
+                at += len(rest) - len(left) + 2
         cut = self._begun(data, at)
         self._held = data[cut:]
         return b"".join((*done, data[at:cut]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -91,11 +91,17 @@ class DocumentReader:
         Raises EmptyBodyError, BodyTooLargeError, InvalidJsonError, what `translate` raises, ShuttingDownError, and as
         BodyReader.chunks.
         """
-        limits, most = self._limits, ByteLimit(self._limits.max_bytes, "--max-json-bytes")
-        body = await self._bodies.read(request, lease, most)
+        most = ByteLimit(self._limits.max_bytes, "--max-json-bytes")
+        return await self.translated(await self._bodies.read(request, lease, most), translate, lease.holder)
+
+    async def translated(
+        self, body: bytes | bytearray, translate: Callable[[Document], Result], caller: Hashable
+    ) -> Result:
+        """What `translate` makes of the document that `body` is. Raises as `read`."""
         if len(body) <= _LARGE:
-            return translate(_parsed(body))
-        return await self._thread.run(lambda: translate(parse(body, limits)), lease.holder)
+            return translate(document_of(body))
+        limits = self._limits
+        return await self._thread.run(lambda: translate(parse(body, limits)), caller)
 
 
 def parse(body: bytes | bytearray, limits: DocumentLimits) -> Document:
@@ -106,7 +112,7 @@ def parse(body: bytes | bytearray, limits: DocumentLimits) -> Document:
     _check("bytes beside long strings", sum(map(len, kept)), JSON_BYTES_PER_ITEM * items)
     skeleton = b"".join(kept)
     _check("commas, colons and brackets beside long strings", _count(skeleton, ",:[{"), JSON_SIGNS_PER_ITEM * items)
-    document = _parsed(skeleton)
+    document = document_of(skeleton)
     if long_strings:
         _put_back(document, mark, long_strings)
     return document
@@ -170,7 +176,8 @@ def _put_back(document: Document, mark: str, long_strings: list[LongString]) -> 
                 nodes.append(value)
 
 
-def _parsed(body: bytes | bytearray) -> Document:
+def document_of(body: bytes | bytearray) -> Document:
+    """The JSON object that `body` is, however many values it has. Raises EmptyBodyError, InvalidJsonError."""
     if not body:
         raise EmptyBodyError("The body is empty; send JSON.")
     document = _loaded(body)

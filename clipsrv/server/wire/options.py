@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from aiohttp import hdrs, web
 
 from clipsrv.server.wire.envelope import InvalidFieldError, NotAcceptableError, UnknownOptionError
-from clipsrv.server.wire.replies import JSON_TYPE, NPY, NPY_TYPE
+from clipsrv.server.wire.replies import JSON_TYPE, LINES, NDJSON_TYPE, NPY, NPY_TYPE
 
 _WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.\d*)?|1(?:\.0*)?)", re.ASCII)
 #: Characters of Accept that are read; of 128 lines in the worst case, the first.
@@ -46,12 +46,14 @@ def one_model(*named: str | None) -> str | None:
     return next(iter(names), None)
 
 
-def negotiate(request: web.Request, encoding: str) -> str:
-    """npy where Accept prefers it to JSON, else the query's `encoding`. Raises NotAcceptableError."""
-    wanted = preferred(request.headers.getall(hdrs.ACCEPT, ()), (JSON_TYPE, NPY_TYPE))
+def negotiate(request: web.Request, encoding: str, *, lines: bool = False) -> str:
+    """npy, or lines where they are offered, where Accept prefers it to JSON, else the query's `encoding`. Raises
+    NotAcceptableError."""
+    offers = (JSON_TYPE, NPY_TYPE, *((NDJSON_TYPE,) if lines else ()))
+    wanted = preferred(request.headers.getall(hdrs.ACCEPT, ()), offers)
     if wanted is None:
-        raise NotAcceptableError(f"Accept must allow {JSON_TYPE} or {NPY_TYPE}.")
-    return NPY if wanted == NPY_TYPE else encoding
+        raise NotAcceptableError(f"Accept must allow {', '.join(offers[:-1])} or {offers[-1]}.")
+    return {NPY_TYPE: NPY, NDJSON_TYPE: LINES}.get(wanted, encoding)
 
 
 def require_json(request: web.Request) -> None:

@@ -15,10 +15,10 @@ from aiohttp import web
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.admission import Lease
 
-JSON, BASE64, NPY = "json", "base64", "npy"
+JSON, BASE64, NPY, LINES = "json", "base64", "npy", "lines"
 #: Vectors written in one go. Bytes of an answer that is left to the connection, which counts for as many anyway.
 _ONE_GO, _SMALL = 64, 65_536
-JSON_TYPE, NPY_TYPE = "application/json", "application/x-npy"
+JSON_TYPE, NPY_TYPE, NDJSON_TYPE = "application/json", "application/x-npy", "application/x-ndjson"
 
 
 async def vectors_response(
@@ -52,7 +52,7 @@ async def written_list(vectors: Sequence[Vectors | None], entry: Callable[[int, 
     return b"[%s]" % b",".join(pieces)
 
 
-def stamp(response: web.Response, embedding_id: str, stages: Mapping[str, float]) -> None:
+def stamp(response: web.StreamResponse, embedding_id: str, stages: Mapping[str, float]) -> None:
     """Names in headers whose vectors the answer was made of, and where its seconds went."""
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())
     response.headers["X-Embedding-Id"] = embedding_id

@@ -40,6 +40,11 @@ def test_padding_goes_and_every_other_byte_stays(
     assert unpadded(padded, cuts) == b"\r\n" + plain
 
 
+def test_nothing_of_a_boundary_line_is_held_back_once_it_is_whole() -> None:
+    for cuts in ([], [3], [len(MARK) + 5]):
+        assert unpadded(b"body\r\n" + MARK + b" \r\n", cuts) == b"\r\nbody\r\n" + MARK + b"\r\n"
+
+
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 @pytest.mark.parametrize(
     ("first", "second", "last"), [(" ", "", ""), ("", "\t ", ""), ("", "", "  "), (" " * 200,) * 3]

@@ -1,0 +1,125 @@
+"""Images as they come to vectors as they are done: a few of a long request in work at once, each within the deadline.
+
+Whoever brings them waits while slots are full; whoever takes the vectors, by not taking them, stops it all. Knows
+nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from types import TracebackType
+from typing import NamedTuple
+
+from clipsrv.errors import ClipsrvError, DeadlineExceededError, ShuttingDownError
+from clipsrv.images.region import Encoded
+from clipsrv.serving.admission import Admission, Lease
+from clipsrv.serving.outcome import Finished
+from clipsrv.serving.visit import Visit
+
+#: An encoded image, or what is wrong with it; whatever holds it ends when it is done.
+Arriving = AbstractContextManager[Encoded | ClipsrvError]
+
+
+class Done(NamedTuple):
+    """What came of one image, by its place among those that came."""
+
+    place: int
+    result: Finished | ClipsrvError
+
+
+class Stream:
+    """One long request's time with one engine. A context manager, which ends the `visit`."""
+
+    def __init__(self, visit: Visit, slots: Admission, *, window: int, deadline: float, caller: Hashable) -> None:
+        """At most `window` images are in work, or done and not yet taken; each has `deadline` seconds."""
+        self.visit = visit
+        self._slots, self._deadline, self._caller = slots, deadline, caller
+        self._window = asyncio.Semaphore(window)
+        self._done: list[Done] = []
+        self._news = asyncio.Event()
+        self._works: set[asyncio.Task[None]] = set()
+        self._problems: list[BaseException] = []
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.visit.__exit__(kind, error, trace)
+
+    async def embed(self, images: AsyncIterator[Arriving]) -> AsyncGenerator[list[Done]]:
+        """What is done, in no order, whenever something is: once.
+
+        In the end, when all that had come is done, raises what `images` raised; OverloadedError if no slot was free for
+        as long as an image may take; ShuttingDownError.
+        """
+        taking = self._begin(self._take(images), ExitStack())
+        try:
+            while self._works or self._done:
+                await self._news.wait()
+                self._news.clear()
+                if self._problems:
+                    taking.cancel()
+                done, self._done = self._done, []
+                if done:
+                    yield done
+                for _ in done:
+                    self._window.release()
+        finally:
+            works = list(self._works)
+            for work in works:
+                work.cancel()
+            if works:
+                await asyncio.wait(works)
+        if self._problems:
+            raise self._problems.pop()
+
+    async def _take(self, images: AsyncIterator[Arriving]) -> None:
+        place = 0
+        await self._window.acquire()
+        async for arriving in images:
+            with ExitStack() as held:
+                image = held.enter_context(arriving)
+                held.enter_context(await self._slot())
+                # Not in the task: one that is cancelled before it has begun runs nothing.
+                self._begin(self._embed(place, image), held.pop_all())
+            del arriving, image
+            place += 1
+            await self._window.acquire()
+
+    async def _slot(self) -> Lease:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._deadline):
+                return await self._slots.wait(1, self._caller)
+        return self._slots.take(1, self._caller)
+
+    async def _embed(self, place: int, image: Encoded | ClipsrvError) -> None:
+        result: list[Finished | ClipsrvError] = []
+        try:
+            if isinstance(image, ClipsrvError):
+                raise image
+            async with asyncio.timeout(self._deadline):
+                result.append(await self.visit.embed_image(image))
+        except ShuttingDownError:
+            raise
+        except ClipsrvError as error:
+            result.append(error.let_go())
+        except TimeoutError:
+            result.append(DeadlineExceededError(f"Not finished within {self._deadline:g} s."))
+        self._done.append(Done(place, result.pop()))
+
+    def _begin(self, work: Coroutine[None, None, None], held: ExitStack) -> asyncio.Task[None]:
+        def ended(task: asyncio.Task[None]) -> None:
+            held.close()
+            self._works.discard(task)
+            self._news.set()
+            if not task.cancelled() and (error := task.exception()) and not self._problems:
+                self._problems.append(error.let_go() if isinstance(error, ClipsrvError) else error)
+
+        task = asyncio.create_task(work)
+        self._works.add(task)
+        task.add_done_callback(ended)
+        return task
