@@ -88,6 +88,7 @@ class Config:
     exif_orientation: bool = setting(True, "turn photos as their EXIF orientation says")
     fast_decode: bool = setting(False, "decode large JPEGs at reduced size: faster, slightly other vectors")
     text: bool = setting(True, "load the text tower; --no-text saves its memory")
+    page: bool = setting(True, "serve the web page at /; --no-page leaves it out")
     api_keys: str = setting("", "API keys, separated by commas; better in --api-key-file", secret=True)
     api_key_file: str = setting("", "file of API keys, one a line")
     metrics_keys: str = setting("", "keys that open /metrics and nothing else, separated by commas", secret=True)

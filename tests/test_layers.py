@@ -164,7 +164,8 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "wire": (),
         "http": ("logs", "metrics", "wire"),
         "api": ("indexed", "metrics", "wire", "http"),
-        "app": ("allowance", "indexed", "metrics", "wire", "http", "api"),
+        "page": ("wire", "http"),
+        "app": ("allowance", "indexed", "metrics", "wire", "http", "api", "page"),
         "lifecycle": ("allowance", "logs", "wire", "http", "api", "app"),
     },
     "bulk": {

@@ -48,6 +48,8 @@ from clipsrv.server.http.routes import add_routes
 from clipsrv.server.http.security import Guard, make_rules, read_keys
 from clipsrv.server.indexed import Indexed
 from clipsrv.server.metrics import Metrics
+from clipsrv.server.page import files as page
+from clipsrv.server.page.files import PAGE, read_page
 from clipsrv.server.wire.bodies import BodyLimits, BodyReader
 from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
@@ -105,7 +107,10 @@ def build_app(config: Config, library: Library) -> web.Application:
     app.on_response_prepare.append(set_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
-    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *search.ROUTES, *openai.ROUTES, *weaviate.ROUTES, *health.ROUTES))
+    app[PAGE] = read_page() if config.page else {}
+    of_the_page = page.ROUTES if config.page else ()
+    of_others = (*openai.ROUTES, *weaviate.ROUTES)
+    add_routes(app, (*guide.ROUTES, *classify.ROUTES, *search.ROUTES, *of_others, *health.ROUTES, *of_the_page))
     return app
 
 

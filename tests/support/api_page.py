@@ -157,6 +157,7 @@ def _body(what: str, kind: str, schema: Schema, say: Words) -> Iterator[str]:
         else:
             described = one.get("description") or {
                 "text/plain": "plain text",
+                "text/html": "the page",
                 "application/x-npy": "a NumPy file, float32 (n, dimensions)",
             }.get(kind, "JSON")
             yield f"\n{what}, {title}`{kind}`: {say(described)}{say('.')}"

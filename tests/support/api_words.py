@@ -84,6 +84,8 @@ JAPANESE = {
     "The models there are, and those served": "モデルの一覧と、提供中のモデル",
     "Prometheus text": "Prometheus 形式のメトリクス",
     "This document": "この仕様 (OpenAPI)",
+    "The web page, or for programs where to look": "ブラウザーには Web ページ、プログラムには案内を返します",
+    "the page": "ページ",
     # fields
     "how vectors are written": "ベクトルの書き方",
     "what an image that cannot be used gives": "使えない画像があるとき、全体を失敗させるか null にするか",

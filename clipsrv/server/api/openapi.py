@@ -8,7 +8,7 @@ from __future__ import annotations
 from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.models.scoring import LONGEST_LABEL, TEMPLATE
-from clipsrv.server.api.operations import JSON, OPENAI, STATUSES, WEAVIATE, error, get, option, post, probe
+from clipsrv.server.api.operations import JSON, OPENAI, STATUSES, WEAVIATE, error, get, option, page, post, probe
 from clipsrv.server.api.schemas import (
     ANSWERED,
     BAD_IMAGE,
@@ -137,6 +137,7 @@ def describe(config: Config) -> Schema:
         "/models": get("models", "The models there are, and those served", MODELS),
         "/metrics": get("metrics", "Prometheus text", None),
         "/openapi.json": get("openapi", "This document", {"type": "object"}),
+        **({"/": page("page", "The web page, or for programs where to look")} if config.page else {}),
     }
     return {
         "openapi": "3.1.0",

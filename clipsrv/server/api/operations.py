@@ -101,6 +101,13 @@ def probe(name: str, summary: str, *, errors: str) -> Schema:
     return described
 
 
+def page(name: str, summary: str) -> Schema:
+    """The operations of a path that shows HTML to browsers and answers others with JSON, to whoever asks."""
+    described = get(name, summary, {"type": "object"}, open_to_all=True)
+    described["get"]["responses"]["200"]["content"] |= {"text/html": {"schema": STRING}}
+    return described
+
+
 def error(status: int, whose: str) -> Schema:
     """The answer of a status of STATUSES, in the shape of "" (the server's own), of OPENAI or of WEAVIATE."""
     text, waiting_helps = STATUSES[status]

@@ -28,7 +28,9 @@ from clipsrv.server.wire.envelope import (
 )
 
 #: Answered without a key, so that a supervisor needs none.
-OPEN_PATHS = frozenset({"/health", "/health/live", "/.well-known/live", "/.well-known/ready"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/.well-known/live", "/.well-known/ready", "/"})
+#: Where the files of the web page lie: open too, for a browser asks for them without a key.
+PAGE_PATH = "/page/"
 #: The path that `metrics_keys` open.
 METRICS_PATH = "/metrics"
 #: A key shorter than this can be guessed.
@@ -132,7 +134,7 @@ class Guard:
         self._check_host(request)
         self._check_origin(request)
         keys = self._rules.keys + (self._rules.metrics_keys if request.path == METRICS_PATH else ())
-        if not keys or request.path in OPEN_PATHS or _is_preflight(request):
+        if not keys or request.path in OPEN_PATHS or request.path.startswith(PAGE_PATH) or _is_preflight(request):
             return address
         self._wrong_keys.check(address)
         number = _match(_presented(request), keys)
