@@ -137,7 +137,8 @@ def load_generator(address: tuple[str, int], requests: list[bytes], callers: int
 def clipsrv_rival(
     name: str, python: str, models: Path, model: str, flags: Sequence[str], loads: Sequence[str]
 ) -> Rival:
-    """Our own server with `flags`, run by the interpreter `python`."""
+    """Our own server with `flags`, run by the interpreter `python`; unless they say otherwise without a cache, since
+    loads send the same images again and again."""
     serve = (
         "-m",
         "clipsrv",
@@ -149,13 +150,15 @@ def clipsrv_rival(
         "{port}",
         "--log-level",
         "warning",
+        "--cache-bytes",
+        "0",
     )
     return Rival(name, (python, *serve, *flags), tuple(loads))
 
 
 def ceiling_rival(name: str, python: str, models: Path, model: str, flags: Sequence[str], work: Path) -> Rival:
     """Our own server without HTTP, on the loads that it is compared under."""
-    ours = ("--models-dir", str(models), "--model", model, *flags)
+    ours = ("--models-dir", str(models), "--model", model, "--cache-bytes", "0", *flags)
     command = (python, "-m", "benchmarks.in_process", str(work / "images"), *ours)
     return Rival(name, command, (EIGHT.name, PHONES.name), in_process=True)
 

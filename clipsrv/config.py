@@ -75,6 +75,9 @@ class Config:
     max_pixels_in_flight: int = setting(
         0, "pixels being decoded at once; 0 takes 16 million a thread, two largest images at least", low=0
     )
+    cache_bytes: int = setting(
+        64 * _MIB, "bytes of vectors kept for whoever asks the same again; 0 computes everything", low=0
+    )
     max_aspect_ratio: int = setting(200, "long side of an image by its short side", low=1, high=10_000)
     max_connections: int = setting(2048, "open connections; more are closed at once", low=1)
     header_timeout: float = setting(10.0, "seconds for a request's head, and of a pause in a body", low=0.1)

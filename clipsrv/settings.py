@@ -19,8 +19,6 @@ TEXTS_PER_SLOT = 16
 #: signs (commas, colons, opening brackets) and bytes. An image of OpenAI's shape has 12 quotes, 7 signs and 150 bytes.
 JSON_SIGNS_PER_ITEM, JSON_BYTES_PER_ITEM = 64, 512
 _USUAL_ITEMS = 2048
-#: Bytes of labels' vectors that a model keeps: thousands of them, each asked for with every image.
-PROMPT_BYTES = 8 * 2**20
 #: Batches for which a stream has images in work: one that is computed, one that waits, and as many on their way.
 _BATCHES_PER_STREAM = 4
 #: Characters of an alias.
@@ -109,9 +107,9 @@ class ServingSettings:
 
     `decode_threads` decode at once; `max_pixels_in_flight` bounds what they decode together. One caller may hold at
     most `max_queue_per_caller` of `max_queue` slots. An inference longer than `deadline` counts as hung, and after
-    `probe_after` without any one is made to see that it still works. A model keeps `prompt_bytes` of labels' vectors.
-    At most `max_loaded` models are loaded at once (None: any number); one that nobody has asked for in `unload_after`
-    is unloaded (None: never).
+    `probe_after` without any one is made to see that it still works. Vectors asked for last are kept in `cache_bytes`;
+    0 keeps none. At most `max_loaded` models are loaded at once (None: any number); one that nobody has asked for in
+    `unload_after` is unloaded (None: never).
     """
 
     max_batch_size: int = 8
@@ -121,7 +119,7 @@ class ServingSettings:
     max_pixels_in_flight: int = 100_000_000
     deadline: float = 60.0
     probe_after: float = 60.0
-    prompt_bytes: int = PROMPT_BYTES
+    cache_bytes: int = 64 * 2**20
     max_loaded: int | None = None
     unload_after: float | None = None
     limits: ImageLimits = DEFAULT_LIMITS
@@ -179,6 +177,7 @@ def serving_settings(config: Config) -> ServingSettings:
         max_pixels_in_flight=pixels_in_flight(config),
         deadline=config.deadline,
         probe_after=config.probe_after,
+        cache_bytes=config.cache_bytes,
         max_loaded=config.max_loaded or None,
         unload_after=config.unload_after or None,
         limits=image_limits(config),

@@ -186,6 +186,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cache-bytes", type=int, default=0, help="0, so that every item is computed each time")
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
         write_model(Path(folder) / NAME)
@@ -193,7 +194,7 @@ def main() -> int:
         models = {name: load_model(find_model(Path(folder), name), settings) for name in ("demo", NAME)}
         items = made(models)
         flags = ("--model", "demo", "--models", NAME, "--models-dir", folder, "--device", "cpu", "--port", 0)
-        server = ServerProcess(*flags)
+        server = ServerProcess(*flags, "--cache-bytes", arguments.cache_bytes)
         try:
             server.ready()
             asked, worst, wrong = asyncio.run(

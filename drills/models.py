@@ -31,7 +31,8 @@ _WARM_UP, _REQUESTS = 0.3, 300
 
 @contextmanager
 def serving(folder: Path, *flags: object) -> Iterator[ServerProcess]:
-    server = ServerProcess("--models-dir", folder, "--device", "cpu", "--port", 0, "--log-level", "info", *flags)
+    common = ("--models-dir", folder, "--device", "cpu", "--port", 0, "--log-level", "info", "--cache-bytes", 0)
+    server = ServerProcess(*common, *flags)
     try:
         yield server.ready()
     finally:

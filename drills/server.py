@@ -75,9 +75,10 @@ def main() -> None:
     parser.add_argument("--defaults", action="store_true", help="limits and times as they are without any setting")
     parser.add_argument("--small", action="store_true", help="limits for a machine of little memory")
     parser.add_argument("--leak", type=int, default=0)
+    parser.add_argument("--cache-bytes", type=int, default=0, help="0, so that what is sent again is computed again")
     arguments = parser.parse_args()
     config = SMALL if arguments.small else DEFAULTS if arguments.defaults else USUAL
-    config = replace(config, port=arguments.port)
+    config = replace(config, port=arguments.port, cache_bytes=arguments.cache_bytes)
     set_up("critical" if arguments.trouble else "warning", "text")
     library = Given(lambda name: make_model(TroubledEncoder(arguments.trouble, arguments.leak)))
     asyncio.run(serve(config, library))

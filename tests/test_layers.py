@@ -109,20 +109,25 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
     "serving": {
         "admission": (),
         "fairness": (),
+        "flights": (),
         "history": (),
         "inference": (),
         "memory": (),
         "observer": (),
         "offer": (),
         "outcome": (),
+        "prompts": (),
         "reminder": (),
         "shelf": (),
-        "prompts": ("outcome",),
+        "together": (),
+        "cache": ("outcome",),
+        "keys": ("prompts",),
         "pool": ("fairness",),
         "batcher": ("fairness", "observer"),
-        "workshop": ("admission", "inference", "pool"),
-        "engine": ("batcher", "observer", "outcome", "prompts", "reminder", "workshop"),
-        "visit": ("engine", "outcome", "prompts", "shelf"),
+        "workshop": ("admission", "cache", "inference", "pool"),
+        "engine": ("batcher", "flights", "keys", "observer", "outcome", "prompts", "reminder", "workshop"),
+        "recall": ("engine", "flights", "keys", "observer", "outcome", "prompts", "together"),
+        "visit": ("engine", "outcome", "prompts", "recall", "shelf", "together"),
         "stream": ("admission", "outcome", "visit"),
         "keeper": ("engine", "history", "offer", "shelf", "workshop"),
         "stock": ("engine", "history", "keeper", "observer", "offer", "shelf", "workshop"),
@@ -215,7 +220,18 @@ PURE = (
 NOT_PURE = {"asyncio", "threading", "socket", "subprocess", "logging"}
 POLICIES = tuple(
     f"serving/{name}"
-    for name in ("admission", "batcher", "fairness", "history", "inference", "pool", "reminder", "shelf")
+    for name in (
+        "admission",
+        "batcher",
+        "fairness",
+        "flights",
+        "history",
+        "inference",
+        "pool",
+        "reminder",
+        "shelf",
+        "together",
+    )
 )
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -85,10 +85,11 @@ def test_the_formula_is_that_of_the_page() -> None:
         max_batch_size=8,
         max_connections=10,
         max_texts=10_000,
+        cache_bytes=10**7,
     )
     decoding = 16 * 112_500_000 + (64 + 64 + 2 * 20) * 2**20 * 3
     json = 7_936 * 10_000
-    kept = 8 * 2**20 + 128 * 1024 * 10
+    kept = 10**7 + 128 * 1024 * 10
     assert memory_bound(config, 224) == 2 * 10**9 + decoding + 12 * 224**2 * (100 + 16) + json + kept
 
 
@@ -104,6 +105,7 @@ def test_more_memory_than_the_cgroup_allows_is_warned_about(monkeypatch: pytest.
         decode_threads=2,
         max_queue=64,
         max_connections=50,
+        cache_bytes=8 * 2**20,
     )
     assert not [text for text in lifecycle.warnings(small, []) if "MiB" in text]
 

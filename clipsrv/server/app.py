@@ -159,6 +159,7 @@ def _document_limits(config: Config) -> DocumentLimits:
 
 def _watch(metrics: Metrics, app: web.Application, bodies: Admission) -> None:
     embedder, requests, workshop = app[EMBEDDER], app[REQUESTS], app[EMBEDDER].workshop
+    cache = workshop.cache
 
     def facts(model: Model | None) -> dict[str, str]:
         if model is None:
@@ -180,6 +181,8 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission) -> None:
             "clipsrv_queue_images": ("Images and texts waiting for inference", lambda: embedder.queued),
             "clipsrv_body_bytes_inflight": ("Bytes of bodies held", lambda: bodies.in_use),
             "clipsrv_decode_pixels_inflight": ("Pixels being decoded", lambda: workshop.budget.in_use),
+            "clipsrv_cache_bytes": ("Bytes of vectors kept", lambda: cache.size if cache else 0),
+            "clipsrv_cache_vectors": ("Vectors kept", lambda: len(cache) if cache else 0),
             "clipsrv_model_ready": ("1 if /health says healthy", lambda: embedder.status == HEALTHY),
         },
         models,

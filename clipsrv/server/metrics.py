@@ -24,7 +24,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from clipsrv import __version__
-from clipsrv.serving.observer import Observer
+from clipsrv.serving.observer import HIT, MISS, SHARED, Observer
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -73,6 +73,13 @@ class Metrics(Observer):
         self._computing = Counter(
             "clipsrv_model_inference_seconds", "Seconds that a model has computed", ["model"], registry=registry
         )
+        self._looked_up = Counter(
+            "clipsrv_cache_items",
+            "Images and texts looked for among the vectors kept: hit, miss, or shared with another request",
+            ["outcome"],
+            registry=registry,
+        )
+        self._evicted = Counter("clipsrv_cache_evicted", "Vectors that made room for others", registry=registry)
         self._loads = Counter(
             "clipsrv_model_loads", "Models loaded, and tries that failed", ["model", "outcome"], registry=registry
         )
@@ -90,6 +97,8 @@ class Metrics(Observer):
             self._cancelled.labels(stage)
         for outcome in ("complete", "incomplete", "abandoned"):
             self._streams.labels(outcome)
+        for outcome in (HIT, MISS, SHARED):
+            self._looked_up.labels(outcome)
 
     def decoded(self, seconds: float) -> None:
         self._images.inc()
@@ -112,6 +121,12 @@ class Metrics(Observer):
     def embedded(self, model: str, size: int, seconds: float) -> None:
         self._embedded.labels(model).inc(size)
         self._computing.labels(model).inc(seconds)
+
+    def looked_up(self, outcome: str) -> None:
+        self._looked_up.labels(outcome).inc()
+
+    def evicted(self, count: int) -> None:
+        self._evicted.inc(count)
 
     def loaded(self, model: str, *, done: bool) -> None:
         self._loads.labels(model, "loaded" if done else "failed").inc()

@@ -22,9 +22,11 @@ from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.batcher import Batcher
+from clipsrv.serving.flights import Flights
+from clipsrv.serving.keys import space_of
 from clipsrv.serving.observer import Observer
 from clipsrv.serving.outcome import Finished, Timings
-from clipsrv.serving.prompts import Prompt, Prompts
+from clipsrv.serving.prompts import Prompt
 from clipsrv.serving.reminder import Reminder
 from clipsrv.serving.workshop import Workshop
 from clipsrv.text.tokens import Tokens
@@ -46,12 +48,15 @@ class Engine:
 
     def __init__(self, name: str, model: Model, workshop: Workshop, observer: Observer) -> None:
         self.name, self.model = name, model
-        self._workshop, self._settings, self._observer = workshop, workshop.settings, observer
+        self._workshop, self._settings, self.observer = workshop, workshop.settings, observer
+        self.cache, self.hashing, self.space = workshop.cache, workshop.hashing, space_of(model)
+        #: What is under way: images being read, and vectors being computed, each by its key in `space`.
+        self.reads: Flights[tuple[Pixels, Timings]] = Flights()
+        self.vectors: Flights[Finished] = Flights()
         self._share = workshop.inference.share()
         size = model.manifest.preprocess.crop_size
         self.images: ImageBatcher = self._batcher(model.image_encoder, np.stack)
         self.texts: TextBatcher | None = None
-        self.prompts = Prompts(workshop.settings.prompt_bytes)
         # Not zeros, which a model without offsets would turn into a vector of zeros, and that is a failure.
         ramp = np.linspace(-1, 1, 3 * size * size, dtype=np.float32).reshape(3, size, size)
         self._probes: list[tuple[Batcher[Any, Vectors], Any]] = [(self.images, ramp)]
@@ -94,7 +99,7 @@ class Engine:
         """
         asked = time.monotonic()
         pixels, started, seconds = await self._workshop.decoding.run(partial(self._read, blob), caller, request)
-        self._observer.decoded(seconds)
+        self.observer.decoded(seconds)
         return pixels, Timings(decode=seconds, queue=started - asked)
 
     async def embed_pixels(self, pixels: Pixels, read: Timings, caller: Hashable, request: Hashable) -> Finished:
@@ -103,7 +108,7 @@ class Engine:
         return Finished(done.value, Timings(read.decode, read.queue + done.queued, done.computed))
 
     async def read_texts(
-        self, texts: Sequence[str] | Sequence[Prompt], caller: Hashable, request: Hashable
+        self, prompts: Sequence[Prompt], caller: Hashable, request: Hashable
     ) -> tuple[list[Tokens], Timings]:
         """The tokens of a few texts, read together since a thread costs more than a text, and how long it took.
 
@@ -112,11 +117,11 @@ class Engine:
         asked = time.monotonic()
         if self.texts is None:
             raise TextTowerMissingError(f"{self.name} is served without a text tower: it embeds images only.")
-        found = await self._workshop.tokenizing.run(partial(_encode, self.model, texts), caller, request)
+        found = await self._workshop.tokenizing.run(partial(_encode, self.model, prompts), caller, request)
         for tokens, seconds in found:
-            self._observer.tokenized(seconds)
+            self.observer.tokenized(seconds)
             if tokens.unknown_script:
-                self._met_unknown_script()
+                self.met_unknown_script()
         return [tokens for tokens, _ in found], Timings(queue=time.monotonic() - asked)
 
     async def embed_tokens(self, tokens: Tokens, read: Timings, caller: Hashable, request: Hashable) -> Finished:
@@ -140,8 +145,9 @@ class Engine:
         self._tasks.clear()  # they hold the frames they ended in, and these the engine
         await self._share.run(self.model.close)
 
-    def _met_unknown_script(self) -> None:
-        self._observer.met_unknown_script()
+    def met_unknown_script(self) -> None:
+        """Counts a text whose vector means little, and says so in the log once in a while."""
+        self.observer.met_unknown_script()
         if texts := self._reminder.count():
             known = in_words(self.model.languages)
             logger.warning(
@@ -185,7 +191,7 @@ class Engine:
 
     def _batcher(self, encoder: Encoder, stack: Callable[[Sequence[Any]], NDArray[Any]]) -> Batcher[Any, Vectors]:
         # Not self: an engine that is put away goes with its model, and not when it is collected.
-        name, share, observer = self.name, self._share, self._observer
+        name, share, observer = self.name, self._share, self.observer
 
         def embed(items: Sequence[Any]) -> list[Vectors]:
             return list(encoder.embed(stack(items)))
@@ -196,7 +202,7 @@ class Engine:
             observer.embedded(name, len(items), time.monotonic() - began)
             return vectors
 
-        return Batcher(process, self._settings.max_batch_size, self._observer, share.turn)
+        return Batcher(process, self._settings.max_batch_size, self.observer, share.turn)
 
 
 #: The caller that probes are made for: a turn of its own.
@@ -222,12 +228,12 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _encode(model: Model, texts: Sequence[str] | Sequence[Prompt]) -> list[tuple[Tokens, float]]:
+def _encode(model: Model, prompts: Sequence[Prompt]) -> list[tuple[Tokens, float]]:
     """The tokens of each text, and the seconds they took."""
     found = []
-    for text in texts:
+    for prompt in prompts:
         started = time.monotonic()
-        tokens = model.read_text(text) if isinstance(text, str) else model.read_text(text.text, own=text.label)
+        tokens = model.read_text(prompt.text, own=prompt.label)
         found.append((tokens, time.monotonic() - started))
     return found
 

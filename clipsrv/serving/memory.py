@@ -7,11 +7,9 @@ from clipsrv.images.decode import BLOCK_BYTES, BLOCKS_PER_THREAD
 from clipsrv.settings import (
     JSON_BYTES_PER_ITEM,
     JSON_SIGNS_PER_ITEM,
-    PROMPT_BYTES,
     decode_threads,
     image_limits,
     json_items,
-    offer_settings,
     pixels_in_flight,
 )
 
@@ -47,7 +45,7 @@ def memory_bound(config: Config, crop_size: int) -> int:
         + (KEPT_BYTES_PER_THREAD + FILE_COPIES * config.max_image_bytes) * decode_threads(config)
         + pixel_values * (config.max_queue + 2 * config.max_batch_size)
         + JSON_BYTES * json_items(config)
-        + PROMPT_BYTES * (config.max_loaded or len(offer_settings(config).named))
+        + config.cache_bytes
         + (SEARCH_BYTES if config.index else 0)
         + CONNECTION_BYTES * config.max_connections
     )

@@ -5,6 +5,9 @@ Knows nothing of Prometheus or HTTP. Methods must be quick and must not raise: t
 
 from __future__ import annotations
 
+#: What came of looking for a vector: it was kept, it is computed for this item, or somebody else has it computed now.
+HIT, MISS, SHARED = "hit", "miss", "shared"
+
 
 class Observer:
     """Seconds and sizes as they happen, on the event loop. Override what is of interest."""
@@ -26,6 +29,12 @@ class Observer:
 
     def embedded(self, model: str, size: int, seconds: float) -> None:
         """`size` items of a model were inferred in `seconds`."""
+
+    def looked_up(self, outcome: str) -> None:
+        """One item was looked for among the vectors kept: HIT, MISS or SHARED."""
+
+    def evicted(self, count: int) -> None:
+        """So many vectors made room for another."""
 
     def loaded(self, model: str, *, done: bool) -> None:
         """A model was loaded, or could not be."""

@@ -12,16 +12,23 @@ from clipsrv.runtime.vectors import Vectors
 @dataclass
 class Timings:
     """Where time went, in seconds; of a request, the longest of its items in each stage. `queue` is both waits, for a
-    thread that decodes and for a batch."""
+    thread that decodes and for a batch; `cache` is looking whether the vector is known. Of a request, how many were
+    (`hits`) and were not (`misses`); neither where there is no cache."""
 
     decode: float = 0.0
     queue: float = 0.0
     inference: float = 0.0
+    cache: float = 0.0
+    hits: int = 0
+    misses: int = 0
 
     def add(self, other: Timings) -> None:
         self.decode = max(self.decode, other.decode)
         self.queue = max(self.queue, other.queue)
         self.inference = max(self.inference, other.inference)
+        self.cache = max(self.cache, other.cache)
+        self.hits += other.hits
+        self.misses += other.misses
 
 
 @dataclass(frozen=True)

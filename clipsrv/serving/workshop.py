@@ -15,6 +15,7 @@ from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import reuse_memory
 from clipsrv.models.model import Model
 from clipsrv.serving.admission import Admission
+from clipsrv.serving.cache import VectorCache
 from clipsrv.serving.inference import InferenceThread
 from clipsrv.serving.pool import FairPool
 from clipsrv.settings import ServingSettings
@@ -32,6 +33,9 @@ class Workshop:
         self.decoding = FairPool(settings.decode_threads, "decode")
         # A thread of its own: a text must not wait for the photos of others to be decoded.
         self.tokenizing = FairPool(1, "tokenize")
+        # Nor a vector that is known, of a large image or text: whether it is needs a hash of all its bytes.
+        self.hashing = FairPool(1, "hash")
+        self.cache = VectorCache(settings.cache_bytes) if settings.cache_bytes else None
         # One large document at a time, since each takes many times its bytes while it is parsed.
         self.parsing = FairPool(1, "parse")
         self.inference = InferenceThread()
@@ -56,7 +60,7 @@ class Workshop:
 
     def give_up(self) -> None:
         """Whatever waits for a thread or is being done fails with ShuttingDownError; the threads are not waited for."""
-        for pool in (self.decoding, self.tokenizing, self.parsing):
+        for pool in (self.decoding, self.tokenizing, self.hashing, self.parsing):
             pool.stop()
 
     def stop(self) -> None:

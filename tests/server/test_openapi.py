@@ -61,8 +61,9 @@ def check(path: str, method: str, reply: Reply) -> None:
     response: dict[str, Any] = responses[str(reply.status)]
     if "$ref" in response:
         response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
-    for name in response["headers"]:
-        assert name.lower() in reply.headers, f"{name} is missing"
+    for name, described in response["headers"].items():
+        if "left out" not in described.get("description", ""):
+            assert name.lower() in reply.headers, f"{name} is missing"
     if "content" not in response:
         assert reply.body == b""
         return
@@ -82,7 +83,7 @@ async def post(served: Served, path: str, body: bytes, kind: str, *headers: str)
 
 async def test_every_kind_of_answer_is_as_described() -> None:
     encoded = json.dumps({"images": [base64.b64encode(GOOD).decode()] * 2}).encode()
-    async with serving(max_images=4) as served:
+    async with serving(max_images=4, cache_bytes=2**20) as served:
         for path in ("/", "/health", "/health/live", "/models", "/v1/models", "/meta", "/metrics", "/openapi.json"):
             check(path, "get", await served.get(path))
             check(path, "get", await served.get(path, "Host: evil.example"))

@@ -185,12 +185,10 @@ def test_a_caller_that_has_gone_leaves_no_memory_behind(
 def test_what_finds_the_server_full_or_waits_in_its_queue_in_vain_leaves_no_memory_behind(
     uncollected: ServerProcess,
 ) -> None:
-    held = post("/embed", image(SLOW_TO_COMPUTE), IMAGE)
-
     def once() -> None:
         holding = [socket.create_connection(uncollected.address, 20) for _ in range(8)]
-        for sock in holding:
-            sock.sendall(held)
+        for number, sock in enumerate(holding):  # no two alike: they would be computed once
+            sock.sendall(post("/embed", image(bytes([number]) + SLOW_TO_COMPUTE), IMAGE))
         limit = time.monotonic() + 20
         while b"slots_in_use 8.0" not in uncollected.ask(request("GET", "/metrics", None)).body:
             assert time.monotonic() < limit

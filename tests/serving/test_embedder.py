@@ -50,7 +50,8 @@ from tests.support.photos import cuttings
 from tests.support.serving import eventually
 
 IMAGES = cuttings(8)
-SETTINGS = ServingSettings(max_batch_size=4, max_queue=16, max_queue_per_caller=16)
+#: Without a cache: what is asked for again is to be computed again.
+SETTINGS = ServingSettings(max_batch_size=4, max_queue=16, max_queue_per_caller=16, cache_bytes=0)
 MODELS = ("tiny", "other")
 
 

@@ -7,7 +7,8 @@ limits are those of the defaults; `/openapi.json` of a server has its own. Piece
 HEADERS = """\
 Where the server has API keys, every endpoint that is not open to all wants `Authorization: Bearer KEY` or
 `X-API-Key: KEY`. Every answer has `X-Request-Id`, which the log has too. Those with vectors have `X-Embedding-Id`, and
-only vectors of the same one can be compared, and `Server-Timing`, in milliseconds."""
+only vectors of the same one can be compared; `Server-Timing`, in milliseconds; and `X-Cache`: `hit` if all of them were
+[known](operations.md#vectors-that-are-kept), `miss` if none was, else `partial`."""
 
 JAPANESE = {
     INTRODUCTION: """\
@@ -16,7 +17,8 @@ JAPANESE = {
     HEADERS: """\
 サーバーに API キーが設定されているときは、「キー不要」以外のエンドポイントに `Authorization: Bearer KEY` か `X-API-Key: KEY` が必要です。
 どのレスポンスにも、ログと同じ `X-Request-Id` が付きます。ベクトルのレスポンスには `X-Embedding-Id` (同じ値のベクトルどうしだけが比較できます) と、
-ミリ秒単位の `Server-Timing` も付きます。""",
+ミリ秒単位の `Server-Timing`、そして `X-Cache` も付きます。`X-Cache` は、すべてのベクトルが[保存済み](operations.md#vectors-that-are-kept)なら `hit`、
+一つもなければ `miss`、一部なら `partial` です。""",
     # the page
     "The HTTP API": "HTTP API",
     "Statuses and codes": "ステータスとコード",

@@ -57,6 +57,18 @@ def truth(blob: bytes) -> Vectors:
     return model.image_encoder.embed(model.read_image(blob, ImageLimits())[None])[0]
 
 
+class CountingTexts(SessionEncoder):
+    """The text tower of the small model, which counts what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(session(text_graph), TEXT_TOWER, DIMENSIONS)
+        self.texts = 0
+
+    def embed(self, batch: NDArray[np.generic]) -> Vectors:
+        self.texts += len(batch)
+        return super().embed(batch)
+
+
 @cache
 def session(graph: Callable[[], onnx.ModelProto]) -> ort.InferenceSession:
     """A session of one thread of vision_graph or text_graph: one for all, since it has no state."""

@@ -110,9 +110,10 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """A server of `model`, or of a library of them, or of the small one, with these settings on a port of 127.0.0.1.
 
-    Ready, unless `wait` is False: then its model is loaded by `served.embedder.start()`.
+    Ready, unless `wait` is False: then its model is loaded by `served.embedder.start()`. Without a cache unless its
+    bytes are given: most tests send the same images again to have them computed again.
     """
-    config = Config(**{"model": NAME, "models_dir": "nowhere", "decode_threads": 2, **settings})
+    config = Config(**{"model": NAME, "models_dir": "nowhere", "decode_threads": 2, "cache_bytes": 0, **settings})
     if not isinstance(model, Library):
         load = model if callable(model) else partial(_or_the_small_one, model)
         model = Given(lambda name: load(), [config.model], models_dir=Path(config.models_dir))

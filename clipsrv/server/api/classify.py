@@ -15,7 +15,7 @@ from clipsrv.server.api.state import BODIES, EMBEDDER, LABELLED
 from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.options import one_model, read_options, require_json
-from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp
+from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp_work
 from clipsrv.serving.prompts import Prompt
 
 
@@ -49,8 +49,7 @@ async def classify(request: web.Request) -> web.Response:
             answer["unknown_script"] = [labels.labels[place] for place in texts.unknown_script]
         body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
         response = web.Response(body=body, content_type=JSON_TYPE)
-        stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
-        stamp(response, model.embedding_id, stages)
+        stamp_work(response, model.embedding_id, read, timings)
         return await deliver(request, response, lease)
 
 

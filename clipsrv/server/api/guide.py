@@ -15,7 +15,7 @@ from clipsrv.server.wire.crops import CROP, crop_of_query, cropped
 from clipsrv.server.wire.envelope import NotAcceptableError
 from clipsrv.server.wire.errors import describe
 from clipsrv.server.wire.options import negotiate, one_model, read_options
-from clipsrv.server.wire.replies import BASE64, JSON, LINES, NPY, deliver, stamp, vectors_response
+from clipsrv.server.wire.replies import BASE64, JSON, LINES, NPY, deliver, stamp_work, vectors_response
 from clipsrv.serving.outcome import Outcome
 
 _ENCODINGS = {"encoding": (JSON, BASE64)}
@@ -83,8 +83,7 @@ async def _answer(
     facts = {"dimensions": model.manifest.dimensions, "model": outcome.name, **extra}
     response = await vectors_response(outcome.vectors, form, many=many, extra=facts)
     timings = outcome.timings
-    stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
-    stamp(response, model.embedding_id, stages)
+    stamp_work(response, model.embedding_id, read, timings)
     return response
 
 

@@ -17,7 +17,7 @@ from clipsrv.server.wire.embeddings import BASE64, embeddings_of
 from clipsrv.server.wire.envelope import BodyTooLargeError
 from clipsrv.server.wire.errors import Failure, in_words
 from clipsrv.server.wire.options import one_model
-from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp, to_base64, written_list
+from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp_work, to_base64, written_list
 from clipsrv.serving.outcome import Outcome
 
 #: Statuses that OpenAI's clients know what to do with; any other refusal is 400 to them.
@@ -70,8 +70,7 @@ async def _answer(outcome: Outcome, encoding: str, read: float) -> web.Response:
     rest = orjson.dumps(facts)[1:]
     response = web.Response(body=b'{"object":"list","data":%s,%s' % (data, rest), content_type=JSON_TYPE)
     timings = outcome.timings
-    stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
-    stamp(response, outcome.model.embedding_id, stages)
+    stamp_work(response, outcome.model.embedding_id, read, timings)
     return response
 
 

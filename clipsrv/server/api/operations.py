@@ -34,6 +34,11 @@ _BEFORE = (400, 408, 431, 500, 503)
 #: Whose errors are told in another shape, and which statuses then are 400.
 OPENAI, WEAVIATE, _IS_400 = "OpenAI", "Weaviate", (406, 422)
 
+_CACHE: Schema = {
+    "schema": {"enum": ["hit", "miss", "partial"]},
+    "description": "whether the vectors were known; left out where none was looked for",
+}
+
 
 def post(
     name: str,
@@ -52,7 +57,7 @@ def post(
     others = {**({"application/x-npy": NPY} if npy else {}), **({NDJSON_TYPE: {"schema": line}} if line else {})}
     ok = {
         "description": summary,
-        "headers": _headers("X-Embedding-Id", "Server-Timing"),
+        "headers": {**_headers("X-Embedding-Id", "Server-Timing"), "X-Cache": _CACHE},
         "content": {JSON: {"schema": answer}, **others},
     }
     content = {kind: {"schema": schema} for kind, schema in bodies.items()}

@@ -17,7 +17,7 @@ from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.crops import CROP, crop_of_query, cropped
 from clipsrv.server.wire.envelope import InvalidFieldError, UnknownOptionError
 from clipsrv.server.wire.options import one_model, read_options, require_json
-from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp
+from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp_work
 
 
 async def search(request: web.Request) -> web.Response:
@@ -54,9 +54,8 @@ async def search(request: web.Request) -> web.Response:
             answer["unknown_script"] = True
         body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
         response = web.Response(body=body, content_type=JSON_TYPE)
-        timings = outcome.timings
-        stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
-        stamp(response, outcome.model.embedding_id, {**stages, "search": time.monotonic() - began})
+        searched = time.monotonic() - began
+        stamp_work(response, outcome.model.embedding_id, read, outcome.timings, search=searched)
         return await deliver(request, response, lease)
 
 

@@ -19,7 +19,7 @@ from clipsrv.server.wire.errors import Failure, in_words
 from clipsrv.server.wire.inputs import is_string, model_of
 from clipsrv.server.wire.items import Entry
 from clipsrv.server.wire.options import one_model
-from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp, written_list
+from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp_work, written_list
 from clipsrv.serving.stock import HEALTHY
 
 #: Seconds after which whoever waits for a server that starts may ask again.
@@ -43,8 +43,7 @@ async def vectorize(request: web.Request) -> web.Response:
         ]
         body = b'{"textVectors":%s,"imageVectors":%s}' % (written[0], written[1])
         response = web.Response(body=body, content_type=JSON_TYPE)
-        stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
-        stamp(response, outcome.model.embedding_id, stages)
+        stamp_work(response, outcome.model.embedding_id, read, timings)
         return await deliver(request, response, lease)
 
 

@@ -146,6 +146,7 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
         "images": report.images,
         "texts": report.texts,
         "failed": report.failed,
+        "cached": report.timings.hits or None,
         "decode_ms": _milliseconds(report.timings.decode),
         "queue_ms": _milliseconds(report.timings.queue),
         "infer_ms": _milliseconds(report.timings.inference),

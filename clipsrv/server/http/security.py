@@ -156,7 +156,9 @@ class Guard:
                 headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "Content-Type, Authorization, X-API-Key, X-Request-Id"
                 headers[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
             else:
-                headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = "X-Request-Id, X-Embedding-Id, Retry-After, Server-Timing"
+                headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = (
+                    "X-Request-Id, X-Embedding-Id, Retry-After, Server-Timing, X-Cache"
+                )
         return headers
 
     def _check_host(self, request: web.Request) -> None:

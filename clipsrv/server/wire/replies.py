@@ -14,6 +14,7 @@ from aiohttp import web
 
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.admission import Lease
+from clipsrv.serving.outcome import Timings
 
 JSON, BASE64, NPY, LINES = "json", "base64", "npy", "lines"
 #: Vectors written in one go. Bytes of an answer that is left to the connection, which counts for as many anyway.
@@ -56,6 +57,17 @@ def stamp(response: web.StreamResponse, embedding_id: str, stages: Mapping[str, 
     """Names in headers whose vectors the answer was made of, and where its seconds went."""
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())
     response.headers["X-Embedding-Id"] = embedding_id
+
+
+def stamp_work(response: web.Response, embedding_id: str, read: float, timings: Timings, **more: float) -> None:
+    """As `stamp`, of a request whose body took `read` seconds, with `more` stages; and whether its vectors were known:
+    hit for all of them, miss for none, partial."""
+    stages = {"read": read, "decode": timings.decode, "queue": timings.queue, "inference": timings.inference, **more}
+    if timings.hits or timings.misses:
+        stages["cache"] = timings.cache
+        known = "partial" if timings.hits and timings.misses else "hit" if timings.hits else "miss"
+        response.headers["X-Cache"] = known
+    stamp(response, embedding_id, stages)
 
 
 async def deliver(request: web.Request, response: web.Response, lease: Lease) -> web.Response:

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import FormData
-from numpy.typing import NDArray
 
 from clipsrv.models.scoring import scores
-from clipsrv.runtime.encoder import SessionEncoder
-from clipsrv.runtime.vectors import Vectors
 from clipsrv.specs import ScoringSpec
 from tests.support.drawings import drawings
-from tests.support.model import DIMENSIONS, TEXT_TOWER, make_model, session, text_graph
+from tests.support.model import CountingTexts, make_model
 from tests.support.photos import encode
 from tests.support.serving import Client, drawn, form, part, serving
 
@@ -81,19 +78,9 @@ async def test_without_a_template_it_is_that_of_transformers(client: Client) -> 
     assert without.json == named.json
 
 
-class CountingEncoder(SessionEncoder):
-    """The small model's text tower, which counts what it is given."""
-
-    texts = 0
-
-    def embed(self, batch: NDArray[Any]) -> Vectors:
-        self.texts += len(batch)
-        return super().embed(batch)
-
-
 async def test_labels_are_computed_once_and_remembered_by_the_model_that_made_them() -> None:
-    counting = CountingEncoder(session(text_graph), TEXT_TOWER, DIMENSIONS)
-    async with serving(replace(make_model(), text_encoder=counting)) as served:
+    counting = CountingTexts()
+    async with serving(replace(make_model(), text_encoder=counting), cache_bytes=2**20) as served:
         warm = counting.texts
         answers = [await served.client.post("/classify", data=classify_form(LABELS)) for _ in range(3)]
         assert counting.texts - warm == len(LABELS)

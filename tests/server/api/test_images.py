@@ -74,7 +74,7 @@ async def test_answers_say_what_they_are_and_where_the_time_went(client: Client,
     assert answer.headers["X-Request-Id"] == "mine-1"
     assert answer.headers["X-Embedding-Id"] == model.embedding_id
     stages = dict(part.split(";dur=") for part in answer.headers["Server-Timing"].split(", "))
-    assert set(stages) == {"read", "decode", "queue", "inference"}
+    assert set(stages) == {"read", "cache", "decode", "queue", "inference"}
     assert all(float(took) >= 0 for took in stages.values())
     strange = await client.get("/health", headers={"X-Request-Id": "a b; c"})
     assert strange.headers["X-Request-Id"] != "a b; c"
