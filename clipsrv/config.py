@@ -48,7 +48,7 @@ class Config:
     max_loaded: int = setting(0, "models loaded at once; the one used longest ago makes room; 0 for any number", low=0)
     unload_after: float = setting(0.0, "seconds without a request after which a model is unloaded; 0 never", low=0)
     alias: str = setting("", "other names of models served, NAME=MODEL: by commas, or repeated", many=True)
-    index: str = setting("", "what embed wrote, for POST /search: a path that ends in .npy, .jsonl or .parquet")
+    index: str = setting("", "what embed wrote, for POST /search: a path that ends in .npy, .jsonl, .parquet or .lance")
     device: str = setting("auto", "where to compute; mps is coreml", choices=DEVICES)
     precision: str = setting(
         "auto", "arithmetic of the model; auto never changes vectors noticeably", choices=("auto", *PRECISIONS)

@@ -28,6 +28,7 @@ ONLY = {
     "tqdm": {"bulk", "embedding_model"},
     "pyarrow": {"bulk", "search"},
     "psycopg": {"bulk", "search"},
+    "lance": {"bulk", "search"},
 }
 #: What never runs in the server at all.
 NEVER = {

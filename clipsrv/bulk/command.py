@@ -43,7 +43,12 @@ def embed_parser() -> argparse.ArgumentParser:
     """The parser of `embed`: its own arguments, and a flag for each of SETTINGS."""
     parser = job_parser("embed", "Embeds image files without a server.")
     add = parser.add_argument
-    add("--out", required=True, metavar="FILE", help="FILE.npy, FILE.parquet, FILE.jsonl or postgresql://...")
+    add(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="FILE.npy, FILE.parquet, FILE.jsonl, FILE.lance or postgresql://...",
+    )
     add("--table", default="image_embeddings", help="table of a postgresql:// output (default: %(default)s)")
     add(
         "--patience",
@@ -52,6 +57,7 @@ def embed_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="wait for a database that is away (default: 600)",
     )
+    add("--prune", action="store_true", help="take away rows of images that are not named any more (FILE.lance)")
     return parser
 
 

@@ -29,6 +29,7 @@ class JobOptions:
     restart: bool = False
     as_listed: bool = False
     quiet: bool = False
+    prune: bool = False
 
     def __post_init__(self) -> None:
         if self.shard_size < 1 or not self.patience >= 0 or not self.image_seconds >= 0:

@@ -39,8 +39,11 @@ from clipsrv.settings import decode_threads, image_limits, model_settings, pixel
 FORMAT = 1
 LATE = "late.jsonl"
 URL_SCHEMES = ("postgresql://", "postgres://")
+#: The end of a Lance dataset's name.
+LANCE = ".lance"
 
 Received = Callable[[], int | None]
+Opener = Callable[[Model, Listing, Report], Store]
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,16 @@ class Product:
 
 def run_job(options: JobOptions, config: Config, received: Received) -> int:
     """Embeds, by checked arguments. Raises StartError or EngineError."""
-    if options.out.startswith(URL_SCHEMES):
-        return _run_into_table(options, config, received)
-    writer = writer_for(Path(options.out))
+    out = Path(options.out)
+    is_url = options.out.startswith(URL_SCHEMES)
+    is_lance = not is_url and out.suffix.lower() == LANCE
+    if options.prune and not is_lance:
+        raise ConfigError(f"--prune is for an output that grows and ends in {LANCE}.")
+    if is_url:
+        return _run_into_what_grows(options, config, received, f"{options.table}.errors.jsonl", _table(options))
+    if is_lance:
+        return _run_into_what_grows(options, config, received, str(beside(out, "errors.jsonl")), _dataset(options))
+    writer = writer_for(out)
     return run_into_file(options, config, received, Product(lambda model: writer))
 
 
@@ -89,19 +99,31 @@ def run_into_file(options: JobOptions, config: Config, received: Received, produ
             return _run(options, config, model, store, listing, report, deadline, received)
 
 
-def _run_into_table(options: JobOptions, config: Config, received: Received) -> int:
+def _run_into_what_grows(
+    options: JobOptions, config: Config, received: Received, errors: str, open_store: Opener
+) -> int:
+    """Embeds into a store that says itself what is done. Bad images are listed in `errors`, or where `options` say."""
+    if options.restart or options.as_listed:
+        raise ConfigError("--restart and --as-listed are for files: this output says itself what is done.")
+    listed = Path(options.errors or errors)
+    report = Report(listed, quiet=options.quiet, voice=Voice())
+    with tempfile.TemporaryDirectory(prefix="clipsrv-") as folder:
+        listing = _write_listing(options.inputs, Path(folder) / INPUTS)
+        model = _load(config)
+        store = open_store(model, listing, report)
+        deadline = _deadline(options, beside(listed, LATE), scratch=Path(folder))
+        with closing(model), closing(store), closing(deadline), report:
+            return _run(options, config, model, store, listing, report, deadline, received)
+
+
+def _table(options: JobOptions) -> Opener:
     try:
         from clipsrv.bulk.stores.postgres import PostgresStore
     except ImportError:
         raise ConfigError(f"PostgreSQL needs psycopg: {how_to_install('postgres')}") from None
-    if options.restart or options.as_listed:
-        raise ConfigError("--restart and --as-listed are for files: a table says itself what is done.")
-    errors = Path(options.errors or f"{options.table}.errors.jsonl")
-    report = Report(errors, quiet=options.quiet, voice=Voice())
-    with tempfile.TemporaryDirectory(prefix="clipsrv-") as folder:
-        listing = _write_listing(options.inputs, Path(folder) / INPUTS)
-        model = _load(config)
-        store = PostgresStore(
+
+    def open_table(model: Model, listing: Listing, report: Report) -> Store:
+        return PostgresStore(
             options.out,
             options.table,
             model.embedding_id,
@@ -109,9 +131,21 @@ def _run_into_table(options: JobOptions, config: Config, received: Received) -> 
             patience=options.patience,
             warn=report.say,
         )
-        deadline = _deadline(options, beside(errors, LATE), scratch=Path(folder))
-        with closing(model), closing(store), closing(deadline), report:
-            return _run(options, config, model, store, listing, report, deadline, received)
+
+    return open_table
+
+
+def _dataset(options: JobOptions) -> Opener:
+    try:
+        from clipsrv.bulk.stores.lance import LanceStore
+    except ImportError:
+        raise ConfigError(f"Lance needs pylance: {how_to_install('lance')}") from None
+
+    def open_dataset(model: Model, listing: Listing, report: Report) -> Store:
+        ids = (entry.id for entry in listing.entries(0)) if options.prune else None
+        return LanceStore(Path(options.out), {"format": FORMAT, **_facts_of_vectors(model)}, ids)
+
+    return open_dataset
 
 
 def _run(
@@ -174,13 +208,19 @@ def _load(config: Config, *, text: bool = False) -> Model:
 def _facts(model: Model, config: Config, shard_size: int, listing: Listing) -> Facts:
     return {
         "format": FORMAT,
+        **_facts_of_vectors(model),
+        "limits": asdict(image_limits(config)),
+        "max_batch_size": config.max_batch_size,
+        "shard_size": shard_size,
+        "inputs": {"count": listing.count, "sha256": listing.sha256},
+    }
+
+
+def _facts_of_vectors(model: Model) -> Facts:
+    return {
         "model": model.manifest.name,
         "embedding_id": model.embedding_id,
         "preprocessing_id": model.preprocessing_id,
         "precision": model.precision,
         "dimensions": model.manifest.dimensions,
-        "limits": asdict(image_limits(config)),
-        "max_batch_size": config.max_batch_size,
-        "shard_size": shard_size,
-        "inputs": {"count": listing.count, "sha256": listing.sha256},
     }

@@ -26,8 +26,9 @@ SETTINGS = (
 )
 
 EPILOG = """
-INDEX is what embed wrote: FILE.npy, FILE.jsonl, FILE.parquet or postgresql://... . The model is the one that made its
-vectors, found in --models-dir by the index's embedding_id; another --model than that is refused.
+INDEX is what embed wrote: FILE.npy, FILE.jsonl, FILE.parquet, FILE.lance or postgresql://...
+The model is the one that made its vectors, found in --models-dir by the index's embedding_id; another --model than
+that is refused.
 
 exit status:
   0  found, or nothing is there to be found        6  the index cannot be read, or was made by another model

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
+
 from clipsrv.documents import read_json
 from clipsrv.search.errors import UnusableIndexError
 from clipsrv.search.words import Facts
@@ -46,3 +48,11 @@ def facts_of(document: object, where: str) -> Facts:
     ):
         return Facts(embedding_id, dimensions, model, rows)
     raise UnusableIndexError(f"{where} does not say which model made the vectors. {_CURE}")
+
+
+def parsed(text: bytes) -> object:
+    """A document in JSON, or None if it is none."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return None

@@ -12,6 +12,7 @@ from clipsrv.search.errors import UnusableIndexError
 from clipsrv.search.facts import beside
 from clipsrv.search.held import Held, hold
 from clipsrv.search.readers.jsonl import open_jsonl
+from clipsrv.search.readers.lance import open_lance
 from clipsrv.search.readers.npy import open_npy
 from clipsrv.search.readers.parquet import open_parquet
 from clipsrv.search.streamed import Streamed
@@ -23,6 +24,7 @@ _READERS: Mapping[str, Callable[[Path], Held | Streamed]] = {
     ".npy": open_npy,
     ".jsonl": open_jsonl,
     ".parquet": open_parquet,
+    ".lance": open_lance,
 }
 
 
@@ -41,8 +43,8 @@ def open_held(where: str) -> Held:
 
 def version_of(where: str) -> object:
     """What is another as soon as the output `where` has been replaced; None if it is not there. Of its files embed
-    writes the manifest last."""
-    for path in (beside(Path(where), "manifest.json"), Path(where)):
+    writes the manifest last; each version of a Lance dataset is a new file among its versions."""
+    for path in (beside(Path(where), "manifest.json"), Path(where) / "_versions", Path(where)):
         with suppress(OSError):
             found = path.stat()
             return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

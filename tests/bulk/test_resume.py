@@ -106,7 +106,7 @@ def test_other_inputs_are_refused_for_a_finished_output_until_told_to_restart(
     said = embed(images, "--out", out, status=6)
     assert "inputs was 23 images" in said
     assert "is 24 images" in said
-    assert "postgresql://" in said
+    assert "--out x.lance, postgresql://" in said
     embed(images, "--out", out, "--restart")
     assert len(vectors(out)) == 22
 

@@ -11,7 +11,7 @@ import pytest
 from clipsrv.cli import main
 from tests.support.photos import cuttings
 
-FORMS = ("npy", "jsonl", "parquet")
+FORMS = ("npy", "jsonl", "parquet", "lance")
 
 
 @pytest.fixture(scope="session")

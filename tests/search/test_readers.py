@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,6 +127,31 @@ DAMAGED: dict[str, tuple[str, Damage, str]] = {
     "metadata that is none": (
         "x.parquet",
         table(lambda whole: whole.replace_schema_metadata({"clipsrv": "{"})),
+        "does not say which model",
+    ),
+    "a dataset cut short": (
+        "x.lance",
+        lambda folder: [path.write_bytes(path.read_bytes()[:50]) for path in folder.glob("x.lance/data/*")],
+        "cannot be read",
+    ),
+    "versions that are none": (
+        "x.lance",
+        lambda folder: [path.write_bytes(b"x" * 20) for path in folder.glob("x.lance/_versions/*.manifest")],
+        "cannot be read",
+    ),
+    "a folder that is no dataset": (
+        "y.lance",
+        lambda folder: (folder / "y.lance").mkdir(),
+        "is no Lance dataset, or nothing was stored in it yet",
+    ),
+    "a dataset without rows": (
+        "x.lance",
+        lambda folder: lance.dataset(str(folder / "x.lance")).delete("true"),
+        "holds no vectors",
+    ),
+    "a dataset of somebody else": (
+        "y.lance",
+        lambda folder: lance.write_dataset(pa.table({"id": ["a"]}), str(folder / "y.lance")),
         "does not say which model",
     ),
     "a folder": ("d.npy", lambda folder: (folder / "d.npy").mkdir(), ""),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from clipsrv.bulk.records import Row, Shard
+from clipsrv.bulk.stores.lance import LanceStore
 from clipsrv.bulk.stores.outputs import beside, writer_for
 from clipsrv.models.model import Model
 from clipsrv.settings import ImageLimits
@@ -28,6 +30,11 @@ def write_index(out: Path, model: Model, images: Mapping[str, bytes], /, **facts
         "rows": len(rows),
         **facts,
     }
+    if out.suffix == ".lance":
+        with closing(LanceStore(out, told, list(images))) as store:
+            store.write(Shard(0, rows, vectors))
+            store.finish()
+        return out
     writer_for(out)(out, lambda: [Shard(0, rows, vectors)], len(rows), told)
     manifest = beside(out, "manifest.json")
     manifest.with_suffix(".new").write_text(json.dumps(told), encoding="utf-8")

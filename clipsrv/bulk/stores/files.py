@@ -94,7 +94,7 @@ def begin_or_continue(path: Path, parts: Parts, facts: Facts, *, restart: bool) 
         _refuse_other(f"The unfinished job in {parts.folder}", begun, facts, cure)
         return True
     elif (finished := read_facts(beside(path, "manifest.json"))) is not None and path.exists():
-        cure = "keep what grows in PostgreSQL (--out postgresql://...), which embeds only what is new"
+        cure = "keep what grows in Lance or PostgreSQL (--out x.lance, postgresql://...), which embed only what is new"
         _refuse_other(str(path), finished, facts, cure)
         return False
     elif path.exists():

@@ -5,15 +5,15 @@ Each writer sees one shard at a time and makes its file appear only when it is c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import orjson
 
 from clipsrv.bulk.records import Facts, Shard
+from clipsrv.bulk.stores.arrow import schema_of, table_of
 from clipsrv.bulk.stores.parts import write_whole
 from clipsrv.errors import ConfigError
 from clipsrv.installation import how_to_install
@@ -30,7 +30,9 @@ def writer_for(path: Path) -> Writer:
     """The writer for a file name. Raises ConfigError for a format that is not known, or whose library is not there."""
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
-        raise ConfigError(f"--out {path}: its name must end in {', '.join(_WRITERS)}, or it must be postgresql://...")
+        raise ConfigError(
+            f"--out {path}: its name must end in {', '.join(_WRITERS)} or .lance, or it must be postgresql://..."
+        )
     if suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
@@ -75,24 +77,14 @@ def write_jsonl(path: Path, shards: Shards, rows: int, facts: Facts) -> None:
 
 def write_parquet(path: Path, shards: Shards, rows: int, facts: Facts) -> None:
     """Columns id, path, sha256 and embedding (list of a fixed number of float32); `facts` under the key clipsrv."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {"id": pa.string(), "path": pa.string(), "sha256": pa.string()}
-    vectors = pa.list_(pa.float32(), facts["dimensions"])
-    schema = pa.schema({**columns, "embedding": vectors}, metadata={"clipsrv": json.dumps(facts)})
-
-    def table(group: list[Shard]) -> Any:
-        flat = pa.array(np.concatenate([shard.vectors for shard in group]).ravel())
-        texts = [
-            pa.array([getattr(row, name) for shard in group for row in shard.rows], pa.string()) for name in columns
-        ]
-        return pa.table([*texts, pa.FixedSizeListArray.from_arrays(flat, type=vectors)], schema=schema)
+    schema = schema_of(facts)
 
     def write(file: IO[bytes]) -> None:
         with pq.ParquetWriter(file, schema) as out:
             for group in _grouped(shards(), _ROW_GROUP):
-                out.write_table(table(group), row_group_size=_ROW_GROUP)
+                out.write_table(table_of(group, schema), row_group_size=_ROW_GROUP)
 
     write_whole(path, write)
 

@@ -33,17 +33,7 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         """Makes the folder if need be, and holds it until `close`."""
         self.folder = folder
-        try:
-            folder.mkdir(exist_ok=True)
-            # SQLite's lock works on every system and ends with its process, however that ends.
-            self._lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
-            self._lock.execute("BEGIN EXCLUSIVE")
-        except OSError as error:
-            raise OutputError(f"Cannot write to {folder}: {error.strerror}.") from None
-        except sqlite3.Error as error:
-            if "locked" in str(error):
-                raise OutputError(f"Another job is at work in {folder}.") from None
-            raise OutputError(f"Cannot write to {folder}: {error}.") from None
+        self._lock = hold(folder, LOCK)
 
     def facts(self) -> Facts | None:
         """The facts of the job that was begun here, if there is one."""
@@ -125,6 +115,23 @@ class Parts:
 
     def _rows(self, number: int) -> Path:
         return self.folder / f"{_name(number)}.jsonl"
+
+
+def hold(folder: Path, name: str) -> sqlite3.Connection:
+    """Makes `folder` if need be, and keeps other jobs out of it until what this gives is closed, by its file `name`.
+    Raises OutputError."""
+    try:
+        folder.mkdir(exist_ok=True)
+        # SQLite's lock works on every system and ends with its process, however that ends.
+        lock = sqlite3.connect(folder / name, timeout=0, isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+    except OSError as error:
+        raise OutputError(f"Cannot write to {folder}: {error.strerror}.") from None
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise OutputError(f"Another job is at work in {folder}.") from None
+        raise OutputError(f"Cannot write to {folder}: {error}.") from None
+    return lock
 
 
 def read_facts(path: Path) -> Facts | None:

@@ -39,6 +39,18 @@ class Seen:
         found = self._one("SELECT sha256 FROM seen WHERE place = ?", place)
         return None if found is None else found.hex()
 
+    def others(self, places: Iterable[Place]) -> list[Place]:
+        """The places noted that are not among these."""
+        with self._lock:
+            self._database.execute("CREATE TABLE among (place PRIMARY KEY) WITHOUT ROWID")
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT OR IGNORE INTO among VALUES (?)", ((place,) for place in places))
+            self._database.execute("COMMIT")
+            found = self._database.execute("SELECT place FROM seen WHERE place NOT IN (SELECT place FROM among)")
+            others = [place for (place,) in found]
+            self._database.execute("DROP TABLE among")
+        return others
+
     def close(self) -> None:
         with self._lock:
             self._database.close()

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import orjson
-
 from clipsrv.documents import open_file
 from clipsrv.errors import ConfigError
 from clipsrv.installation import how_to_install
 from clipsrv.search.errors import UnusableIndexError
-from clipsrv.search.facts import KEY, facts_of, read_facts
+from clipsrv.search.facts import KEY, facts_of, parsed, read_facts
 from clipsrv.search.readers.tables import COLUMNS, ROWS, blocks_of, check_columns
 from clipsrv.search.streamed import Streamed
 from clipsrv.search.words import Block, Facts
@@ -28,7 +26,7 @@ def open_parquet(path: Path) -> Streamed:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     metadata = schema.metadata or {}
     if KEY in metadata:
-        found = facts_of(_parsed(metadata[KEY]), f"The metadata of {path}")
+        found = facts_of(parsed(metadata[KEY]), f"The metadata of {path}")
         facts = Facts(found.embedding_id, found.dimensions, found.model, rows)
     else:
         facts = read_facts(path)
@@ -55,10 +53,3 @@ def _whole(path: Path) -> Iterator[None]:
     except (pa.ArrowException, ValueError, OSError) as error:  # OSError: what it cannot decode, too
         reason = str(error).split("\n", 1)[0]
         raise UnusableIndexError(f"{path} is no Parquet file, or is damaged: {reason}") from None
-
-
-def _parsed(text: bytes) -> object:
-    try:
-        return orjson.loads(text)
-    except ValueError:
-        return None

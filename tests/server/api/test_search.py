@@ -31,7 +31,7 @@ IMAGES["photos/copy.png"] = IMAGES["photos/7.png"]
 IMAGE = IMAGES["photos/7.png"]
 
 
-@pytest.fixture(params=["x.npy", "x.jsonl", "x.parquet"])
+@pytest.fixture(params=["x.npy", "x.jsonl", "x.parquet", "x.lance"])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_index(tmp_path / request.param, make_model(), IMAGES)
 

@@ -1,0 +1,177 @@
+"""The store that is a Lance dataset: it grows, and is its own journal, since what is in it is done.
+
+A shard is one commit, which a kill leaves made or not made. Everything that is asked of Lance for writing is here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from clipsrv.bulk.errors import OutputError
+from clipsrv.bulk.records import BadFile, Facts, Refusal, Shard
+from clipsrv.bulk.stores.arrow import KEY, schema_of, table_of
+from clipsrv.bulk.stores.parts import hold
+from clipsrv.bulk.stores.seen import Seen
+from clipsrv.runtime.vectors import Vectors
+
+_LOCK = "clipsrv.lock"
+#: What Lance itself puts into the folder of a dataset.
+_LANCES = ("data", "_")
+#: Shards after which their pieces are joined, and the rows of a joined piece: each is written anew at most twice.
+_SHARDS_APART, _ROWS = 64, 16_384
+#: So long old versions are kept, for who reads one.
+_KEPT = timedelta(minutes=10)
+#: Ids taken away in one commit.
+_AT_ONCE = 1000
+
+
+class LanceStore:
+    """Rows of one dataset on this machine, all of one embedding_id. Only one process at a time can hold it."""
+
+    def __init__(self, path: Path, facts: Facts, listed: Iterable[str] | None) -> None:
+        """Makes the folder if need be, and reads what is in the dataset; `facts` are kept beside its rows. If ids are
+        `listed`, `finish` takes away the rows of all that are not among them.
+
+        Raises OutputError, also if the dataset is nobody's of clipsrv or of another embedding_id.
+        """
+        self._path, self._schema, self._listed = path, schema_of(facts), listed
+        self._seen, self._written, self._synced = Seen(), 0, set[Path]()
+        self._lock = hold(path, _LOCK)
+        try:
+            with self._reporting():
+                self._dataset: Any = _opened(path)
+                if foreign := [name for name in os.listdir(path) if not name.startswith((_LOCK, *_LANCES))]:
+                    raise OutputError(f"{path} holds {foreign[0]}, which is nothing of Lance. Name another.")
+                if self._dataset is not None:
+                    self._refuse_other(facts)
+                    self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    shards_done = 0
+
+    def bad_before(self) -> Iterator[BadFile]:
+        return iter(())
+
+    def sha256_of(self, entry_id: str) -> str | None:
+        return self._seen.sha256_at(entry_id)
+
+    def holds(self, sha256: str) -> bool:
+        return self._seen.first_place(sha256) is not None
+
+    def vector(self, sha256: str) -> Vectors | None:
+        if not self.holds(sha256):
+            return None
+        with self._reporting():
+            found = self._dataset.to_table(columns=["embedding"], filter=f"sha256 = '{sha256}'", limit=1)
+        return np.array(found.column("embedding")[0].as_py(), np.float32) if found.num_rows else None
+
+    def write(self, shard: Shard) -> list[Refusal]:
+        if not shard.rows:
+            return []
+        table = table_of([shard], self._schema)
+        with self._reporting():
+            if self._dataset is None:
+                self._dataset = lance.write_dataset(table, str(self._path), mode="create")
+            elif any(self._seen.sha256_at(row.id) is not None for row in shard.rows):
+                merge = self._dataset.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+                merge.execute(table)
+            else:
+                self._dataset = lance.write_dataset(table, self._dataset, mode="append")
+            self._sync()
+        self._seen.add((row.id, row.sha256) for row in shard.rows)
+        self._written += 1
+        if self._written % _SHARDS_APART == 0:
+            self._tidy()
+        return []
+
+    def finish(self) -> str:
+        if self._dataset is None:
+            return f"0 rows in {self._path}"
+        removed = self._prune()
+        self._tidy()
+        with self._reporting():
+            rows = self._dataset.count_rows()
+        return f"{rows:,} rows in {self._path}" + (f" ({removed:,} taken away)" if removed else "")
+
+    def close(self) -> None:
+        self._seen.close()
+        self._lock.close()
+
+    def _refuse_other(self, facts: Facts) -> None:
+        try:
+            stored = orjson.loads((self._dataset.schema.metadata or {})[KEY.encode()])
+            fits = self._dataset.schema.equals(schema_of(stored))
+        except (KeyError, ValueError, TypeError):
+            fits = False
+        if not fits:
+            raise OutputError(f"{self._path} is no output of embed. Name another.")
+        if stored.get("embedding_id") != facts["embedding_id"]:
+            raise OutputError(
+                f"{self._path} holds vectors of embedding_id {stored.get('embedding_id')}, made by "
+                f"{stored.get('model')}; this job makes {facts['embedding_id']}. They cannot be compared: name another "
+                "--out."
+            )
+
+    def _read(self) -> None:
+        for batch in self._dataset.to_batches(columns=["id", "sha256"]):
+            names, hashes = (batch.column(column).to_pylist() for column in ("id", "sha256"))
+            self._seen.add(zip(names, hashes, strict=True))
+
+    def _prune(self) -> int:
+        if self._listed is None:
+            return 0
+        gone = self._seen.others(self._listed)
+        for at in range(0, len(gone), _AT_ONCE):
+            names = ", ".join("'" + str(name).replace("'", "''") + "'" for name in gone[at : at + _AT_ONCE])
+            with self._reporting():
+                self._dataset.delete(f"id IN ({names})")
+        return len(gone)
+
+    def _tidy(self) -> None:
+        """Joins small pieces, and forgets old versions and what a killed process left of one that was never made: their
+        number does not grow with the shards that were ever written."""
+        with self._reporting():
+            self._dataset.optimize.compact_files(target_rows_per_fragment=_ROWS)
+            self._dataset.cleanup_old_versions(_KEPT, delete_unverified=True)
+            self._sync()
+
+    def _sync(self) -> None:
+        """Has the system put on the disk what it was given: Lance leaves that to it."""
+        folders = [self._path / name for name in ("data", "_deletions", "_versions")]
+        there = {folder / name for folder in folders if folder.is_dir() for name in os.listdir(folder)}
+        for path in sorted(there - self._synced) + [folder for folder in folders if folder.is_dir()]:
+            with suppress(FileNotFoundError, PermissionError):  # taken away meanwhile; Windows syncs no folder
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        self._synced = there
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+            reason = str(error).split(", /", 1)[0].split("\n", 1)[0]  # behind it stands a place in Lance's own source
+            raise OutputError(f"Cannot use {self._path}: {reason}.") from None
+
+
+def _opened(path: Path) -> Any:
+    """The dataset, None if there is none yet. Raises as Lance does."""
+    versions = path / "_versions"
+    if not versions.is_dir() or not any(name.endswith(".manifest") for name in os.listdir(versions)):
+        return None
+    return lance.dataset(str(path))
