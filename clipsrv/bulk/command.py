@@ -58,6 +58,7 @@ def embed_parser() -> argparse.ArgumentParser:
         help="wait for a database that is away (default: 600)",
     )
     add("--prune", action="store_true", help="take away rows of images that are not named any more (FILE.lance)")
+    add("--ann", action="store_true", help="make its index for approximate search, or bring it up to date (FILE.lance)")
     return parser
 
 

@@ -30,6 +30,7 @@ class JobOptions:
     as_listed: bool = False
     quiet: bool = False
     prune: bool = False
+    ann: bool = False
 
     def __post_init__(self) -> None:
         if self.shard_size < 1 or not self.patience >= 0 or not self.image_seconds >= 0:

@@ -64,8 +64,8 @@ def run_job(options: JobOptions, config: Config, received: Received) -> int:
     out = Path(options.out)
     is_url = options.out.startswith(URL_SCHEMES)
     is_lance = not is_url and out.suffix.lower() == LANCE
-    if options.prune and not is_lance:
-        raise ConfigError(f"--prune is for an output that grows and ends in {LANCE}.")
+    if (options.prune or options.ann) and not is_lance:
+        raise ConfigError(f"{'--prune' if options.prune else '--ann'} is for an output that grows and ends in {LANCE}.")
     if is_url:
         return _run_into_what_grows(options, config, received, f"{options.table}.errors.jsonl", _table(options))
     if is_lance:
@@ -143,7 +143,7 @@ def _dataset(options: JobOptions) -> Opener:
 
     def open_dataset(model: Model, listing: Listing, report: Report) -> Store:
         ids = (entry.id for entry in listing.entries(0)) if options.prune else None
-        return LanceStore(Path(options.out), {"format": FORMAT, **_facts_of_vectors(model)}, ids)
+        return LanceStore(Path(options.out), {"format": FORMAT, **_facts_of_vectors(model)}, ids, ann=options.ann)
 
     return open_dataset
 

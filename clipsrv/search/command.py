@@ -56,6 +56,7 @@ def search_parser() -> argparse.ArgumentParser:
     add("--limit", type=int, default=10, metavar="N", help="images found at most (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object: results with id, path, sha256 and score")
     add("--html", metavar="FILE", help="write a page of thumbnails too, which needs nothing beside itself")
+    add("--ann", action="store_true", help="ask the ANN index of a .lance; how much it found is said (default: exact)")
     add("--table", default="image_embeddings", help="table of a postgresql:// index (default: %(default)s)")
     add_flags(parser, SETTINGS)
     return parser
@@ -80,6 +81,7 @@ def run(argv: Sequence[str]) -> int:
             limit=given["limit"],
             as_json=given["json"],
             html=given["html"],
+            ann=given["ann"],
         )
         search(asked, config, _say)
         return 0

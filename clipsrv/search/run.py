@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from pathlib import Path
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
 from clipsrv.models.model import Model
+from clipsrv.runtime.vectors import Vectors
 from clipsrv.search.errors import UnusableIndexError
 from clipsrv.search.maker import open_maker
 from clipsrv.search.opening import open_index
 from clipsrv.search.originals import original
 from clipsrv.search.query import embed_query
+from clipsrv.search.readers.lance import LanceIndex
 from clipsrv.search.sheet import sheet
-from clipsrv.search.words import Found
+from clipsrv.search.words import Found, Index
 from clipsrv.settings import image_limits, model_settings
 
 MOST = 10_000
@@ -37,6 +40,7 @@ class Asked:
     limit: int
     as_json: bool
     html: str | None
+    ann: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST:
@@ -59,12 +63,33 @@ def search(asked: Asked, config: Config, warn: Callable[[str], None]) -> None:
             query = embed_query(model, asked.texts, asked.images, image_limits(config))
             for warning in query.warnings:
                 warn(warning)
-            found = index.nearest(query.vector, asked.limit)
+            found = (
+                _approximate(index, query.vector, asked.limit, warn)
+                if asked.ann
+                else index.nearest(query.vector, asked.limit)
+            )
         if asked.html:
             _write_sheet(asked, Path(asked.html), model, found, config)
         write = _json if asked.as_json else _lines
         sys.stdout.buffer.write(write(model, found).encode("utf-8", "backslashreplace"))
         sys.stdout.buffer.flush()
+
+
+def _approximate(index: Index, query: Vectors, limit: int, say: Callable[[str], None]) -> list[Found]:
+    """What the ANN index finds; how much of it is right is said."""
+    if not isinstance(index, LanceIndex):
+        raise ConfigError("--ann is for an index that ends in .lance and was made with embed --ann.")
+    started = time.perf_counter()
+    found = index.approximate(query, limit)
+    between = time.perf_counter()
+    exact = index.nearest(query, limit)
+    took, took_exactly = between - started, time.perf_counter() - between
+    right = len({one.item.id for one in found} & {one.item.id for one in exact})
+    say(
+        f"The ANN index found {right} of the {len(exact)} nearest (recall {right / len(exact):.2f}) in {took:.3f} s; "
+        f"looking at every vector took {took_exactly:.3f} s."
+    )
+    return found
 
 
 def _json(model: Model, found: Sequence[Found]) -> str:

@@ -185,3 +185,29 @@ def test_what_the_model_did_not_read_of_a_text_is_said(search: Search, made: Pat
     status, _, said = search(made / "x.npy", "--text", "word " * 150)
     assert status == 0
     assert "only the beginning was read" in said
+
+
+def test_the_ann_index_of_lance_is_asked_and_held_against_what_is_exact(
+    search: Search, photos: Path, models_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.lance"
+    common = ("--model", "tiny", "--models-dir", str(models_dir), "--quiet", "--out", str(out))
+    assert main(["embed", str(photos / "00.jpg"), *common]) == 0
+    status, _, said = search(out, "--text", "a", "--ann")
+    assert status == 6
+    assert "has no ANN index: make it with embed --out x.lance --ann" in said
+    for _ in range(2):  # made, and brought up to date
+        assert main(["embed", str(photos), *common, "--ann"]) == 0
+        status, found, said = search(out, "--image", photos / "04.jpg", "--ann", "--limit", 5)
+        assert (status, found) == (0, search(out, "--image", photos / "04.jpg", "--limit", 5)[1])
+        assert "found 5 of the 5 nearest (recall 1.00)" in said
+
+
+def test_only_lance_has_an_ann_index(
+    search: Search, made: Path, models_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    status, _, said = search(made / "x.npy", "--text", "a", "--ann")
+    assert status == 2
+    assert "--ann is for an index that ends in .lance" in said
+    common = ("--model", "tiny", "--models-dir", str(models_dir), "--quiet")
+    assert main(["embed", str(photos), *common, "--out", str(tmp_path / "x.npy"), "--ann"]) == 2

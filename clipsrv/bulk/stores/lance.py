@@ -31,6 +31,8 @@ _LANCES = ("data", "_")
 _SHARDS_APART, _ROWS = 64, 16_384
 #: So long old versions are kept, for who reads one.
 _KEPT = timedelta(minutes=10)
+#: The kind of index: near vectors together, each number in a byte.
+_ANN = "IVF_SQ"
 #: Ids taken away in one commit.
 _AT_ONCE = 1000
 
@@ -38,13 +40,14 @@ _AT_ONCE = 1000
 class LanceStore:
     """Rows of one dataset on this machine, all of one embedding_id. Only one process at a time can hold it."""
 
-    def __init__(self, path: Path, facts: Facts, listed: Iterable[str] | None) -> None:
+    def __init__(self, path: Path, facts: Facts, listed: Iterable[str] | None, *, ann: bool = False) -> None:
         """Makes the folder if need be, and reads what is in the dataset; `facts` are kept beside its rows. If ids are
-        `listed`, `finish` takes away the rows of all that are not among them.
+        `listed`, `finish` takes away the rows of all that are not among them; with `ann` it makes the index for
+        approximate search, or brings it up to date.
 
         Raises OutputError, also if the dataset is nobody's of clipsrv or of another embedding_id.
         """
-        self._path, self._schema, self._listed = path, schema_of(facts), listed
+        self._path, self._schema, self._listed, self._ann = path, schema_of(facts), listed, ann
         self._seen, self._written, self._synced = Seen(), 0, set[Path]()
         self._lock = hold(path, _LOCK)
         try:
@@ -103,6 +106,8 @@ class LanceStore:
         self._tidy()
         with self._reporting():
             rows = self._dataset.count_rows()
+            if self._ann and rows:
+                self._index(rows)
         return f"{rows:,} rows in {self._path}" + (f" ({removed:,} taken away)" if removed else "")
 
     def close(self) -> None:
@@ -146,6 +151,14 @@ class LanceStore:
             self._dataset.optimize.compact_files(target_rows_per_fragment=_ROWS)
             self._dataset.cleanup_old_versions(_KEPT, delete_unverified=True)
             self._sync()
+
+    def _index(self, rows: int) -> None:
+        """Rows that an index does not know are looked through one by one, so it is right without this, and slower."""
+        if self._dataset.describe_indices():
+            self._dataset.optimize.optimize_indices()
+        else:
+            parts = max(1, round(rows**0.5))
+            self._dataset.create_index("embedding", _ANN, metric="cosine", num_partitions=parts)
 
     def _sync(self) -> None:
         """Has the system put on the disk what it was given: Lance leaves that to it."""

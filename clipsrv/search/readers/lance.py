@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipsrv.errors import ConfigError
 from clipsrv.installation import how_to_install
+from clipsrv.runtime.vectors import Vectors
 from clipsrv.search.errors import UnusableIndexError
+from clipsrv.search.exact import nearest
 from clipsrv.search.facts import KEY, facts_of, parsed
 from clipsrv.search.readers.tables import COLUMNS, ROWS, blocks_of, check_columns
 from clipsrv.search.streamed import Streamed
-from clipsrv.search.words import Block, Facts
+from clipsrv.search.words import Block, Facts, Found
+
+#: Parts of the ANN index that are looked into, and how many times as many as are wanted are compared exactly.
+_PROBES, _REFINE = 32, 4
 
 
-def open_lance(path: Path) -> Streamed:
+def open_lance(path: Path) -> LanceIndex:
     """Raises UnusableIndexError, OSError, or ConfigError if pylance is not installed."""
     try:
         import lance
@@ -30,7 +36,25 @@ def open_lance(path: Path) -> Streamed:
     found = facts_of(parsed((schema.metadata or {}).get(KEY, b"")), f"The metadata of {path}")
     facts = Facts(found.embedding_id, found.dimensions, found.model, rows)
     check_columns(schema, facts, str(path))
-    return Streamed(str(path), facts, lambda: _blocks(dataset, path, facts))
+    return LanceIndex(str(path), facts, lambda: _blocks(dataset, path, facts), dataset)
+
+
+@dataclass(frozen=True)
+class LanceIndex(Streamed):
+    """Read to its end, it is exact; its ANN index, if it has one, is not."""
+
+    dataset: Any
+
+    def approximate(self, query: Vectors, limit: int) -> list[Found]:
+        """As `nearest`, of those that the ANN index finds. Raises UnusableIndexError, also if there is none."""
+        path = Path(self.name)
+        with _whole(path):
+            if not self.dataset.describe_indices():
+                raise UnusableIndexError(f"{path} has no ANN index: make it with embed --out {path.name} --ann.")
+            asked = {"column": "embedding", "q": query, "k": limit, "nprobes": _PROBES, "refine_factor": _REFINE}
+            found = self.dataset.to_table(columns=[*COLUMNS, "_distance"], nearest=asked)
+            batches = found.select(COLUMNS).combine_chunks().to_batches()
+            return nearest(self.name, blocks_of(batches, self.facts, self.name), query, limit)
 
 
 def _blocks(dataset: Any, path: Path, facts: Facts) -> Iterator[Block]:
