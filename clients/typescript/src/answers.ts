@@ -1,6 +1,7 @@
 /** Shapes of the server's answers, checked as they come in. */
 import { decodeVector } from './encoding.js';
-import { ClipProtocolError, serverError } from './errors.js';
+import { ClipProtocolError, serverError, type ClipServerError } from './errors.js';
+import type { Line } from './lines.js';
 import { isRecord, type Reply } from './transport.js';
 
 export interface Health {
@@ -88,6 +89,34 @@ export function readResults(reply: Reply, expected: number): ImageResult[] {
     if (embedding !== null) return { ok: true, embedding: vector(embedding, dimensions), embeddingId: reply.embeddingId };
     const { code, message } = errors.get(index) ?? wrong(`reason for the missing vector ${index}`);
     return { ok: false, error: serverError(message, { code, status: 422 }) };
+  });
+}
+
+/** A line of a stream: one image by its place in the request, and what came of it. */
+export function readStreamed(line: Line, embeddingId: string | undefined): { readonly index: number; readonly result: ImageResult } {
+  const { index, embedding } = line;
+  if (typeof index !== 'number') wrong('"index" in a line');
+  if (embedding === undefined) return { index, result: { ok: false, error: lineError(line) ?? wrong(`reason for the missing vector ${index}`) } };
+  const size = typeof embedding === 'string' ? Math.floor(Buffer.byteLength(embedding, 'base64') / Float32Array.BYTES_PER_ELEMENT) : 0;
+  return { index, result: { ok: true, embedding: vector(embedding, size), embeddingId } };
+}
+
+/** The last line of a stream: undefined if all images were told of, else why not. */
+export function readLast(line: Line): ClipServerError | undefined {
+  if (line['done'] === true) return undefined;
+  return lineError(line) ?? wrong('reason in its last line');
+}
+
+function lineError(line: Line): ClipServerError | undefined {
+  if (!isRecord(line['error'])) return undefined;
+  const { code, message, status, details } = line['error'];
+  if (typeof code !== 'string' || typeof message !== 'string' || typeof status !== 'number') return undefined;
+  const requestId = line['request_id'];
+  return serverError(message, {
+    code,
+    status,
+    details: isRecord(details) ? details : {},
+    requestId: typeof requestId === 'string' ? requestId : undefined,
   });
 }
 

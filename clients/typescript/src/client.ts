@@ -6,6 +6,8 @@ import {
 import { assertImage, described, encodeMultipart, PART_OVERHEAD_BYTES, toBytes, type ImageBytes } from './encoding.js';
 import { BadImagesError, ClipConnectionError, DeadlineError, ImageError, TooLargeError, UnavailableError } from './errors.js';
 import { Limiter } from './limiter.js';
+import { exchangeLines } from './lines.js';
+import { overOneRequest, type Loaded, type OneRequestOptions, type StreamResult } from './one-request.js';
 import { resolveOptions, type ClipClientOptions, type Settings } from './options.js';
 import { sleep, withRetry } from './retry.js';
 import { group, mapOrdered } from './streams.js';
@@ -29,9 +31,13 @@ export interface ClassifyOptions extends CallOptions {
   readonly template?: string;
 }
 
-export type StreamResult<T> = ImageResult & { readonly item: T };
-
-type Loaded<T> = { readonly item: T; readonly bytes: Uint8Array } | { readonly item: T; readonly error: Error };
+export interface StreamOptions extends CallOptions {
+  /**
+   * One long request, of which the server tells image by image, in the place of many: it is begun again where it broke off.
+   * Needs a `fetch` that sends a stream while it reads the answer, as Node's does.
+   */
+  readonly oneRequest?: boolean;
+}
 
 export class ClipClient {
   readonly #settings: Settings;
@@ -82,7 +88,7 @@ export class ClipClient {
   async *embedStream<T>(
     items: Iterable<T> | AsyncIterable<T>,
     read: (item: T) => ImageBytes | Promise<ImageBytes>,
-    options: CallOptions = {},
+    options: StreamOptions = {},
   ): AsyncGenerator<StreamResult<T>> {
     const { concurrency, maxImagesPerRequest, maxBytesPerRequest } = this.#settings;
     const load = async (item: T): Promise<Loaded<T>> => {
@@ -93,8 +99,9 @@ export class ClipClient {
         return { item, error: error instanceof Error ? error : new Error(String(error)) };
       }
     };
-    const size = (loaded: Loaded<T>): number => ('bytes' in loaded ? loaded.bytes.byteLength + PART_OVERHEAD_BYTES : 0);
     const loaded = mapOrdered(items, READ_AHEAD, load, options.signal);
+    if (options.oneRequest === true) return yield* this.#overOneRequest(loaded, options.signal);
+    const size = (loaded: Loaded<T>): number => ('bytes' in loaded ? loaded.bytes.byteLength + PART_OVERHEAD_BYTES : 0);
     const groups = group(loaded, maxImagesPerRequest, maxBytesPerRequest, size);
     const embed = (batch: Loaded<T>[], signal: AbortSignal): Promise<StreamResult<T>[]> => this.#embedGroup(batch, signal);
     for await (const results of mapOrdered(groups, concurrency, embed, options.signal)) yield* results;
@@ -163,6 +170,19 @@ export class ClipClient {
     const { model } = this.#settings;
     const text = new URLSearchParams(model === undefined ? query : { ...query, model }).toString();
     return text === '' ? path : `${path}?${text}`;
+  }
+
+  #overOneRequest<T>(loaded: AsyncGenerator<Loaded<T>>, signal: AbortSignal | undefined): AsyncGenerator<StreamResult<T>> {
+    const { concurrency, maxImagesPerRequest, maxBytesPerRequest, retry, onRetry } = this.#settings;
+    const path = this.#path('/embed/batch', PACKED);
+    const options: OneRequestOptions = {
+      maxImages: Math.max(2, concurrency * maxImagesPerRequest),
+      maxBytes: concurrency * maxBytesPerRequest,
+      retry,
+      onRetry,
+      exchange: (call, signal) => this.#limiter.run(() => exchangeLines(this.#settings, { path, field: 'images', ...call }, signal)),
+    };
+    return overOneRequest(loaded, options, signal);
   }
 
   #postJson(path: string, body: unknown, signal: AbortSignal | undefined): Promise<Reply> {

@@ -36,7 +36,7 @@ export class Transport {
     const expire = (): void => controller.abort(new ClipTimeoutError(`${baseUrl} did not answer within ${timeoutMs} ms.`));
     const timer = timeoutMs > LONGEST_TIMER_MS ? undefined : setTimeout(expire, timeoutMs);
     try {
-      const response = await this.options.fetch(baseUrl + call.path, this.#init(call, controller.signal));
+      const response = await this.options.fetch(baseUrl + call.path, requestInit(this.options, call, controller.signal));
       const text = await response.text();
       return readReply(call, response, text);
     } catch (error) {
@@ -47,18 +47,19 @@ export class Transport {
       letGo();
     }
   }
-
-  #init(call: Call, signal: AbortSignal): RequestInit {
-    const headers: Record<string, string> = { Accept: 'application/json' };
-    if (this.options.apiKey !== undefined) headers['Authorization'] = `Bearer ${this.options.apiKey}`;
-    if (call.contentType !== undefined) headers['Content-Type'] = call.contentType;
-    const init: RequestInit = { method: call.method, headers, signal, redirect: 'error' };
-    if (call.body !== undefined) init.body = call.body;
-    return init;
-  }
 }
 
-function readReply(call: Call, response: Response, text: string): Reply {
+export function requestInit({ apiKey }: TransportOptions, call: Call, signal: AbortSignal, accept = 'application/json'): RequestInit {
+  const headers: Record<string, string> = { Accept: accept };
+  if (apiKey !== undefined) headers['Authorization'] = `Bearer ${apiKey}`;
+  if (call.contentType !== undefined) headers['Content-Type'] = call.contentType;
+  const init: RequestInit = { method: call.method, headers, signal, redirect: 'error' };
+  if (call.body !== undefined) init.body = call.body;
+  return init;
+}
+
+/** Throws the error that an answer tells of, and ClipProtocolError for one that is not the server's. */
+export function readReply(call: Call, response: Response, text: string): Reply {
   const json = parseJson(text);
   if (response.ok || call.accept?.includes(response.status)) {
     if (!isRecord(json)) {
@@ -91,7 +92,7 @@ function parseJson(text: string): unknown {
 }
 
 /** `fetch` hides the system's error in `cause`; with both address families tried it is an AggregateError. */
-function connectionError(baseUrl: string, error: unknown): ClipConnectionError {
+export function connectionError(baseUrl: string, error: unknown): ClipConnectionError {
   const cause: unknown = error instanceof Error ? (error.cause ?? error) : error;
   const code = isRecord(cause) && typeof cause['code'] === 'string' ? cause['code'] : 'unknown';
   const reason = cause instanceof Error && cause.message !== '' ? cause.message : code;
