@@ -35,6 +35,11 @@ class Held:
         """The item of a row, counted from 0. Raises UnusableIndexError if there is none to read."""
         return self._lines.item(row)
 
+    def vector(self, row: int) -> Vectors:
+        """The vector of a row, (dimensions,), in memory of its own. Raises UnusableIndexError."""
+        self._check()
+        return np.array(self._vectors[row], np.float32)
+
     def nearest(self, query: Vectors, limit: int) -> list[Found]:
         """As words.Index has it."""
         return nearest(self.name, self._blocks(), query, limit)

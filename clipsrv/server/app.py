@@ -49,7 +49,9 @@ from clipsrv.server.http.security import Guard, make_rules, read_keys
 from clipsrv.server.indexed import Indexed
 from clipsrv.server.metrics import Metrics
 from clipsrv.server.page import files as page
+from clipsrv.server.page import gallery
 from clipsrv.server.page.files import PAGE, read_page
+from clipsrv.server.page.gallery import GALLERY, Gallery
 from clipsrv.server.wire.bodies import BodyLimits, BodyReader
 from clipsrv.server.wire.documents import DocumentLimits, DocumentReader
 from clipsrv.server.wire.inputs import Inputs
@@ -59,7 +61,14 @@ from clipsrv.server.wire.streamed import StreamedInputs, StreamLimits
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.stock import HEALTHY
-from clipsrv.settings import json_items, model_settings, offer_settings, serving_settings, texts_of_a_request
+from clipsrv.settings import (
+    image_limits,
+    json_items,
+    model_settings,
+    offer_settings,
+    serving_settings,
+    texts_of_a_request,
+)
 
 #: Seconds to wait at the end for the threads to give the models back.
 _PATIENCE = 0.25
@@ -108,7 +117,9 @@ def build_app(config: Config, library: Library) -> web.Application:
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.extend((_keep_engines, _measure_lag, _give_memory_back))
     app[PAGE] = read_page() if config.page else {}
-    of_the_page = page.ROUTES if config.page else ()
+    of_the_page = (*page.ROUTES, *gallery.ROUTES) if config.page else ()
+    if config.page and config.index:
+        app[GALLERY] = Gallery(embedder, app[INDEXED], Path(config.index).parent, image_limits(config))
     of_others = (*openai.ROUTES, *weaviate.ROUTES)
     add_routes(app, (*guide.ROUTES, *classify.ROUTES, *search.ROUTES, *of_others, *health.ROUTES, *of_the_page))
     return app

@@ -123,7 +123,10 @@ async def keep_out(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Headers of every response."""
+    kept = response.headers.get(hdrs.CACHE_CONTROL)
     response.headers.update(COMMON_HEADERS)
+    if kept is not None:  # a handler that says for how long its answer is true knows better
+        response.headers[hdrs.CACHE_CONTROL] = kept
     response.headers["X-Request-Id"] = request_id(request)
     response.headers.update(request.app[GUARD].cors_headers(request))
 

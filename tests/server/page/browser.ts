@@ -97,10 +97,10 @@ export class Visit {
     await this.page.locator(selector, { hasText: text }).first().waitFor();
   }
 
-  /** The names in the grid, and their figures, once its title holds `title`. */
-  async ranking(title: string): Promise<{ name: string; score: number }[]> {
-    await this.says('#results-title', title);
-    return this.page.locator('#grid li').evaluateAll((cells) =>
+  /** The names in the grid, or in that of the index, and their figures, once its title holds `title`. */
+  async ranking(title: string, section: '#results' | '#indexed' = '#results'): Promise<{ name: string; score: number }[]> {
+    await this.says(`${section} h2`, title);
+    return this.page.locator(`${section} li`).evaluateAll((cells) =>
       cells.map((cell) => ({
         name: cell.querySelector('.name')?.textContent ?? '',
         score: Number(cell.querySelector('.score')?.lastChild?.textContent),

@@ -3,3 +3,4 @@ import './album.test.ts';
 import './calls.test.ts';
 import './everyone.test.ts';
 import './faults.test.ts';
+import './gallery.test.ts';

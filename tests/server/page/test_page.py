@@ -16,8 +16,9 @@ import pytest
 from clipsrv.config import Config
 from clipsrv.server.api.openapi import describe
 from clipsrv.server.page.files import POLICY
-from tests.support.model import NAME, write_model
-from tests.support.serving import Client, serving
+from tests.support.index import write_index
+from tests.support.model import NAME, make_model, write_model
+from tests.support.serving import Client, drawn, serving
 
 Serve = Callable[..., Awaitable[Client]]
 ROOT = Path(__file__).parents[3]
@@ -140,10 +141,17 @@ def test_the_page_does_in_chromium_what_it_promises(npm: str, tmp_path: Path) ->
     assert chromium, "Chromium is missing: apt install chromium, or Google Chrome"
     write_model(tmp_path / NAME)
     write_model(tmp_path / "other", weights_sha256="1" * 64)
+    images = {f"photos/{number:03}.png": drawn(number, (48, 32)) for number in range(260)}
+    (tmp_path / "index" / "photos").mkdir(parents=True)
+    for path, blob in images.items():
+        (tmp_path / "index" / path).write_bytes(blob)
+    index = write_index(tmp_path / "index" / "x.npy", make_model(), images)
+    (tmp_path / "index" / "photos" / "004.png").unlink()
     environment = os.environ | {
         "CLIPSRV_TEST_CHROMIUM": chromium,
         "CLIPSRV_TEST_PYTHON": sys.executable,
         "CLIPSRV_TEST_MODEL": NAME,
+        "CLIPSRV_TEST_INDEX": str(index),
         "CLIPSRV_MODELS_DIR": str(tmp_path),
     }
     command = ["node", "--import", "tsx", "--test", "--test-timeout=800000", "tests/server/page/suite.ts"]

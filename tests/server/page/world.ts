@@ -23,6 +23,9 @@ export const server = once('--models', 'other');
 /** That wants a key, and takes little at once. */
 export const strict = once('--api-keys', KEY, '--max-images', '3', '--max-image-bytes', '40000', '--max-body-bytes', '100000');
 
+/** That has an index of 260 images, of which the file of the fifth is gone. */
+export const indexed = once('--index', process.env['CLIPSRV_TEST_INDEX'] ?? '');
+
 export async function client(): Promise<ClipClient> {
   return new ClipClient({ baseUrl: (await server()).url });
 }

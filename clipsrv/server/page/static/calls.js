@@ -1,8 +1,9 @@
 /** What was just done, as a program would ask for it: in curl, Python and TypeScript. Text only; knows nothing of the page. */
 
 /**
- * @typedef {{kind: 'text', text: string} | {kind: 'image', name: string} | {kind: 'images', names: string[]}
+ * @typedef {{kind: 'text', text: string, index?: true} | {kind: 'image', name: string, index?: true} | {kind: 'images', names: string[]}
  *   | {kind: 'labels', name: string, labels: string[], template: string}} Deed
+ * (`index`: the server's index was searched)
  * @typedef {{base: URL, key: boolean, model: string | null}} Place the server; whether it wants a key; a model that is not its first
  */
 
@@ -11,6 +12,13 @@ export const LANGUAGES = /** @type {const} */ (['curl', 'python', 'typescript'])
 
 /** Names of images shown of many. */
 const SHOWN = 3;
+
+const ENDPOINTS = { text: 'embed/text', image: 'embed', images: 'embed/batch', labels: 'classify' };
+
+/** @param {Deed} deed */
+function ofIndex(deed) {
+  return 'index' in deed && deed.index === true;
+}
 
 /**
  * @param {Deed} deed
@@ -27,18 +35,18 @@ export function callsOf(deed, place) {
  * @param {Place} place
  */
 function address(deed, { base, model }) {
-  const url = new URL({ text: 'embed/text', image: 'embed', images: 'embed/batch', labels: 'classify' }[deed.kind], base);
+  const url = new URL(ofIndex(deed) ? 'search?limit=10' : ENDPOINTS[deed.kind], base);
   if (deed.kind === 'images') url.searchParams.set('on_error', 'null');
-  if (model !== null && deed.kind !== 'text') url.searchParams.set('model', model);
+  if (model !== null && deed.kind !== 'text' && !ofIndex(deed)) url.searchParams.set('model', model);
   return url.href;
 }
 
 /**
- * @param {{kind: 'text', text: string}} deed
+ * @param {{kind: 'text', text: string, index?: true}} deed
  * @param {Place} place
  */
-function asked({ text }, { model }) {
-  return model === null ? { text } : { text, model };
+function asked({ text, index }, { model }) {
+  return model === null || index ? { text } : { text, model };
 }
 
 /**
@@ -133,5 +141,5 @@ function typescript(deed, place) {
 
 /** @param {Deed} deed @returns {string} where the answer has what was asked for */
 function field(deed) {
-  return { text: 'embedding', image: 'embedding', images: 'embeddings', labels: 'labels' }[deed.kind];
+  return ofIndex(deed) ? 'results' : { text: 'embedding', image: 'embedding', images: 'embeddings', labels: 'labels' }[deed.kind];
 }

@@ -5,6 +5,7 @@ import { Chosen } from './chosen.js';
 import { Doors } from './doors.js';
 import { Facts } from './facts.js';
 import { Gallery } from './gallery.js';
+import { IndexView } from './index-view.js';
 import { Intake } from './intake.js';
 import { KeyForm } from './key-form.js';
 import { ModelChoice } from './model-choice.js';
@@ -13,6 +14,8 @@ import { ProgressLine } from './progress-line.js';
 import { ranked } from './ranking.js';
 import { Search } from './search.js';
 import { Refused, Server, Unreachable } from './server.js';
+import { Sources } from './sources.js';
+import { Stage } from './stage.js';
 import { Store } from './store.js';
 import { Thumbnails } from './thumbnails.js';
 import { sayAll, wordsFor } from './words.js';
@@ -59,6 +62,24 @@ const intake = new Intake(server, (entry) => album.file(entry), {
   },
 });
 const search = new Search(server, found, (error) => (error ? tell(error) : notices.say('query', '')));
+const stage = new Stage(words);
+const sources = new Sources(at('sources'), (source) => {
+  index.show(source === 'index');
+  close();
+  if (field.value.trim()) ask(true);
+  else if (source === 'index') void index.all();
+});
+const index = new IndexView(at('indexed'), server, words, {
+  failed: tell,
+  done: (deed, answer) => {
+    if (deed?.kind === 'image') field.value = '';
+    notices.say('query', '');
+    notices.say('text', answer?.unknown_script ? words.unknownScript : answer?.truncated ? words.cut : '');
+    if (answer?.results[0]) progress.say(words.told(answer.results.length, answer.results[0].path));
+    show(deed);
+  },
+});
+/** @type {Gallery<Entry>} */
 const gallery = new Gallery(at('grid'), at('more'), {
   thumbnail: (entry) => album.thumbnail(entry),
   choose: (entry) => (chosenEntry() === entry ? close() : choose(entry)),
@@ -82,14 +103,12 @@ at('search-form').addEventListener('submit', (event) => {
   event.preventDefault();
   ask(true);
 });
-document.addEventListener('keydown', (event) => event.key === 'Escape' && chosenEntry() && close());
-at('clear').addEventListener('click', () => {
-  at('confirm-text').textContent = words.clearQuestion(album.count);
-  /** @type {HTMLDialogElement} */ (at('confirm')).showModal();
+document.addEventListener('keydown', (event) => {
+  if (event.key !== 'Escape' || event.target === field) return;
+  if (sources.ofIndex) void index.all();
+  else if (chosenEntry()) close();
 });
-at('confirm').addEventListener('close', () => {
-  if (/** @type {HTMLDialogElement} */ (at('confirm')).returnValue === 'yes') void clear();
-});
+at('clear').addEventListener('click', () => stage.confirm(album.count, () => void clear()));
 
 /** @type {Deed | null} */
 let done = null;
@@ -113,6 +132,7 @@ async function connect() {
   keyForm.accepted();
   notices.say('key', '');
   await use(models.chosen);
+  sources.offer(await index.open(), album.count > 0 ? 'here' : 'index');
 }
 
 /** @param {string} model */
@@ -163,6 +183,7 @@ async function reconsider() {
 /** @param {readonly {file: File, path: string}[]} files @param {number} leftOut files that are no images */
 function take(files, leftOut) {
   progress.begin();
+  if (sources.ofIndex) sources.look('here');
   const added = album.add(files);
   const known = files.length - added.length;
   notices.say('left-out', [leftOut && words.leftOut(leftOut), known && words.alreadyHere(known)].filter(Boolean).join(' '));
@@ -174,7 +195,8 @@ function take(files, leftOut) {
 /** @param {boolean} atOnce */
 function ask(atOnce) {
   void chosen.show(null);
-  search.words(field.value.trim(), models.chosen, atOnce);
+  if (sources.ofIndex) index.ask(field.value.trim(), atOnce);
+  else search.words(field.value.trim(), models.chosen, atOnce);
 }
 
 /** @param {Entry} entry */
@@ -271,12 +293,7 @@ function draw() {
     gallery.show(rows, chosenEntry()?.id ?? null, anew);
     if (anew && vector && rows[0]) progress.say(words.told(rows.length, (rows[query?.kind === 'image' ? 1 : 0] ?? rows[0]).entry.name));
     anew = false;
-    at('results-title').textContent =
-      query?.kind === 'text' ? words.byText(query.text) : query ? words.byImage(query.entry.name) : words.allImages;
-    at('results').hidden = album.count === 0;
-    at('empty').hidden = album.count > 0;
-    at('clear').hidden = album.count === 0;
-    at('count').textContent = album.count > 0 ? words.images(album.count) : '';
+    stage.show(album.count, query, sources.ofIndex);
   }, GATHERED);
 }
 

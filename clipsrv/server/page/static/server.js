@@ -25,6 +25,8 @@ export class Unreachable extends Error {}
 /** @typedef {{labels: Score[], scoring: 'softmax' | 'sigmoid', unknown_script?: string[]}} Classified */
 /** @typedef {{converted: boolean, loaded?: boolean, device?: string, precision?: string, dimensions?: number, embedding_id?: string, text?: boolean}} ModelFacts */
 /** @typedef {{models: string[], current: string, details: Record<string, ModelFacts>}} Models */
+/** @typedef {{id: string, path: string, score?: number}} Indexed one image of the index that the server has */
+/** @typedef {{results: Indexed[], model: string, truncated?: boolean, unknown_script?: boolean}} FoundInIndex */
 /** @typedef {'healthy' | 'starting' | 'draining' | 'unhealthy'} Status */
 
 export class Server {
@@ -103,6 +105,48 @@ export class Server {
   }
 
   /**
+   * Images of the server's index, in its order.
+   * @param {number} first
+   * @param {number} limit
+   * @returns {Promise<{count: number, items: Indexed[], model: string}>} Refused with 404 where there is no index.
+   */
+  async indexed(first, limit) {
+    return body(await this.#asked(`gallery?first=${first}&limit=${limit}`, {}));
+  }
+
+  /**
+   * What is nearest in the index to an image of it.
+   * @param {string} id
+   * @param {number} limit
+   * @returns {Promise<FoundInIndex>}
+   */
+  async nearIndexed(id, limit) {
+    return body(await this.#asked(`gallery/near?${new URLSearchParams({ id, limit: String(limit) })}`, {}));
+  }
+
+  /**
+   * A small copy of an image of the index.
+   * @param {string} id
+   * @returns {Promise<Blob>}
+   */
+  async indexedThumbnail(id) {
+    return (await this.#asked(`gallery/thumbnail?${new URLSearchParams({ id })}`, {})).blob();
+  }
+
+  /**
+   * What is nearest in the index to a text or to an image of any kind.
+   * @param {string | File} query
+   * @param {number} limit
+   * @returns {Promise<FoundInIndex>}
+   */
+  async search(query, limit) {
+    if (typeof query === 'string') return body(await this.#asked(`search?limit=${limit}`, json({ text: query })));
+    const form = new FormData();
+    form.append('image', query, query.name);
+    return body(await this.#asked(`search?limit=${limit}`, { method: 'POST', body: form }));
+  }
+
+  /**
    * @param {string} path
    * @param {RequestInit} options
    */
@@ -131,10 +175,10 @@ export class Server {
 
 /**
  * @param {unknown} value
- * @param {AbortSignal} signal
+ * @param {AbortSignal | null} signal
  * @returns {RequestInit}
  */
-function json(value, signal) {
+function json(value, signal = null) {
   return { method: 'POST', body: JSON.stringify(value), headers: { 'Content-Type': 'application/json' }, signal };
 }
 
