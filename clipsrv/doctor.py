@@ -37,6 +37,7 @@ from clipsrv.providers.cpu import CPU
 from clipsrv.providers.instructions import VNNI
 from clipsrv.providers.openvino import OPENVINO
 from clipsrv.providers.table import PROVIDERS, cure, extras
+from clipsrv.search.served import describe_served
 from clipsrv.settings import model_settings, offer_settings
 
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
@@ -50,13 +51,15 @@ def run(config: Config) -> int:
     with ExitStack() as opened:
         try:
             library = _library(config)
-            model, *_ = [opened.enter_context(closing(library.load(name))) for name in library.named]
+            models = {name: opened.enter_context(closing(library.load(name))) for name in library.named}
+            model, *_ = models.values()
+            searched = [describe_served(config.index, library, models)] if config.index else []
         except StartError as error:
             _print("would run", [f"nothing: {error.message}"])
             _print("change this", [_advice(config, None)])
             _print("to choose", _choices(None))
             return 1
-        _print("would run", [*_chosen(model, config), *(f"beside it {name}" for name in library.named[1:])])
+        _print("would run", [*_chosen(model, config), *(f"beside it {name}" for name in library.named[1:]), *searched])
         _print("change this", [_advice(config, model)])
         _print("to choose", _choices(model))
     return 0

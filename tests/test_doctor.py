@@ -21,6 +21,9 @@ from clipsrv.config import Config
 from clipsrv.manifest import load_manifest
 from clipsrv.processor import Processor
 from clipsrv.specs import FileSpec
+from tests.support.index import write_index
+from tests.support.model import make_model
+from tests.support.photos import drawn
 
 
 @pytest.fixture(autouse=True)
@@ -225,3 +228,15 @@ def test_a_model_that_does_not_know_the_language_of_the_machine_is_the_thing_to_
     monkeypatch.setattr(doctor, "_MEASURE", 0.0)
     assert doctor.run(config(models_dir=str(tmp_path))) == 0
     assert ("change this  the model, if texts are in the language" in capsys.readouterr().out) == told
+
+
+def test_the_index_that_would_be_served_is_opened_and_its_model_named(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    index = write_index(tmp_path / "x.npy", make_model(), {"a.png": drawn(1)})
+    assert doctor.run(config(index=str(index))) == 0
+    assert f"1 vectors of {index}, searched by tiny" in capsys.readouterr().out
+    assert doctor.run(config(model="demo", models_dir="onnx_models", index=str(index))) == 1
+    assert "Served is demo, which makes others" in capsys.readouterr().out
+    assert doctor.run(config(index=str(tmp_path / "nothing.npy"))) == 1
+    assert "nothing: There is no" in capsys.readouterr().out

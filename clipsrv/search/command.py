@@ -37,7 +37,7 @@ exit status:
   3  no such model     5  the device is not there
 """
 #: Exit statuses of what is no StartError.
-_UNUSABLE_QUERY, _ENGINE = 1, 7
+_UNUSABLE_QUERY, _UNWRITABLE, _ENGINE = 1, 6, 7
 
 
 def search_parser() -> argparse.ArgumentParser:
@@ -97,6 +97,10 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read has seen enough; Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say(f"Cannot write what was found: {error.strerror or error}.")
+        return _UNWRITABLE
 
 
 def _failed(error: ClipsrvError, status: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -53,6 +53,20 @@ def open_maker(index: Index, models_dir: Path, settings: ModelSettings, named: s
     raise ModelNotFoundError(
         f"{index.name} holds {whose}. No model of {models_dir} (there: {there}){how} makes such on this machine: name "
         "the folder of the one that does with --models-dir, or embed again."
+    )
+
+
+def maker_among(index: Index, served: Mapping[str, str]) -> str:
+    """The one of the models that are `served`, by their names to their embedding_ids, that made `index`. Raises
+    UnusableIndexError."""
+    facts = index.facts
+    if (name := next((name for name, found in served.items() if found == facts.embedding_id), None)) is not None:
+        return name
+    made = f", which a model called {facts.model} made" if facts.model else ""
+    raise UnusableIndexError(
+        f"The index {index.name} holds vectors of embedding_id {facts.embedding_id}{made}. Served is "
+        f"{' and '.join(served)}, which makes others: serve the model that made them, in its precision (--model, "
+        "--precision), or embed again."
     )
 
 

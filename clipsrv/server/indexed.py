@@ -25,6 +25,7 @@ from clipsrv.errors import (
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.search.errors import UnusableIndexError
 from clipsrv.search.held import Held
+from clipsrv.search.maker import maker_among
 from clipsrv.search.opening import open_held, version_of
 from clipsrv.search.words import Found
 from clipsrv.serving.admission import Admission
@@ -80,14 +81,7 @@ class Indexed:
                     loaded[visit.name] = visit.model.embedding_id
             except (ModelNotOfferedError, ModelUnavailableError):
                 pass
-        self._model = next((name for name, found in loaded.items() if found == facts.embedding_id), None)
-        if self._model is None:
-            made = f", which a model called {facts.model} made" if facts.model else ""
-            raise UnusableIndexError(
-                f"The index {self._where} holds vectors of embedding_id {facts.embedding_id}{made}. Served is "
-                f"{' and '.join(loaded)}, which makes others: serve the model that made them, in its precision "
-                "(--model, --precision), or embed again."
-            )
+        self._model = maker_among(self._held, loaded)
 
     async def nearest(self, query: Vectors, embedding_id: str, limit: int, caller: Hashable = None) -> list[Found]:
         """As words.Index has it, of a query of the model of this `embedding_id`. Raises IndexUnavailableError if the

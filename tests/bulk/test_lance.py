@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -228,6 +230,36 @@ def test_a_dataset_that_is_damaged_is_refused_in_one_line(tmp_path: Path) -> Non
         path.write_bytes(b"x" * 20)
     with pytest.raises(OutputError, match=r"Cannot use .*x\.lance: [^/]*$"):
         LanceStore(out, FACTS, None)
+
+
+@pytest.mark.parametrize("limit", [3_500, 8_000])
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on_into_lance(
+    embed: Embed, images: Path, tmp_path: Path, limit: int
+) -> None:
+    """First a shard does not fit, then perhaps what joins them."""
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    out = tmp_path / "x.lance"
+    said = embed(images, "--relative-to", images, "--out", out, "--shard-size", 4, status=6, before=small_files)
+    assert re.search(r"Cannot use \S*x\.lance: .*File too large", said.splitlines()[-1])
+    assert "21 rows" in embed(images, "--relative-to", images, "--out", out, "--shard-size", 4)
+    assert len(stored(out)) == 21
+
+
+def test_a_signal_finishes_the_shard_in_work_and_the_next_run_goes_on_into_lance(
+    embed: Embed, many: Path, tmp_path: Path, expected: dict[str, Vectors]
+) -> None:
+    out = tmp_path / "x.lance"
+    process = embed.start(many, "--out", out, *SMALL)
+    wait_until(lambda: count(out) > 0)
+    process.send_signal(signal.SIGTERM)
+    status, said = finish(process)
+    assert status == 128 + signal.SIGTERM
+    assert "Interrupted" in said
+    embed(many, "--out", out, *SMALL)
+    assert_same(stored(out), expected)
 
 
 def test_a_shard_that_finds_no_room_leaves_what_was_there(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +214,23 @@ def test_only_lance_has_an_ann_index(
     assert "--ann is for an index that ends in .lance" in said
     common = ("--model", "tiny", "--models-dir", str(models_dir), "--quiet")
     assert main(["embed", str(photos), *common, "--out", str(tmp_path / "x.npy"), "--ann"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("stream", "status", "said"), [("/dev/full", 6, "Cannot write what was found"), ("|", 141, "")]
+)
+def test_results_that_nobody_takes_are_no_traceback(
+    made: Path, models_dir: Path, stream: str, status: int, said: str
+) -> None:
+    command = [sys.executable, "-m", "clipsrv", "search", str(made / "x.npy"), "--text", "a"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer if stream == "|" else stream, "wb") as out:
+        done = subprocess.run(
+            [*command, "--models-dir", str(models_dir)], stdout=out, stderr=subprocess.PIPE, text=True
+        )
+    if stream != "|":
+        os.close(writer)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert done.stderr.count("\n") <= 1
