@@ -13,12 +13,19 @@ from dataclasses import fields
 
 from clipsrv import __version__
 from clipsrv.config import Config, add_flags, read, service_links, unknown_variables
-from clipsrv.errors import DeviceError, StartError
+from clipsrv.errors import ConfigError, DeviceError, StartError
 from clipsrv.installation import how_to_install, program
 from clipsrv.providers.table import extras
 from clipsrv.stderr import set_apart
 
 logger = logging.getLogger("clipsrv")
+
+_EXAMPLES = """\
+examples:
+  {0} --model demo
+  {0} embed photos --model demo --out photos.npy
+  {0} search photos.npy --text "red heart"
+  {0} doctor --model vit-b-32"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return StartError.exit_status
     open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = COMMANDS[arguments.pop(0)][0] if arguments and arguments[0] in COMMANDS else _serve
+    first = arguments[0] if arguments else ""
+    if first and not first.startswith("-") and first not in COMMANDS:
+        return _no_command(first)
+    command = COMMANDS[arguments.pop(0)][0] if first in COMMANDS else _serve
     if argv is None and command is not _doctor:  # then the process is ours
         set_apart()
         # Texts come to the tokenizers library one at a time: its pool of threads would be started for nothing.
@@ -52,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve_parser() -> argparse.ArgumentParser:
     """The parser of `serve`: one flag for each field of Config."""
     others = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
-    return _parser("[serve] [options]", "Serves CLIP embeddings of images and texts over HTTP.\n\ncommands:\n" + others)
+    about = "Serves CLIP embeddings of images and texts over HTTP.\n\ncommands:\n"
+    return _parser("[serve] [options]", f"{about}{others}\n\n{_EXAMPLES.format(program())}")
 
 
 def read_config(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) -> Config:
@@ -72,6 +83,15 @@ def _parser(usage: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"clipsrv {__version__}")
     add_flags(parser, [item.name for item in fields(Config)])
     return parser
+
+
+def _no_command(word: str) -> int:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS, 1)
+    meant = f": did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}."
+    _say(f"clipsrv: there is no command {ascii(word)[:64]}{meant}")
+    return ConfigError.exit_status
 
 
 def _serve(argv: Sequence[str]) -> int:

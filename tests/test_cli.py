@@ -215,6 +215,21 @@ def test_another_missing_module_is_a_bug_and_shows_where(monkeypatch: pytest.Mon
         main(["serve"])
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("serch", "no command 'serch': did you mean search?"),
+        ("photos", "there are serve, doctor, embed"),
+        ("é\n", "\\n"),
+    ],
+)
+def test_a_command_that_is_not_there_is_answered_with_those_that_are(
+    word: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word, "--help"]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_where_it_does_not_run_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     assert main(["--version"]) == 1
