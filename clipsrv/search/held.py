@@ -59,14 +59,20 @@ class Held:
 
 
 def hold(index: Streamed) -> Held:
-    """Reads all of `index` into memory. Raises UnusableIndexError."""
-    rows: list[Vectors] = []
+    """Reads all of `index` into memory. Raises UnusableIndexError, also if memory is too short for it."""
     lines = BytesIO()
-    for block in index.blocks():
-        rows.append(block.vectors)
-        for place in range(len(block.vectors)):
-            lines.write(orjson.dumps(block.item(place)._asdict()) + b"\n")
-    if not rows:
-        raise UnusableIndexError(f"{index.name} holds no vectors.")
+    try:
+        vectors = np.empty((index.facts.rows or 0, index.facts.dimensions), np.float32)
+        for block in index.blocks():
+            if block.first + len(block.vectors) > len(vectors):  # nobody had counted them
+                vectors = np.resize(vectors, (2 * (block.first + len(block.vectors)), index.facts.dimensions))
+            vectors[block.first : block.first + len(block.vectors)] = block.vectors
+            for place in range(len(block.vectors)):
+                lines.write(orjson.dumps(block.item(place)._asdict()) + b"\n")
+    except MemoryError:
+        raise UnusableIndexError(
+            f"There is not enough memory for {index.name}; a .npy needs none of its own."
+        ) from None
     lines.seek(0)
-    return Held(index.name, index.facts, np.concatenate(rows), Lines(lines, index.name))
+    items = Lines(lines, index.name)
+    return Held(index.name, index.facts, vectors[: len(items)], items)

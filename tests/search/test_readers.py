@@ -190,6 +190,17 @@ def test_held_it_finds_the_same_and_tells_of_every_row(made: Path, form: str) ->
     read.close()
 
 
+def test_rows_that_nobody_counted_are_held_too_and_more_than_memory_are_refused(indexes: Path) -> None:
+    query = np.load(indexes / "x.npy")[5].copy()
+    facts("x.jsonl", rows=None)(indexes)
+    with closing(open_held(str(indexes / "x.jsonl"))) as held, closing(open_held(str(indexes / "x.npy"))) as whole:
+        assert len(held) == 13
+        assert held.nearest(query, 20) == whole.nearest(query, 20)
+    facts("x.jsonl", rows=2**50)(indexes)
+    with pytest.raises(UnusableIndexError, match="not enough memory for"):
+        open_held(str(indexes / "x.jsonl"))
+
+
 def test_a_table_is_not_held() -> None:
     with pytest.raises(ConfigError, match="by SQL"):
         open_held("postgresql://localhost/shop")

@@ -23,6 +23,7 @@ from clipsrv.settings import Decoding
 from tests.support.index import write_index
 from tests.support.library import Given
 from tests.support.model import make_model
+from tests.support.server import ServerProcess
 from tests.support.serving import Client, drawn, eventually, form_data, serving
 
 Serve = Callable[..., Awaitable[Client]]
@@ -266,3 +267,11 @@ async def test_until_the_index_has_its_model_it_is_503(npy: Path) -> None:
         await served.embedder.start()
         answer = await served.client.post("/search", json={"text": "a"})
         assert (answer.status, answer.code) == (503, "starting")
+
+
+def test_a_server_without_its_index_ends_with_status_6_and_one_line(
+    run_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server = run_server("--index", tmp_path / "nothing.npy")
+    assert server.wait() == 6
+    assert server.lines[-1].startswith(f"clipsrv: There is no {tmp_path}/nothing.npy: make it with")
