@@ -57,7 +57,7 @@ def test_a_piece_runs_and_prints_what_it_should(
     assert re.fullmatch(printed, said, re.DOTALL), said
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.ja.md", "docs/search.md"])
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md", "docs/search.md", "docs/search.ja.md"])
 def test_the_first_search_finds_what_the_page_shows(page: str, tmp_path: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     found = re.search(
@@ -84,4 +84,4 @@ def test_the_first_lines_of_the_readme_answer_what_it_shows(page: str, demo_serv
     answers = [json.loads(line) for line in run("bash", code, demo_server).splitlines()]
     assert len(answers) == 6
     assert in_short(answers[1]) == json.loads(shown), f"the page should show {json.dumps(in_short(answers[1]))}"
-    assert answers[4]["labels"][0]["label"] == "red heart"
+    assert answers[4]["labels"][0]["label"] == {"README.md": "red heart", "README.ja.md": "赤いハート"}[page]

@@ -196,12 +196,22 @@ BUNDLED = Path(__file__).parents[1] / "onnx_models" / "demo"
 def test_the_ids_of_the_bundled_model_never_change() -> None:
     """Vectors that people have stored carry them."""
     demo = load_manifest(BUNDLED)
-    assert json.loads((BUNDLED / "manifest.json").read_bytes())["format"] == 1
     assert demo.preprocess.id == "637b2cf8e3e922c9"
     assert demo.preprocess.id_with(exif_orientation=False) == "9ca6162d4cbe250d"
-    assert demo.embedding_id("fp32", demo.preprocess.id) == "3d465f3198fcc064"
-    assert demo.embedding_id("bf16", demo.preprocess.id) == "7831ac15d4792f1c"
-    assert demo.embedding_id("fp32", "9ca6162d4cbe250d") == "a250ae2361913424"
+    assert demo.embedding_id("fp32", demo.preprocess.id) == "78f2817b48dd8ec8"
+    assert demo.embedding_id("bf16", demo.preprocess.id) == "160b0bf07538e734"
+    assert demo.embedding_id("fp32", "9ca6162d4cbe250d") == "34c10dc77117008c"
+
+
+def test_the_ids_of_the_first_bundled_model_are_its_own_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes((GOLDEN / "manifest_of_the_first_demo.json").read_bytes())
+    first = load_manifest(tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_bytes())["format"] == 1
+    assert first.preprocess.id == "637b2cf8e3e922c9"
+    assert first.preprocess.id_with(exif_orientation=False) == "9ca6162d4cbe250d"
+    assert first.embedding_id("fp32", first.preprocess.id) == "3d465f3198fcc064"
+    assert first.embedding_id("bf16", first.preprocess.id) == "7831ac15d4792f1c"
+    assert first.embedding_id("fp32", "9ca6162d4cbe250d") == "a250ae2361913424"
 
 
 def test_the_ids_of_a_manifest_of_format_1_never_change(tmp_path: Path) -> None:

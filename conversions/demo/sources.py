@@ -56,8 +56,7 @@ VENDORS = (
     Vendor("flagpack", "flags", "@iconify-json/flagpack", "flags"),
     Vendor("openmoji", "openmoji", "@iconify-json/openmoji", "svg"),
 )
-#: Never trained on. The first was looked at while the training was first written, the second only measured. The bundled
-#: model was made before the second was held out: see docs/demo-model.md.
+#: Never trained on. The first was looked at while the training was first written, the second only measured.
 HELD_OUT = ("openmoji", "fxemoji")
 
 

@@ -51,8 +51,8 @@ def test_a_manifest_that_says_nothing_has_those_of_its_repository_if_that_is_kno
     assert model.languages == languages_of(model.manifest) == ()
 
 
-def test_the_bundled_model_says_its_language() -> None:
-    assert languages_of(load_manifest(ROOT / "onnx_models/demo")) == ("en",)
+def test_the_bundled_model_says_its_languages() -> None:
+    assert languages_of(load_manifest(ROOT / "onnx_models/demo")) == ("en", "ja")
 
 
 @pytest.mark.parametrize(

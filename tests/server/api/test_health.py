@@ -82,7 +82,7 @@ async def test_models_tells_the_ids_of_the_options_in_use(serve_here: Serve, mod
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/", 404), ("GET", "/embed", 405), ("PUT", "/health", 405)]
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/embed", 405), ("PUT", "/health", 405)]
 )
 async def test_other_paths_and_methods_have_the_same_error_body(
     client: Client, method: str, path: str, status: int
