@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bulk.tool import Embed
+from clipsrv.runtime.vectors import Vectors
+from tests.bulk.tool import SMALL, Embed, ids, vectors
 from tests.support.photos import cuttings
 from tests.support.postgres import Postgres
 
@@ -41,6 +42,20 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         blob = b"broken" if number % 97 == 5 else blobs[(number * number + number // 7) % 300]
         (folder / f"{number:04d}.jpg").write_bytes(blob)
     return folder
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the 1,000 files in one go. Tests do not write to it."""
+    out = tmp_path_factory.mktemp("whole") / "whole.npy"
+    embed(many, "--out", out, *SMALL)
+    return out
+
+
+@pytest.fixture(scope="session")
+def expected(uninterrupted: Path) -> dict[str, Vectors]:
+    """Its vectors by their ids: what any other store holds of the same files."""
+    return dict(zip(ids(uninterrupted), vectors(uninterrupted), strict=True))
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ from clipsrv.bulk.records import Row, Shard
 from clipsrv.bulk.stores import lance as store_of_lance
 from clipsrv.bulk.stores.lance import LanceStore
 from clipsrv.runtime.vectors import Vectors, unit
-from tests.bulk.tool import Embed, finish, ids, lines, vectors, wait_until
+from tests.bulk.tool import SMALL, Embed, finish, lines, wait_until
 
-SMALL = ("--shard-size", 8)
 FACTS = {"format": 1, "model": "m", "embedding_id": "e", "dimensions": 8}
 
 
@@ -44,14 +43,6 @@ def assert_same(found: dict[str, Vectors], expected: dict[str, Vectors]) -> None
     assert sorted(found) == sorted(expected)
     for name, vector in found.items():
         np.testing.assert_allclose(vector, expected[name], rtol=0, atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def expected(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vectors]:
-    """What a file holds of the same 1,000 images."""
-    out = tmp_path_factory.mktemp("whole") / "whole.npy"
-    embed(many, "--out", out, *SMALL)
-    return dict(zip(ids(out), vectors(out), strict=True))
 
 
 def test_ten_kills_at_random_moments_change_nothing(

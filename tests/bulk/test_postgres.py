@@ -11,13 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from clipsrv.runtime.vectors import Vectors
-from tests.bulk.tool import Embed, finish, ids, lines, vectors, wait_until
+from tests.bulk.tool import SMALL, Embed, finish, lines, wait_until
 from tests.support.postgres import Postgres
-
-SMALL = ("--shard-size", 8)
 
 
 def stored(postgres: Postgres, table: str) -> dict[str, Vectors]:
@@ -29,14 +26,6 @@ def count(postgres: Postgres, table: str) -> int:
     if postgres.query(f"SELECT to_regclass('\"{table}\"')")[0][0] is None:
         return 0
     return int(postgres.query(f'SELECT count(*) FROM "{table}"')[0][0])
-
-
-@pytest.fixture(scope="module")
-def expected(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vectors]:
-    """What a file holds of the same 1,000 images."""
-    out = tmp_path_factory.mktemp("whole") / "whole.npy"
-    embed(many, "--out", out, *SMALL)
-    return dict(zip(ids(out), vectors(out), strict=True))
 
 
 def assert_same(found: dict[str, Vectors], expected: dict[str, Vectors]) -> None:

@@ -12,18 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bulk.tool import Embed, finish, ids, lines, shards, vectors, wait_until
+from tests.bulk.tool import SMALL, Embed, finish, ids, lines, shards, vectors, wait_until
 from tests.support.model import write_model
-
-SMALL = ("--shard-size", 8)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of 1,000 files in one go."""
-    out = tmp_path_factory.mktemp("whole") / "whole.npy"
-    embed(many, "--out", out, *SMALL)
-    return out
 
 
 def assert_same(out: Path, expected: Path) -> None:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from clipsrv.runtime.vectors import Vectors
 
 ROOT = Path(__file__).parents[2]
+#: Many shards, and so many moments to be killed between.
+SMALL = ("--shard-size", 8)
 
 
 class Embed:
