@@ -76,11 +76,11 @@ test('a folder that is dropped comes in whole, without what is no image', async 
   const session = await visit.page.context().newCDPSession(visit.page);
   const data = { items: [], files: [folder], dragOperationsMask: 1 };
   for (const type of ['dragEnter', 'dragOver'] as const) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 400, data });
-  assert.equal(await visit.page.locator('#drop').isVisible(), true);
+  await visit.page.locator('#drop').waitFor();
   await session.send('Input.dispatchDragEvent', { type: 'drop', x: 300, y: 400, data });
   await visit.embedded(2);
   await visit.says('#notices', '1 file left out');
-  assert.equal(await visit.page.locator('#drop').isVisible(), false);
+  await visit.page.locator('#drop').waitFor({ state: 'hidden' });
   await visit.end();
   await rm(folder, { recursive: true });
 });

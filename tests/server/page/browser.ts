@@ -14,6 +14,8 @@ const FLAGS = [
   '--disable-component-update',
   '--disable-sync',
   '--disable-dev-shm-usage',
+  // A name that is no other machine's, and over plain HTTP no secure context either, as on a network at home.
+  '--host-resolver-rules=MAP clip.example 127.0.0.1',
 ];
 /** Milliseconds for anything to come about on a slow machine. */
 const PATIENCE = 60_000;

@@ -103,3 +103,22 @@ test('the keyboard reaches all: fields, the grid and its images, the call in eac
   await visit.ranking('All images');
   await visit.end();
 });
+
+test('over plain HTTP from another machine, where a browser allows less, it works all the same', async () => {
+  const visit = await Visit.begin((await server()).url.replace('127.0.0.1', 'clip.example'));
+  assert.equal(await visit.page.evaluate(() => isSecureContext), false);
+  await visit.choose(IMAGES);
+  await visit.embedded(9);
+  await visit.page.fill('#search', 'a dog');
+  assert.equal((await visit.ranking('a dog')).length, 9);
+  await visit.page.click('#call summary');
+  await visit.page.click('#copy');
+  await visit.says('#copy', 'Copied');
+  await visit.page.focus('#search');
+  await visit.page.keyboard.press('Control+a');
+  await visit.page.keyboard.press('Control+v');
+  assert.match(await visit.page.inputValue('#search'), /^curl 'http:\/\/clip\.example:/);
+  await visit.page.reload();
+  await visit.embedded(9);
+  await visit.end();
+});

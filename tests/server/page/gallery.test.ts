@@ -52,12 +52,12 @@ test('what is dropped beside an index is looked at by itself, and the way back i
   await visit.says('#indexed h2', '260');
   await visit.choose(Array.from({ length: 3 }, (_, seed) => ({ name: `mine ${seed}.png`, buffer: image(seed) })));
   await visit.embedded(3);
-  assert.equal(await visit.page.locator('#indexed').isVisible(), false);
+  await visit.page.locator('#indexed').waitFor({ state: 'hidden' });
   await visit.page.fill('#search', 'a dog');
   assert.equal((await visit.ranking('a dog')).length, 3);
   await visit.page.click('#source-index');
   assert.deepEqual(await visit.ranking('a dog', '#indexed'), (await searched({ text: 'a dog' })).slice(0, 60));
-  assert.equal(await visit.page.locator('#results').isVisible(), false);
+  await visit.page.locator('#results').waitFor({ state: 'hidden' });
   await visit.page.click('#source-here');
   assert.equal((await visit.ranking('a dog')).length, 3);
   await visit.end();

@@ -18,8 +18,8 @@ function once(...flags: string[]): () => Promise<ClipServer> {
   };
 }
 
-/** Of two models. */
-export const server = once('--models', 'other');
+/** Of two models; it may be called clip.example. */
+export const server = once('--models', 'other', '--allowed-hosts', 'clip.example');
 /** That wants a key, and takes little at once. */
 export const strict = once('--api-keys', KEY, '--max-images', '3', '--max-image-bytes', '40000', '--max-body-bytes', '100000');
 

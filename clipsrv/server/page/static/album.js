@@ -15,6 +15,8 @@
 
 /** Bytes of images themselves that are kept; of more, their small copies and vectors only. */
 const ORIGINALS = 2 ** 30;
+/** Files taken in at once. */
+const TAKEN = 200;
 
 export class Album {
   /** @type {Map<string, Entry>} */
@@ -74,10 +76,23 @@ export class Album {
   /**
    * Takes in the files that are not here yet. The same name, size and time of change are the same image.
    * @param {readonly {file: File, path: string}[]} found
-   * @returns {Entry[]} the new ones
+   * @returns {Promise<Entry[]>} the new ones
    */
-  add(found) {
+  async add(found) {
+    /** @type {Entry[]} */
     const added = [];
+    for (let first = 0; first < found.length; first += TAKEN) {
+      if (first > 0) await new Promise((resolve) => setTimeout(resolve)); // the page lives on while thousands come in
+      this.#add(found.slice(first, first + TAKEN), added);
+    }
+    return added;
+  }
+
+  /**
+   * @param {readonly {file: File, path: string}[]} found
+   * @param {Entry[]} added gets the new ones
+   */
+  #add(found, added) {
     for (const { file, path } of found) {
       const id = `${path}|${file.size}|${file.lastModified}`;
       const known = this.#entries.get(id);
@@ -91,7 +106,6 @@ export class Album {
       this.#entries.set(id, complete);
       added.push(complete);
     }
-    return added;
   }
 
   /**

@@ -6,7 +6,7 @@ import { Refused, Unreachable } from './server.js';
 /** @typedef {{code: string, message: string}} Reason */
 /** @typedef {{done: number, all: number, perSecond: number}} Progress */
 /**
- * @typedef {object} Told what becomes of the images
+ * @typedef {object} Told
  * @property {(embeddingId: string, found: [Entry, Float32Array][]) => Promise<void> | void} embedded
  * @property {(entry: Entry, reason: Reason) => void} failed
  * @property {(progress: Progress) => void} progress
@@ -79,7 +79,6 @@ export class Intake {
     this.#report();
   }
 
-  /** There is a key now. */
   unlock() {
     this.#unlock?.();
   }

@@ -6,12 +6,10 @@ import { Doors } from './doors.js';
 import { Facts } from './facts.js';
 import { Gallery } from './gallery.js';
 import { IndexView } from './index-view.js';
-import { Intake } from './intake.js';
 import { KeyForm } from './key-form.js';
 import { ModelChoice } from './model-choice.js';
 import { Notices } from './notices.js';
 import { ProgressLine } from './progress-line.js';
-import { ranked } from './ranking.js';
 import { Search } from './search.js';
 import { Refused, Server, Unreachable } from './server.js';
 import { Sources } from './sources.js';
@@ -19,12 +17,10 @@ import { Stage } from './stage.js';
 import { Store } from './store.js';
 import { Thumbnails } from './thumbnails.js';
 import { sayAll, wordsFor } from './words.js';
+import { Work } from './work.js';
 
 /** @typedef {import('./album.js').Entry} Entry */
 /** @typedef {import('./calls.js').Deed} Deed */
-
-/** Milliseconds in which changes of the grid are gathered. */
-const GATHERED = 100;
 
 const base = new URL('.', location.href);
 const words = wordsFor(navigator.languages);
@@ -34,7 +30,7 @@ sayAll(document, words);
 const notices = new Notices(at('notices'));
 const keyForm = new KeyForm(at('key-form'), () => {
   void connect();
-  intake.unlock();
+  work.unlock();
 });
 const server = new Server(base, () => keyForm.key);
 const album = new Album(await Store.open(), new Thumbnails(), (what) => notices.say('storage', words[what]));
@@ -44,12 +40,11 @@ const facts = new Facts(at('facts'), server, words, (health, before) => {
   notices.say('health', health === 'gone' ? words.gone : '');
   if (before !== null && health === 'healthy') void connect();
 });
-const models = new ModelChoice(at('models-label'), (model) => void use(model));
-const intake = new Intake(server, (entry) => album.file(entry), {
-  embedded,
+const models = new ModelChoice(at('models-label'), () => void work.use());
+const work = new Work(server, album, models, {
   failed: (entry, reason) => {
     progress.fail(entry.name, words.errors[reason.code] ?? reason.message);
-    void album.remove(entry).then(() => draw());
+    void album.remove(entry).then(() => stage.draw());
   },
   progress: (now) => {
     progress.show(now);
@@ -60,9 +55,11 @@ const intake = new Intake(server, (entry) => album.file(entry), {
     if (why === 'key') askForKey();
     else if (why === 'gone') void facts.look();
   },
+  lost: (count) => notices.say('originals', count > 0 ? words.withoutOriginals(count) : ''),
+  model: useModel,
+  changed: () => stage.draw(),
 });
 const search = new Search(server, found, (error) => (error ? tell(error) : notices.say('query', '')));
-const stage = new Stage(words);
 const sources = new Sources(at('sources'), (source) => {
   index.show(source === 'index');
   close();
@@ -85,17 +82,18 @@ const gallery = new Gallery(at('grid'), at('more'), {
   choose: (entry) => (chosenEntry() === entry ? close() : choose(entry)),
   words,
 });
+const stage = new Stage(words, { gallery, album, search, away: () => sources.ofIndex, say: (text) => progress.say(text) });
 const chosen = new Chosen(at('chosen'), words, {
   thumbnail: (entry) => album.thumbnail(entry),
   file: (entry) => album.file(entry),
   classify,
   remove: (entry) => {
     close();
-    void album.remove(entry).then(() => draw());
+    void album.remove(entry).then(() => stage.draw());
   },
   close,
 });
-new Doors(take);
+new Doors((files, leftOut) => void take(files, leftOut));
 
 const field = /** @type {HTMLInputElement} */ (at('search'));
 field.addEventListener('input', () => ask(false));
@@ -112,17 +110,15 @@ at('clear').addEventListener('click', () => stage.confirm(album.count, () => voi
 
 /** @type {Deed | null} */
 let done = null;
-let anew = false;
-let drawing = 0;
 await album.load();
-draw();
+stage.draw();
 void facts.look();
 void connect();
 
-/** Learns the models there are, and takes up work with the one that was chosen. */
+/** Takes up work with the server, or says what is in the way. */
 async function connect() {
   try {
-    models.offer(await server.models());
+    await work.connect();
   } catch (error) {
     if (error instanceof Refused && error.status === 401) askForKey();
     else if (error instanceof Refused) tell(error);
@@ -131,65 +127,30 @@ async function connect() {
   }
   keyForm.accepted();
   notices.say('key', '');
-  await use(models.chosen);
   sources.offer(await index.open(), album.count > 0 ? 'here' : 'index');
 }
 
-/** @param {string} model */
-async function use(model) {
-  const { embedding_id: id = '', text = true } = models.facts;
-  facts.model(models.all, model);
-  chosen.text(text);
-  field.disabled = !text;
-  field.placeholder = text ? words.searchHint : words.searchOff;
-  if (id !== album.embeddingId) {
-    intake.cancel();
-    await album.use(id);
-    if (search.query?.kind === 'text') search.words(search.query.text, model, true);
-  }
-  show(done);
-  embedMissing();
-  draw();
-}
-
-/** Sends the images that have no vector of this model. */
-function embedMissing() {
-  const missing = album.entries.filter((entry) => entry.vector === null);
-  const lost = missing.filter((entry) => !entry.file && !entry.original);
-  notices.say('originals', lost.length > 0 ? words.withoutOriginals(lost.length) : '');
-  intake.cancel();
-  intake.add(models.chosen, missing.filter((entry) => entry.file || entry.original));
-}
-
-/**
- * @param {string} id
- * @param {[Entry, Float32Array][]} pairs
- */
-async function embedded(id, pairs) {
-  const other = id !== album.embeddingId;
-  if (other) await album.use(id);
-  await album.embedded(id, pairs);
-  if (other) await reconsider();
-  draw();
-}
-
-/** The model is not what was told of it: it has just been loaded, or its folder is another. */
-async function reconsider() {
-  models.offer(await server.models());
+/** Shows which model is in use, and asks it what is asked. */
+function useModel() {
+  const { text: reads = true } = models.facts;
   facts.model(models.all, models.chosen);
-  embedMissing();
+  chosen.text(reads);
+  field.disabled = !reads;
+  field.placeholder = reads ? words.searchHint : words.searchOff;
+  if (!sources.ofIndex && field.value.trim()) search.words(field.value.trim(), models.chosen, true);
+  show(done);
 }
 
 /** @param {readonly {file: File, path: string}[]} files @param {number} leftOut files that are no images */
-function take(files, leftOut) {
+async function take(files, leftOut) {
   progress.begin();
   if (sources.ofIndex) sources.look('here');
-  const added = album.add(files);
+  const added = await album.add(files);
   const known = files.length - added.length;
   notices.say('left-out', [leftOut && words.leftOut(leftOut), known && words.alreadyHere(known)].filter(Boolean).join(' '));
   if (added.length > 0) show({ kind: 'images', names: added.map(({ name }) => name) });
-  if (models.known) intake.add(models.chosen, added);
-  draw();
+  work.add(added);
+  stage.draw();
 }
 
 /** @param {boolean} atOnce */
@@ -214,30 +175,29 @@ function close() {
 }
 
 async function clear() {
-  intake.cancel();
+  work.cancel();
   progress.begin();
   field.value = '';
   close();
   show(null);
   notices.say('originals', '');
   await album.clear();
-  draw();
+  stage.draw();
 }
 
 /** The query, or its vector, is another. */
 function found() {
-  anew = true;
   const { query } = search;
   if (query?.kind === 'text' && query.found) {
     const { cut, unknownScript, milliseconds, id } = query.found;
     notices.say('text', unknownScript ? words.unknownScript : cut ? words.cut : '');
     facts.speed(words.took(milliseconds));
     show({ kind: 'text', text: query.text });
-    if (id !== album.embeddingId) void album.use(id).then(reconsider).then(draw);
+    void work.adopt(id);
   } else {
     notices.say('text', '');
   }
-  draw();
+  stage.draw(true);
 }
 
 /**
@@ -282,19 +242,6 @@ function show(deed) {
 /** @returns {Entry | null} */
 function chosenEntry() {
   return search.query?.kind === 'image' ? search.query.entry : null;
-}
-
-/** Puts the grid in order, once for all that changes in the same moment. */
-function draw() {
-  drawing ||= setTimeout(() => {
-    drawing = 0;
-    const { query, vector } = search;
-    const rows = vector ? ranked(album.entries, vector) : album.entries.map((entry) => ({ entry, score: null }));
-    gallery.show(rows, chosenEntry()?.id ?? null, anew);
-    if (anew && vector && rows[0]) progress.say(words.told(rows.length, (rows[query?.kind === 'image' ? 1 : 0] ?? rows[0]).entry.name));
-    anew = false;
-    stage.show(album.count, query, sources.ofIndex);
-  }, GATHERED);
 }
 
 /** @param {string} id */
