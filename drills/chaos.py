@@ -146,8 +146,8 @@ class Chaos:
         return reply
 
 
-async def attack(seconds: float, seed: int) -> int:
-    target = Target("--trouble", "0.01")
+async def attack(seconds: float, seed: int, cache_bytes: int) -> int:
+    target = Target("--trouble", "0.01", "--cache-bytes", str(cache_bytes))
     chaos = Chaos(target, seed)
     await target.start()
     await chaos.run(seconds)
@@ -171,5 +171,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seconds", type=float)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cache-bytes", type=int, default=0, help="0, so that what is sent again is computed again")
     options = parser.parse_args()
-    sys.exit(asyncio.run(attack(options.seconds, options.seed)))
+    sys.exit(asyncio.run(attack(options.seconds, options.seed, options.cache_bytes)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import socket
 import struct
 import sys
@@ -23,6 +24,7 @@ from tests.support.wire import BOUNDARY, form, part, request
 SIZE, TIMES, ROOM = 4 * MIB, 6, 12 * MIB
 JUNK = np.random.default_rng(0).bytes(SIZE)
 GOOD = drawn(1)
+NUMBER, NUMBERS = b"<number>", itertools.count()
 IMAGE, JSON = "Content-Type: image/png", "Content-Type: application/json"
 FORM = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
 CHUNKED = "Transfer-Encoding: chunked"
@@ -30,7 +32,12 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 def image(end: bytes) -> bytes:
     """A whole image that the decoder takes, and a long tail that it never looks at."""
-    return GOOD + JUNK + end
+    return GOOD + JUNK + NUMBER + end
+
+
+def another(data: bytes) -> bytes:
+    """The same request with an image that has not been sent before: one that has may be known, or being computed."""
+    return data.replace(NUMBER, b"%08d" % next(NUMBERS))
 
 
 def large_jpeg() -> bytes:
@@ -154,7 +161,7 @@ def test_what_is_refused_leaves_no_memory_behind(name: str, uncollected: ServerP
     data, status, code = REFUSED[name]
 
     def once() -> None:
-        reply = uncollected.ask(data)
+        reply = uncollected.ask(another(data))
         assert (reply.status, reply.json["error"]["code"]) == (status, code)
 
     assert_flat(uncollected, once, together=TIMES if status in {408, 504} else 1)
@@ -175,7 +182,7 @@ def test_a_caller_that_has_gone_leaves_no_memory_behind(
 ) -> None:
     def once() -> None:
         with socket.create_connection(uncollected.address) as sock:
-            sock.sendall(data)
+            sock.sendall(another(data))
             time.sleep(after)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a goodbye
 
@@ -185,10 +192,13 @@ def test_a_caller_that_has_gone_leaves_no_memory_behind(
 def test_what_finds_the_server_full_or_waits_in_its_queue_in_vain_leaves_no_memory_behind(
     uncollected: ServerProcess,
 ) -> None:
+    held = post("/embed", image(SLOW_TO_COMPUTE), IMAGE)
+
     def once() -> None:
-        holding = [socket.create_connection(uncollected.address, 20) for _ in range(8)]
-        for number, sock in enumerate(holding):  # no two alike: they would be computed once
-            sock.sendall(post("/embed", image(bytes([number]) + SLOW_TO_COMPUTE), IMAGE))
+        each = [another(held) for _ in range(8)]
+        holding = [socket.create_connection(uncollected.address, 20) for _ in each]
+        for sock, data in zip(holding, each, strict=True):
+            sock.sendall(data)
         limit = time.monotonic() + 20
         while b"slots_in_use 8.0" not in uncollected.ask(request("GET", "/metrics", None)).body:
             assert time.monotonic() < limit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,23 +13,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clipsrv.errors import BadImagesError, InferenceFailedError, InvalidTextError, ShuttingDownError
 from clipsrv.images.region import Cropped, Region
 from clipsrv.models.model import Model
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.serving.embedder import Embedder
+from clipsrv.serving.flights import _Flight
 from clipsrv.serving.observer import HIT, MISS, SHARED, Observer
 from clipsrv.serving.prompts import Prompt
 from clipsrv.settings import ServingSettings
 from clipsrv.text.tokens import Tokens
-from tests.support.faulty import BrokenEncoder, FaultyEncoder, HangingEncoder
+from tests.support.faulty import BrokenEncoder, FaultyEncoder, HangingEncoder, PoisonedEncoder
 from tests.support.library import Given
 from tests.support.model import CountingTexts, make_model, truth
 from tests.support.photos import cuttings, encode, opened, photo
 from tests.support.serving import eventually
 
 IMAGES = cuttings(6)
+#: One that a PoisonedEncoder fails at.
+BLACK = encode(Image.new("RGB", (40, 30)))
 #: More bytes than are hashed on the event loop.
 LARGE = encode(opened("rocket.jpg"), "JPEG", quality=95)
 SETTINGS = ServingSettings(max_batch_size=4, max_queue=64, max_queue_per_caller=64, cache_bytes=2**20)
@@ -283,3 +289,32 @@ async def test_without_a_cache_everything_is_computed_the_same_twice_too() -> No
             assert (outcome.timings.hits, outcome.timings.misses, outcome.timings.cache) == (0, 0, 0)
         assert sum(encoder.sizes) == READ["images"] == READ["texts"] == 4
         assert not observer.outcomes
+
+
+async def test_nothing_is_left_of_what_was_shared_failed_or_given_up_even_while_no_collector_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def left() -> Counter[str]:
+        kinds = (_Flight, asyncio.Task, InferenceFailedError, BadImagesError, InvalidTextError)
+        return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
+
+    caplog.set_level(logging.CRITICAL, "clipsrv")  # pytest would keep the errors that are logged
+    async with started(PoisonedEncoder("raise")) as (embedder, _):
+        await embedder.embed_images(IMAGES)
+        gc.collect()
+        gc.disable()
+        try:
+            before = left()
+            for number in range(10):
+                asking = [asyncio.create_task(embedder.embed_images([BLACK + bytes([number])])) for _ in range(4)]
+                asking += [asyncio.create_task(embedder.embed_images([LARGE], caller=caller)) for caller in "aab"]
+                asking += [asyncio.create_task(embedder.embed_images([LARGE[:-9999], IMAGES[0]])) for _ in range(2)]
+                asking += [asyncio.create_task(embedder.embed_texts(["a", text])) for text in ("b", "\ud800")]
+                await asyncio.sleep(0.002 * (number % 3))
+                for task in asking[::3]:
+                    task.cancel()
+                await asyncio.gather(*asking, return_exceptions=True)
+                del asking, task
+            await eventually(lambda: left() <= before)
+        finally:
+            gc.enable()
