@@ -19,7 +19,7 @@ from clipsrv.serving.offer import Offer
 from clipsrv.serving.outcome import Outcome
 from clipsrv.serving.prompts import Prompt
 from clipsrv.serving.stock import HEALTHY, UNHEALTHY, Stock
-from clipsrv.serving.stream import Stream
+from clipsrv.serving.stream import Stream, Turns
 from clipsrv.serving.visit import Visit
 from clipsrv.serving.workshop import Workshop
 from clipsrv.settings import TEXTS_PER_SLOT, ServingSettings
@@ -166,14 +166,21 @@ class Embedder:
         return await self._in_slots(slots, caller, model, work)
 
     async def open_stream(self, *, model: str | None = None, caller: Hashable = None) -> Stream:
-        """What embeds images as they come, by one engine to the end. Raises as `embed_images` what is no fault of an
-        image."""
+        """What embeds images as they come, by one model to the end, loaded anew where another needed its room.
 
-        async def work(visit: Visit) -> Stream:
-            slots, window = self.workshop.slots, self._window
-            return Stream(visit.pass_on(), slots, window=window, deadline=self._deadline, caller=caller)
+        Raises as `embed_images` what is no fault of an image.
+        """
 
-        return await self._in_slots(1, caller, model, work)
+        async def open_visit(name: str | None) -> Visit:
+            return await self._in_slots(1, caller, name, _passed_on)
+
+        def makes_way(visit: Visit) -> bool:
+            return visit.is_wanted_back and self.stock.shelf.get(visit.name) is None
+
+        slots, window = self.workshop.slots, self._window
+        turns = Turns(makes_way, open_visit)
+        visit = await open_visit(model)
+        return Stream(visit, slots, turns, window=window, deadline=self._deadline, caller=caller)
 
     async def visit(self, model: str | None = None, caller: Hashable = None) -> Visit:
         """One engine until the visit ends, loaded first if need be; slots are for whoever visits to take.
@@ -210,3 +217,7 @@ class Embedder:
     def _check_started(self) -> None:
         if not self._started:
             raise StartingError("The model is still loading. Try again in a moment.")
+
+
+async def _passed_on(visit: Visit) -> Visit:
+    return visit.pass_on()

@@ -212,9 +212,13 @@ class Loan(Generic[Thing]):
     """A thing in use, until it is given back. Giving back twice is giving back once."""
 
     def __init__(self, thing: Thing, shelf: Shelf[Thing], place: _Place[Thing]) -> None:
-        self.thing = thing
-        self._shelf, self._place = shelf, place
+        self.thing, self._shelf, self._place = thing, shelf, place
         self._returned = False
+
+    @property
+    def is_wanted_back(self) -> bool:
+        """It is to be put away once everyone has given it back: evicted, or replaced."""
+        return self._place.retired
 
     def give_back(self) -> None:
         if not self._returned:

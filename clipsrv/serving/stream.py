@@ -7,12 +7,12 @@ nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import NamedTuple
 
-from clipsrv.errors import ClipsrvError, DeadlineExceededError, ShuttingDownError
+from clipsrv.errors import ClipsrvError, DeadlineExceededError, ModelUnavailableError, ShuttingDownError
 from clipsrv.images.region import Encoded
 from clipsrv.serving.admission import Admission, Lease
 from clipsrv.serving.outcome import Finished
@@ -29,13 +29,22 @@ class Done(NamedTuple):
     result: Finished | ClipsrvError
 
 
-class Stream:
-    """One long request's time with one engine. A context manager, which ends the `visit`."""
+class Turns(NamedTuple):
+    """How a stream makes room for models of others: whether its visit `makes_way`, and what opens another of a name."""
 
-    def __init__(self, visit: Visit, slots: Admission, *, window: int, deadline: float, caller: Hashable) -> None:
+    makes_way: Callable[[Visit], bool]
+    open_visit: Callable[[str], Awaitable[Visit]]
+
+
+class Stream:
+    """One long request's time with one model. A context manager, which ends the `visit`."""
+
+    def __init__(
+        self, visit: Visit, slots: Admission, turns: Turns, *, window: int, deadline: float, caller: Hashable
+    ) -> None:
         """At most `window` images are in work, or done and not yet taken; each has `deadline` seconds."""
         self.visit = visit
-        self._slots, self._deadline, self._caller = slots, deadline, caller
+        self._slots, self._turns, self._deadline, self._caller = slots, turns, deadline, caller
         self._window = asyncio.Semaphore(window)
         self._done: list[Done] = []
         self._news = asyncio.Event()
@@ -54,7 +63,8 @@ class Stream:
         """What is done, in no order, whenever something is: once.
 
         In the end, when all that had come is done, raises what `images` raised; OverloadedError if no slot was free for
-        as long as an image may take; ShuttingDownError.
+        as long as an image may take; what opening a visit raises; ModelUnavailableError if the model is another by now;
+        ShuttingDownError.
         """
         taking = self._begin(self._take(images), ExitStack())
         try:
@@ -83,12 +93,25 @@ class Stream:
         async for arriving in images:
             with ExitStack() as held:
                 image = held.enter_context(arriving)
+                if self._turns.makes_way(self.visit):
+                    await self._begin_again()
                 held.enter_context(await self._slot())
                 # Not in the task: one that is cancelled before it has begun runs nothing.
                 self._begin(self._embed(place, image), held.pop_all())
             del arriving, image
             place += 1
             await self._window.acquire()
+
+    async def _begin_again(self) -> None:
+        """Gives the engine back, and has it loaded again when its turn comes."""
+        if others := self._works - {asyncio.current_task()}:
+            await asyncio.wait(others)
+        before = self.visit.model.embedding_id
+        self.visit.__exit__(None, None, None)
+        self.visit = await self._turns.open_visit(self.visit.name)
+        if self.visit.model.embedding_id != before:
+            message = f"{self.visit.name} was exchanged for another model while others had its room."
+            raise ModelUnavailableError(message)
 
     async def _slot(self) -> Lease:
         with suppress(TimeoutError):

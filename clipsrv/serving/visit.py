@@ -41,6 +41,11 @@ class Visit:
         if self._loan:
             self._loan.give_back()
 
+    @property
+    def is_wanted_back(self) -> bool:
+        """The engine is to be put away once all visits have ended."""
+        return self._loan is not None and self._loan.is_wanted_back
+
     def pass_on(self) -> Visit:
         """This visit under another owner: what ended it before ends nothing now."""
         other = copy(self)

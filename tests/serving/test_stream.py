@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
 import pytest
 
-from clipsrv.errors import ClipsrvError, ImageError, OverloadedError, ShuttingDownError
+from clipsrv.errors import ClipsrvError, ImageError, ModelUnavailableError, OverloadedError, ShuttingDownError
+from clipsrv.images.region import Encoded
 from clipsrv.models.model import Model
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.outcome import Finished
@@ -166,3 +167,56 @@ async def test_once_everything_is_given_up_so_is_a_stream() -> None:
         encoder.go_on.set()
         with pytest.raises(ShuttingDownError):
             await embedder.open_stream()
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+async def test_a_stream_makes_way_for_a_model_that_needs_its_room_and_goes_on_with_its_own(exchanged: bool) -> None:
+    """With room for one model: others wait for what is in work and not for the end of the stream."""
+    made: list[str] = []
+
+    def load(name: str) -> Model:
+        made.append(name)
+        model = make_model()
+        if exchanged and made.count("tiny") == 2:
+            source = {**model.manifest.source, "weights_sha256": "1" * 64}
+            return replace(model, manifest=replace(model.manifest, source=source))
+        return model
+
+    settings = replace(SETTINGS, max_loaded=1)
+    coming, done = asyncio.Queue[bytes | None](), list[Done]()
+
+    async def images() -> AsyncIterator[AbstractContextManager[Encoded | ClipsrvError]]:
+        while (blob := await coming.get()) is not None:
+            yield nullcontext(blob)
+
+    embedder = Embedder(Given(load, others=["other"]), settings)
+    try:
+        await embedder.start()
+        with await embedder.open_stream() as stream:
+
+            async def take() -> None:
+                async for some in stream.embed(images()):
+                    done.extend(some)
+
+            taking = asyncio.create_task(take())
+            for image in IMAGES:
+                coming.put_nowait(image)
+            await eventually(lambda: len(done) == 8)
+            asked = asyncio.create_task(embedder.embed_images(IMAGES[:1], model="other"))
+            await eventually(lambda: stream.visit.is_wanted_back)
+            assert not asked.done()
+            for blob in (*IMAGES, None):
+                coming.put_nowait(blob)
+            assert (await asked).name == "other"
+            if exchanged:
+                with pytest.raises(ModelUnavailableError) as raised:
+                    await taking
+                assert raised.value.code == "model_unavailable"
+                assert len(done) == 8
+            else:
+                await taking
+                assert sorted(one.place for one in done) == list(range(16))
+        assert made == ["tiny", "other", "tiny"]
+        assert embedder.workshop.slots.in_use == 0
+    finally:
+        await embedder.close()

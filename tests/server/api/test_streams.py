@@ -172,6 +172,54 @@ async def test_an_image_is_answered_while_the_next_is_still_to_come() -> None:
             assert [line["done"] for line in await upload.rest()] == [True]
 
 
+async def test_in_json_every_item_is_read_as_one_of_a_batch_is_and_fails_alone() -> None:
+    items = [
+        *("A!", "http://example.com/photo.jpg", {"image": 1}, {"image": encoded(GOOD), "size": 1}),
+        *({"image": encoded(GOOD), "crop": [0, 0, 8, 8]}, {"image": encoded(GOOD), "crop": [0, 0, 800, 8]}),
+    ]
+    async with serving() as served:
+        lines, last = lines_of(await ask_json(served, {"images": items}))
+        assert (last["done"], last["count"], last["failed"]) == (True, 6, 5)
+        whole = await served.client.post("/embed", json=items[4])
+        np.testing.assert_allclose(lines.pop(4)["embedding"], whole.json["embedding"], atol=1e-6)
+        codes = [lines[index]["error"]["code"] for index in sorted(lines)]
+        assert codes[:3] == ["invalid_base64", "remote_url_disabled", "invalid_field"]
+        assert codes[3:] == ["unexpected_field", "crop_outside_image"]
+        body = b'{"images": ["%s", "\\q"]}' % encoded(GOOD).encode()
+        reply = await served.client.post(
+            "/embed/batch", data=body, headers={**LINES, "Content-Type": "application/json"}
+        )
+        assert lines_of(reply)[1]["error"]["code"] == "invalid_json"
+        await assert_as_before(served)
+
+
+async def test_lines_that_are_ready_together_are_told_each_and_whole() -> None:
+    encoder = HangingEncoder()
+    async with serving(make_model(encoder), max_batch_size=64) as served:
+        encoder.shut()
+        asking = asyncio.create_task(ask(served, [drawn(seed) for seed in range(96)]))
+        await eventually(lambda: served.embedder.workshop.slots.in_use == 96)
+        encoder.go_on.set()
+        lines, last = lines_of(await asking)
+        assert (len(lines), last["done"]) == (96, True)
+        for index, line in lines.items():
+            np.testing.assert_allclose(line["embedding"], truth(drawn(index)), atol=1e-6)
+
+
+async def test_a_caller_that_goes_away_while_its_next_image_waits_for_room_leaves_nothing_behind() -> None:
+    encoder = HangingEncoder()
+    large = await asyncio.to_thread(drawn, 1, size=(100, 100), form="BMP")
+    async with serving(make_model(encoder), max_body_bytes=len(large) + 1) as served:
+        encoder.shut()
+        async with uploading(served) as upload:
+            upload.send(*[piece(large)] * 3, piece(b"no image"))
+            await eventually(lambda: served.bytes_held > 2 * len(large))
+            assert served.embedder.workshop.slots.in_use == 1
+        await eventually(lambda: served.connections == 0)
+        encoder.go_on.set()
+        await assert_as_before(served)
+
+
 async def test_ten_thousand_images_in_one_request_take_no_more_memory_than_a_few(server: ServerProcess) -> None:
     images, process = 10_000, psutil.Process(server.process.pid)
     blob = await asyncio.to_thread(drawn, 1, size=(32, 32), form="BMP")
