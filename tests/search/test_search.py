@@ -234,3 +234,11 @@ def test_results_that_nobody_takes_are_no_traceback(
     assert done.returncode == status
     assert said in done.stderr
     assert done.stderr.count("\n") <= 1
+
+
+def test_a_text_in_letters_that_the_model_does_not_know_is_said(search: Search, photos: Path, tmp_path: Path) -> None:
+    common = ("--model", "demo", "--models-dir", "onnx_models", "--quiet")
+    assert main(["embed", str(photos / "00.jpg"), *common, "--out", str(tmp_path / "x.npy")]) == 0
+    status, out, said = search(tmp_path / "x.npy", "--text", "кот", "--models-dir", "onnx_models")
+    assert (status, len(out.splitlines())) == (0, 1)
+    assert "demo knows English and Japanese, and reads no letter of 'кот'" in said
