@@ -9,6 +9,7 @@ import { Visit } from './browser.ts';
 import { client, server, tiff } from './world.ts';
 
 const IMAGES = Array.from({ length: 6 }, (_, seed) => ({ name: `image ${seed}.png`, buffer: image(seed, 60, 40) }));
+IMAGES[5] = { name: '<img src=x onerror=alert(1)>&amp;.png', buffer: image(5, 60, 40) };
 
 function cosine(a: Float32Array, b: Float32Array): number {
   return a.reduce((sum, value, i) => sum + value * (b[i] ?? 0), 0);

@@ -27,7 +27,7 @@ after(async () => (await started)?.close());
 function browser(): Promise<Browser> {
   const executablePath = process.env['CLIPSRV_TEST_CHROMIUM'];
   assert.ok(executablePath, 'CLIPSRV_TEST_CHROMIUM names no Chromium');
-  started ??= chromium.launch({ executablePath, args: FLAGS });
+  started ??= chromium.launch({ executablePath, args: FLAGS, timeout: 3 * PATIENCE });
   return started;
 }
 

@@ -75,18 +75,21 @@ test('what is no image is named with the reason, and the others are embedded', a
 
 test('a busy server is asked again after the time it says', async () => {
   const visit = await Visit.begin((await server()).url);
-  let refused = 0;
+  let busy = true;
   await visit.page.route('**/embed/**', async (route) => {
-    if (refused++ > 1) return route.fallback();
+    if (!busy) return route.fallback();
     const error = { code: 'overloaded', message: 'Full.', details: {} };
     return route.fulfill({ status: 429, headers: { 'Retry-After': '1' }, json: { error, request_id: 'a' } });
   });
   await visit.choose(IMAGES);
   await visit.says('#notices', 'busy');
+  busy = false;
   await visit.embedded(7);
   assert.equal(await visit.page.locator('#notices').textContent(), '');
-  refused = 1;
+  busy = true;
   await visit.page.fill('#search', 'a dog');
+  await visit.says('#notices', 'busy');
+  busy = false;
   await visit.ranking('a dog');
   await visit.end();
 });

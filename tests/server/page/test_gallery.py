@@ -14,6 +14,7 @@ from PIL import Image
 
 from clipsrv.search.opening import open_held
 from clipsrv.search.rows import Rows
+from clipsrv.server.api.state import INDEXED
 from tests.support.index import write_index
 from tests.support.model import make_model
 from tests.support.serving import Client, drawn, serving
@@ -138,6 +139,7 @@ async def test_small_copies_take_slots_as_images_do(index: Path) -> None:
 
 async def test_an_index_that_is_replaced_is_the_one_that_is_shown(index: Path) -> None:
     async with showing(index) as client:
+        client.app[INDEXED].rest = 0
         assert (await client.get("/gallery/near", params={"id": name(5)})).status == 200
         (index.parent / "new.png").write_bytes(drawn(50))
         write_index(index, make_model(), {"new.png": drawn(50)})
