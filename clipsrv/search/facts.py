@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import orjson
 
 from clipsrv.documents import read_json
+from clipsrv.manifest import NAME
 from clipsrv.search.errors import UnusableIndexError
 from clipsrv.search.words import Facts
 
 #: The key of the facts in the metadata of a Parquet file or a Lance table.
 KEY = b"clipsrv"
+#: What can be an embedding_id, and be shown to people.
+_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _CURE = "Copy the manifest that embed wrote beside its output, or embed again."
 
 
@@ -41,12 +45,13 @@ def facts_of(document: object, where: str) -> Facts:
     dimensions, rows = found.get("dimensions"), found.get("rows")
     if (
         isinstance(embedding_id, str)
+        and _ID.fullmatch(embedding_id)
         and isinstance(model, str)
         and isinstance(dimensions, int)
         and isinstance(rows, int | None)
         and dimensions > 0
     ):
-        return Facts(embedding_id, dimensions, model, rows)
+        return Facts(embedding_id, dimensions, model if NAME.fullmatch(model) else "", rows)
     raise UnusableIndexError(f"{where} does not say which model made the vectors. {_CURE}")
 
 

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from clipsrv.errors import DeviceError, ModelNotFoundError
-from clipsrv.manifest import VISION, ModelManifest
+from clipsrv.manifest import VISION, ModelManifest, load_manifest
 from clipsrv.models.folders import available_models, find_model
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model, preprocessing_id
@@ -30,8 +30,7 @@ def open_maker(index: Index, models_dir: Path, settings: ModelSettings, named: s
     """
     models = available_models(models_dir)
     if named is not None:
-        find_model(models_dir, named)
-        models = {named: models[named]} if named in models else {}
+        models = {named: load_manifest(find_model(models_dir, named))}
     refusal: DeviceError | None = None
     for name in sorted(models, key=lambda name: (name != index.facts.model, name)):
         for fitting in _fitting(models[name], index.facts.embedding_id, settings):
@@ -47,7 +46,8 @@ def open_maker(index: Index, models_dir: Path, settings: ModelSettings, named: s
     how = "" if settings.device == settings.precision == "auto" else f" with {settings.device}, {settings.precision}"
     if named is not None:
         raise UnusableIndexError(
-            f"{index.name} holds {whose}; {named}{how} makes others. They cannot be compared: leave --model out."
+            f"{index.name} holds {whose}; {named}{how} makes others. They cannot be compared: leave --model "
+            "(CLIPSRV_MODEL) out."
         )
     there = ", ".join(models) or "none"
     raise ModelNotFoundError(

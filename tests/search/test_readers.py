@@ -88,6 +88,11 @@ DAMAGED: dict[str, tuple[str, Damage, str]] = {
         "does not say which model",
     ),
     "a manifest without an id": ("x.npy", facts("x.npy", embedding_id=None), "does not say which model"),
+    "an id that would move the cursor": (
+        "x.npy",
+        facts("x.npy", embedding_id="\x1b[2J"),
+        "does not say which model",
+    ),
     "no ids": ("x.npy", gone("x.npy.ids.jsonl"), "the ids of"),
     "fewer ids than vectors": ("x.npy", without_the_last_line("x.npy.ids.jsonl"), "has 12 lines and"),
     "ids cut short": ("x.npy", cut("x.npy.ids.jsonl", -1), "has 12 lines and"),

@@ -242,3 +242,14 @@ def test_a_text_in_letters_that_the_model_does_not_know_is_said(search: Search, 
     status, out, said = search(tmp_path / "x.npy", "--text", "кот", "--models-dir", "onnx_models")
     assert (status, len(out.splitlines())) == (0, 1)
     assert "demo knows English and Japanese, and reads no letter of 'кот'" in said
+
+
+def test_a_model_that_is_damaged_is_refused_for_that_and_not_as_another(
+    search: Search, made: Path, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "models" / "tiny")
+    (tmp_path / "models" / "tiny" / "manifest.json").write_text("{")
+    for args in (("--model", "tiny"), ()):
+        status, _, said = search(made / "x.npy", "--text", "a", "--models-dir", tmp_path / "models", *args)
+        assert status == 3
+        assert ("manifest.json is not a model manifest" in said) == bool(args)
