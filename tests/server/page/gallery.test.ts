@@ -44,6 +44,8 @@ test('the index is the gallery: all its images as one goes on, found by words an
   await visit.page.keyboard.press('Escape');
   await visit.says('#indexed h2', '260 images of the index');
   assert.equal(visit.count('/embed/batch'), 0);
+  await visit.page.setViewportSize({ width: 320, height: 640 });
+  assert.equal(await visit.page.evaluate(() => document.documentElement.scrollWidth), 320);
   await visit.end();
 });
 

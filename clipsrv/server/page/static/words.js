@@ -20,7 +20,7 @@ export const ENGLISH = {
     'Then type what you are looking for, or click an image to find others like it. What you drop is sent to this server ' +
     'to be turned into vectors, and kept in this browser only.',
   drop: 'Drop to add',
-  private: 'The server keeps no image. What you see here lies in this browser.',
+  private: 'What you drop is kept in this browser; the server keeps none of it.',
   contract: 'The API',
   call: 'The same as a program',
   copy: 'Copy',
@@ -107,7 +107,7 @@ export const JAPANESE = {
     '言葉を入力するか画像をクリックすると、似ている順に並びます。ドロップした画像はベクトルにするためこのサーバーへ送られ、' +
     '保存先はこのブラウザーだけです。',
   drop: 'ドロップして追加',
-  private: 'サーバーは画像を保存しません。ここに見えるものはこのブラウザーの中にあります。',
+  private: 'ドロップした画像の保存先はこのブラウザーだけです。サーバーには残りません。',
   contract: 'API',
   call: '同じことをプログラムから',
   copy: 'コピー',
