@@ -14,7 +14,7 @@ const [images = 2000, rounds = 5, width = 224] = process.argv.slice(2).map(Numbe
 const median = (values: number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 
 const files = Array.from({ length: 200 }, (_, seed) => image(seed, width, Math.round(0.75 * width)));
-const server = await ClipServer.start();
+const server = await ClipServer.start('--cache-bytes', '0'); // the same files are sent again
 try {
   const client = new ClipClient({ baseUrl: server.url });
   const rate = async (oneRequest: boolean): Promise<number> => {
