@@ -93,7 +93,7 @@ test('what was embedded is there after a reload, and nothing is sent again, unti
   await visit.choose(IMAGES.slice(0, 2).map((one, i) => ({ ...one, name: `${i}.png` })));
   await visit.embedded(8);
   const sent = visit.count('/embed/batch');
-  await visit.page.reload();
+  await visit.arrive();
   await visit.embedded(8);
   await visit.until(() => document.querySelectorAll('#grid img').length === 8, null);
   assert.equal(visit.count('/embed/batch'), sent);

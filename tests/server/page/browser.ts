@@ -46,8 +46,17 @@ export class Visit {
     context.setDefaultTimeout(PATIENCE);
     const visit = new Visit(await context.newPage(), url);
     visit.#watch();
-    await visit.page.goto(url);
+    await visit.arrive();
     return visit;
+  }
+
+  /** Comes to the page, or comes back to it. Chromium drops what it loads when an interface of the machine comes or goes. */
+  async arrive(): Promise<void> {
+    for (let tries = 3; ; tries--) {
+      await this.page.goto(this.url);
+      const begun = this.page.locator('#add-images', { hasText: /./ }).waitFor({ timeout: tries > 1 ? PATIENCE / 3 : PATIENCE });
+      if (await begun.then(() => true, (error: unknown) => { if (tries === 1) throw error; return false; })) return;
+    }
   }
 
   /** Fails if a script failed, the policy of the page was broken, or any other host was asked. */

@@ -118,7 +118,7 @@ test('over plain HTTP from another machine, where a browser allows less, it work
   await visit.page.keyboard.press('Control+a');
   await visit.page.keyboard.press('Control+v');
   assert.match(await visit.page.inputValue('#search'), /^curl 'http:\/\/clip\.example:/);
-  await visit.page.reload();
+  await visit.arrive();
   await visit.embedded(9);
   await visit.end();
 });

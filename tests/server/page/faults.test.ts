@@ -26,7 +26,7 @@ test('a key is asked for, told wrong, taken, kept for the tab, and forgotten; it
   assert.ok(code?.includes('Authorization: Bearer $API_KEY'));
   assert.ok(!(await visit.page.content()).includes(KEY));
   assert.deepEqual(await visit.page.evaluate(() => Object.keys(localStorage)), []);
-  await visit.page.reload();
+  await visit.arrive();
   await visit.embedded(2);
   await visit.says('#facts', 'tiny');
   assert.deepEqual(visit.asked.filter((address) => address.includes(KEY)), []);

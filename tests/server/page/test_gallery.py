@@ -115,8 +115,10 @@ async def test_the_gallery_needs_the_key_and_an_index_and_the_page(index: Path) 
             assert (await client.get(path)).status == 401
         assert (await client.get("/gallery", headers={"X-API-Key": KEY})).status == 200
     async with serving() as served:
-        reply = await served.get("/gallery")
-        assert (reply.status, reply.json["error"]["code"]) == (404, "no_index")
+        assert (await served.get("/gallery")).json == {"count": 0, "items": [], "model": None}
+        for path in ("near", "thumbnail"):
+            reply = await served.get(f"/gallery/{path}?id=x")
+            assert (reply.status, reply.json["error"]["code"]) == (404, "no_index")
     async with showing(index, page=False) as client:
         assert (await client.get("/gallery")).json["error"]["code"] == "not_found"
 

@@ -61,7 +61,7 @@ export class IndexView {
     });
   }
 
-  /** Whether the server has an index. */
+  /** Whether the server has an index with images. */
   async open() {
     if (this.count > 0) return true;
     try {
@@ -70,7 +70,7 @@ export class IndexView {
       if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
       return false;
     }
-    return true;
+    return this.count > 0;
   }
 
   /** @param {boolean} shown */

@@ -105,10 +105,10 @@ export class Server {
   }
 
   /**
-   * Images of the server's index, in its order.
+   * Images of the server's index, in its order; none where it has no index.
    * @param {number} first
    * @param {number} limit
-   * @returns {Promise<{count: number, items: Indexed[], model: string}>} Refused with 404 where there is no index.
+   * @returns {Promise<{count: number, items: Indexed[], model: string | null}>}
    */
   async indexed(first, limit) {
     return body(await this.#asked(`gallery?first=${first}&limit=${limit}`, {}));
