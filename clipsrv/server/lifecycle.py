@@ -88,7 +88,7 @@ def warnings(config: Config, key_lengths: Sequence[int], wanted: int = 0) -> lis
     if bound > limit:
         found.append(
             f"requests may take {bound >> 20} MiB at worst and {limit >> 20} MiB are allowed: lower "
-            "--max-bytes-in-flight, --max-pixels-in-flight or --max-queue"
+            "--max-bytes-in-flight, --max-pixels, --max-queue or --cache-bytes"
         )
     if not COMPILED:
         found.append(f"images are resized by Pillow, equal but several times slower: {HOW_TO_COMPILE}")

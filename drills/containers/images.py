@@ -95,8 +95,9 @@ def limits(report: Report) -> None:
         peak = peak_memory(container.run)
         report.expect("within the limit", container.inspect("{{.State.OOMKilled}}") == "false", f"peak {peak:.0f} MB")
     small = (
-        *("--max-bytes-in-flight", "16777216", "--max-body-bytes", "16777216", "--max-pixels", "4000000"),
-        *("--max-pixels-in-flight", "4000000", "--max-queue", "64", "--max-connections", "64"),
+        *("--max-bytes-in-flight", "16777216", "--max-body-bytes", "16777216", "--max-pixels", "1500000"),
+        *("--max-pixels-in-flight", "1500000", "--max-queue", "64", "--max-connections", "64"),
+        *("--max-image-bytes", "4194304", "--cache-bytes", "8388608"),
     )
     with served(image, *small, options=("--memory", "300m", "--memory-swap", "300m", "--cpus", "1")) as (container, _):
         container.become_healthy()
