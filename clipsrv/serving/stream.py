@@ -49,7 +49,7 @@ class Stream:
         self._done: list[Done] = []
         self._news = asyncio.Event()
         self._works: set[asyncio.Task[None]] = set()
-        self._problems: list[BaseException] = []
+        self._problems: list[Exception] = []
 
     def __enter__(self) -> Stream:
         return self
@@ -84,8 +84,10 @@ class Stream:
                 work.cancel()
             if works:
                 await asyncio.wait(works)
-        if self._problems:
-            raise self._problems.pop()
+            # Not kept where nobody takes them: they hold the frames they came through, and these hold the stream.
+            problems, self._problems = self._problems, []
+        if problems:
+            raise problems.pop()
 
     async def _take(self, images: AsyncIterator[Arriving]) -> None:
         place = 0
@@ -136,13 +138,19 @@ class Stream:
 
     def _begin(self, work: Coroutine[None, None, None], held: ExitStack) -> asyncio.Task[None]:
         def ended(task: asyncio.Task[None]) -> None:
+            work.close()  # which has not begun if its task was cancelled at once
             held.close()
             self._works.discard(task)
             self._news.set()
-            if not task.cancelled() and (error := task.exception()) and not self._problems:
-                self._problems.append(error.let_go() if isinstance(error, ClipsrvError) else error)
 
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._run(work))
         self._works.add(task)
         task.add_done_callback(ended)
         return task
+
+    async def _run(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - raised by `embed`; a task would keep the frames it came through
+            if not self._problems:
+                self._problems.append(error.let_go() if isinstance(error, ClipsrvError) else error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import socket
 import struct
 import sys
@@ -123,6 +124,37 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
 }
 
 
+LINES = "Accept: application/x-ndjson"
+ENCODED_JUNK = base64.b64encode(JUNK)
+
+
+def stream(*parts: bytes, end: bytes = b"--\r\n") -> bytes:
+    return post("/embed/batch", form(*parts, end=end), FORM, LINES)
+
+
+#: What is told in a line, of an image or the last.
+STREAMED: dict[str, tuple[bytes, int, str]] = {
+    "an image that is none": (stream(part(GOOD, "images"), part(JUNK, "images")), 422, "not_an_image"),
+    "a form that never ends": (stream(part(GOOD, "images"), part(JUNK, "images"), end=b""), 400, "malformed_multipart"),
+    "another field": (stream(part(GOOD, "images"), part(JUNK, "images"), part(JUNK)), 400, "unexpected_field"),
+    "a form that stalls": (stream(part(GOOD, "images"), part(JUNK, "images"))[:-10], 408, "request_timeout"),
+    "JSON that is cut": (
+        post("/embed/batch", b'{"images": ["AAAA", "' + ENCODED_JUNK, JSON, LINES),
+        400,
+        "invalid_json",
+    ),
+    "base64 that is none": (
+        post("/embed/batch", b'{"images": ["' + b"!" * SIZE + b'"]}', JSON, LINES),
+        400,
+        "invalid_base64",
+    ),
+    "memory that runs out": (stream(part(image(NO_MEMORY), "images")), 503, "out_of_memory"),
+    "inference that fails": (stream(part(image(FAILS), "images")), 503, "inference_failed"),
+    "what nobody foresaw": (stream(part(image(BUG), "images")), 500, "internal"),
+    "a deadline that passes": (stream(part(image(SLOW_TO_READ), "images")), 504, "deadline_exceeded"),
+}
+
+
 @pytest.fixture(scope="module")
 def uncollected() -> Iterator[ServerProcess]:
     # What is freed goes back to the system at once, or the C library's own store would hide what is kept.
@@ -167,9 +199,23 @@ def test_what_is_refused_leaves_no_memory_behind(name: str, uncollected: ServerP
     assert_flat(uncollected, once, together=TIMES if status in {408, 504} else 1)
 
 
+@pytest.mark.parametrize("name", STREAMED)
+def test_what_a_stream_tells_of_leaves_no_memory_behind(name: str, uncollected: ServerProcess) -> None:
+    data, status, code = STREAMED[name]
+
+    def once() -> None:
+        lines = map(json.loads, uncollected.ask(another(data)).body.splitlines())
+        assert (status, code) in {(line["error"]["status"], line["error"]["code"]) for line in lines if "error" in line}
+
+    assert_flat(uncollected, once, together=TIMES if status in {408, 504} else 1)
+
+
 @pytest.mark.parametrize(
     ("where", "data", "after"),
     [
+        ("in the upload of a stream", stream(part(GOOD, "images"), part(JUNK, "images"))[:-10], 0.1),
+        ("while an image of a stream is read", stream(part(image(SLOW_TO_READ), "images")), 0.2),
+        ("while a batch of a stream is computed", stream(part(image(SLOW_TO_COMPUTE), "images")), 0.2),
         ("in its upload", post("/embed", JUNK, IMAGE)[:-10], 0.1),
         ("in the upload of a form", batch(part(JUNK, "images"))[:-10], 0.1),
         ("in the upload of JSON", post("/embed", b'{"image": "' + JUNK, JSON, "Content-Length: 9000000"), 0.1),

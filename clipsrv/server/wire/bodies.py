@@ -181,6 +181,7 @@ class BodyReader:
     async def _piece(self, request: web.Request, until: float) -> bytes:
         """What comes next before `until`, by the loop's clock; b"" at the end of the body."""
         until = min(until, asyncio.get_running_loop().time() + self._pause)
+        problems: list[Exception] = [RequestTimeoutError("The body did not arrive in time.")]
         try:
             async with asyncio.timeout_at(until) as wait:
                 self._waits.add(wait)
@@ -189,9 +190,12 @@ class BodyReader:
             pass
         except web.RequestPayloadError:
             raise InvalidRequestError("The body is not framed as its headers say.") from None
+        except ConnectionError as error:
+            error.__traceback__ = None  # the connection keeps it, and with it the frames that it came through
+            problems.append(ConnectionResetError("The caller has gone."))
         finally:
             self._waits.discard(wait)
-        raise RequestTimeoutError("The body did not arrive in time.")
+        raise problems.pop()
 
     async def read(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> bytes | bytearray:
         """The whole body. Raises as `chunks`."""

@@ -29,6 +29,7 @@ _IMAGES, _MODEL = "images", "model"
 _HEAD, _TAIL = b'{"images":[', b"]}"
 #: Bytes that an element has more as a body of its own.
 AROUND = len(_HEAD) + len(_TAIL)
+_QUOTE = ord('"')
 _BLANKS, _SIGN = re.compile(rb"[ \t\r\n]*"), re.compile(rb'["\[\]{},:]')
 #: Bytes of a name, and of blanks in a row.
 _SHORT, _MOST_BLANKS = 4096, 65_536
@@ -132,18 +133,17 @@ class Elements:
                     _refuse()
                 continue
             if quoted:
-                end, odd = _closing(self._chunk, start, odd)
-                quoted = end < 0
-                self._at = len(self._chunk) if quoted else end + 1
+                self._at, odd, quoted = _quote(self._chunk, start, odd)
+                signs += self._chunk[self._at - 1] == _QUOTE
             elif sign := _SIGN.search(self._chunk, start):
                 self._at, signs = sign.end(), signs + 1
                 quoted = sign[0] == b'"'
                 depth += (sign[0] in b"[{") - (sign[0] in b"]}")
-                if signs > JSON_SIGNS_PER_ITEM:
-                    message = f"An image has more than {JSON_SIGNS_PER_ITEM} signs of JSON around it."
-                    raise BodyTooLargeError(message, limit=JSON_SIGNS_PER_ITEM)
             else:
                 self._at = len(self._chunk)
+            if signs > JSON_SIGNS_PER_ITEM:
+                message = f"An image has more than {JSON_SIGNS_PER_ITEM} quotes and signs of JSON around it."
+                raise BodyTooLargeError(message, limit=JSON_SIGNS_PER_ITEM)
             value.add(self._chunk[start : self._at])
         self._begun = None
         value.add(tail)
@@ -160,20 +160,17 @@ def _end(blanks: re.Pattern[bytes], chunk: bytes, at: int) -> int:
     return match.end() if match else at
 
 
-def _closing(chunk: bytes, at: int, odd: int) -> tuple[int, int]:
-    """Where the string ends that goes on at `at`, or -1; and whether the backslashes before its next byte, `odd` before
-    this one, are of an odd number."""
-    while True:
-        end = chunk.find(b'"', at)
-        stretch = chunk[at : end if end >= 0 else len(chunk)]
-        backslashes = len(stretch) - len(stretch.rstrip(b"\\"))
-        if backslashes == len(stretch):
-            backslashes += odd
-        if end < 0:
-            return -1, backslashes % 2
-        if backslashes % 2 == 0:
-            return end, 0
-        at, odd = end + 1, 0
+def _quote(chunk: bytes, at: int, odd: int) -> tuple[int, int, bool]:
+    """In a string that goes on at `at`, after `odd` backslashes: where it goes on after the next quote, or the chunk;
+    whether the backslashes before that place are of an odd number; and whether the string goes on."""
+    end = chunk.find(b'"', at)
+    stretch = chunk[at : end if end >= 0 else len(chunk)]
+    backslashes = len(stretch) - len(stretch.rstrip(b"\\"))
+    if backslashes == len(stretch):
+        backslashes += odd
+    if end < 0:
+        return len(chunk), backslashes % 2, True
+    return end + 1, 0, backslashes % 2 == 1
 
 
 def _refuse() -> NoReturn:
