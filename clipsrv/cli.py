@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from clipsrv import __version__
-from clipsrv.config import Config, add_flags, read, service_links, unknown_variables
+from clipsrv.config import Config, Parser, add_flags, read, service_links, unknown_variables
 from clipsrv.errors import ConfigError, DeviceError, StartError
 from clipsrv.installation import how_to_install, program
 from clipsrv.providers.table import extras
@@ -72,14 +72,8 @@ def read_config(argv: Sequence[str], parser: argparse.ArgumentParser | None = No
 
 
 def _parser(usage: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program(),
-        usage=f"%(prog)s {usage}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=description,
-        epilog="Every option can also be set by the variable in brackets; the option wins.",
-        allow_abbrev=False,
-    )
+    ends = "Every option can also be set by the variable in brackets; the option wins."
+    parser = Parser(program(), description, usage=f"%(prog)s {usage}", epilog=ends)
     parser.add_argument("--version", action="version", version=f"clipsrv {__version__}")
     add_flags(parser, [item.name for item in fields(Config)])
     return parser

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, NoReturn
 
 from clipsrv.errors import ConfigError
 from clipsrv.providers.provider import PRECISIONS
@@ -131,12 +131,25 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
-    """Adds the flags of the fields named, with their help, default and variable."""
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with arguments in one line, and where the rest is told. No option may be shortened."""
+
+    def __init__(self, prog: str, description: str, **others: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, formatter_class=formatter, allow_abbrev=False, **others)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ConfigError.exit_status, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Collection[str], **helps: str) -> None:
+    """Adds the flags of the fields named, with their help, default and variable; `helps` says help and default of some
+    otherwise."""
     for item in fields(Config):
         if item.name not in names:
             continue
-        text = f"{item.metadata['help']} (default: {str(item.default).lower()}) [{variable(item.name)}]"
+        text = helps.get(item.name) or f"{item.metadata['help']} (default: {str(item.default).lower()})"
+        text += f" [{variable(item.name)}]"
         if isinstance(item.default, bool):
             parser.add_argument(flag(item.name), action=argparse.BooleanOptionalAction, default=None, help=text)
         else:

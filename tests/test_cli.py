@@ -15,6 +15,7 @@ import pytest
 
 from clipsrv.cli import COMMANDS, main, read_config, serve_parser
 from clipsrv.config import Config, flag, variable
+from clipsrv.search.run import MOST
 from clipsrv.server.lifecycle import _who_holds
 
 ROOT = Path(__file__).parents[1]
@@ -108,11 +109,50 @@ def test_an_option_of_the_embed_command_out_of_range_is_refused(
     assert "--shard-size must be 1 or more, --patience and --image-seconds 0 or more" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--prot", "1"], ["--por", "1"]])
-def test_an_unknown_argument_is_refused_and_never_guessed(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prot", "1"], ": unrecognized arguments: --prot 1"),
+        (["--por", "1"], ": unrecognized arguments: --por 1"),
+        (["doctor", "--bogus"], ": unrecognized arguments: --bogus"),
+        (["embed", "a", "--out", "b.npy", "--bogus"], " embed: unrecognized arguments: --bogus"),
+        (["embed", "a"], " embed: the following arguments are required: --out"),
+        (
+            ["embed", "a", "--out", "b.npy", "--shard-size", "x"],
+            " embed: argument --shard-size: invalid int value: 'x'",
+        ),
+        (["classify", "a"], " classify: the following arguments are required: --out"),
+        (["search"], " search: the following arguments are required: INDEX"),
+    ],
+)
+def test_an_unknown_or_missing_argument_is_one_line_that_leads_to_help_and_is_never_guessed(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+    prog = f"python -m clipsrv{' ' + arguments[0] if said.startswith(' ') else ''}"
+    assert capsys.readouterr().err == f"python -m clipsrv{said} (see {prog} --help)\n"
+
+
+def test_images_that_were_taken_for_labels_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["classify", "--labels", "heart", "star", "examples/", "last", "--out", "x.csv"])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "no images are named; what follows --labels is a label, 'examples/' too: put images before it" in error
+    assert error.count("\n") == 1
+
+
+def test_the_help_of_search_says_which_model_it_takes_and_how_many_images_may_be_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "model that made the index (default: found by the index) [CLIPSRV_MODEL]" in said
+    assert f"images found at most, 1 to {MOST:,} (default: 10)" in said
+    assert "model to serve" not in said
 
 
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,11 @@ def classify_parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Classifies what the arguments name and returns the exit status. Failures are one line on stderr."""
-    given = vars(classify_parser().parse_args(argv))
+    parser = classify_parser()
+    given = vars(parser.parse_args(argv))
+    if given["labels"] and not given["paths"] and not given["files_from"]:
+        taken = next(filter(os.path.lexists, given["labels"]), given["labels"][-1])
+        parser.error(f"no images are named; what follows --labels is a label, {taken[:64]!r} too: put images before it")
     return carry_out(given, partial(_classify, given))
 
 

@@ -14,7 +14,7 @@ from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
 from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.sources.local import Inputs
 from clipsrv.bulk.voice import Voice
-from clipsrv.config import Config, add_flags, read
+from clipsrv.config import Config, Parser, add_flags, read
 from clipsrv.errors import EngineError, StartError
 from clipsrv.installation import program
 
@@ -64,13 +64,7 @@ def embed_parser() -> argparse.ArgumentParser:
 
 def job_parser(command: str, about: str) -> argparse.ArgumentParser:
     """What every job over image files takes."""
-    parser = argparse.ArgumentParser(
-        prog=f"{program()} {command}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=about,
-        epilog=EXIT_STATUS,
-        allow_abbrev=False,
-    )
+    parser = Parser(f"{program()} {command}", about, epilog=EXIT_STATUS)
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help='image, folder, "glob" or - for a list on standard input')
     add(
@@ -100,7 +94,7 @@ def job_parser(command: str, about: str) -> argparse.ArgumentParser:
     add("--as-listed", action="store_true", help="go on with the list as first taken, whatever was added since")
     add("--shard-size", type=int, default=256, metavar="N", help="images stored together (default: %(default)s)")
     add("--quiet", action="store_true", help="say nothing but errors")
-    add_flags(parser, SETTINGS)
+    add_flags(parser, SETTINGS, model="model that embeds: a folder of --models-dir (default: vit-b-32)")
     return parser
 
 

@@ -36,4 +36,4 @@ class JobOptions:
         if self.shard_size < 1 or not self.patience >= 0 or not self.image_seconds >= 0:
             raise ConfigError("--shard-size must be 1 or more, --patience and --image-seconds 0 or more.")
         if not self.inputs.paths and not self.inputs.lists:
-            raise ConfigError("Nothing to embed: name images, folders or globs, or give --files-from or -.")
+            raise ConfigError("No images are named: give images, folders or globs, --files-from or -.")

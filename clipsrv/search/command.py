@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from clipsrv.config import add_flags, read, variable
+from clipsrv.config import Parser, add_flags, read, variable
 from clipsrv.errors import (
     ClipsrvError,
     EngineError,
@@ -42,23 +42,18 @@ _UNUSABLE_QUERY, _UNWRITABLE, _ENGINE = 1, 6, 7
 
 def search_parser() -> argparse.ArgumentParser:
     """The parser of `search`: its own arguments, and a flag for each of SETTINGS."""
-    parser = argparse.ArgumentParser(
-        prog=f"{program()} search",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Finds the images of an index that are most like a text or an image, without a server.",
-        epilog=EPILOG,
-        allow_abbrev=False,
-    )
+    about = "Finds the images of an index that are most like a text or an image, without a server."
+    parser = Parser(f"{program()} search", about, epilog=EPILOG)
     add = parser.add_argument
     add("index", metavar="INDEX", help="what embed wrote")
     add("--text", action="append", default=[], metavar="TEXT", help="what to look for")
     add("--image", action="append", default=[], metavar="FILE", help="an image like which others are looked for")
-    add("--limit", type=int, default=10, metavar="N", help="images found at most (default: %(default)s)")
+    add("--limit", type=int, default=10, metavar="N", help="images found at most, 1 to 10,000 (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object: results with id, path, sha256 and score")
     add("--html", metavar="FILE", help="write a page of thumbnails too, which needs nothing beside itself")
     add("--ann", action="store_true", help="ask the ANN index of a .lance; how much it found is said (default: exact)")
     add("--table", default="image_embeddings", help="table of a postgresql:// index (default: %(default)s)")
-    add_flags(parser, SETTINGS)
+    add_flags(parser, SETTINGS, model="model that made the index (default: found by the index)")
     return parser
 
 

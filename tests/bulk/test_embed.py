@@ -109,7 +109,7 @@ def test_quiet_says_nothing(embed: Embed, images: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "status", "part"),
     [
-        ((), 2, "Nothing to embed"),
+        ((), 2, "No images are named"),
         (("missing.jpg",), 2, "There is no 'missing.jpg'"),
         (("missing-*.jpg",), 2, "Nothing matches"),
         (("setup.cfg", "--out", "a.csv"), 2, ".npy, .jsonl, .parquet"),
