@@ -70,6 +70,19 @@ def test_the_first_search_finds_what_the_page_shows(page: str, tmp_path: Path) -
     assert (done.returncode, done.stdout) == (0, found[2]), done.stderr
 
 
+def test_classify_answers_what_its_page_shows(demo_server: ServerProcess) -> None:
+    text = (ROOT / "docs" / "classify.md").read_text(encoding="utf-8")
+    command, shown = re.findall(r"^```(?:bash|json)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[:2]
+    answer, expected = json.loads(run("bash", f"{command.rstrip()} -s", demo_server)), json.loads(shown)
+    for found, wanted in zip(answer.pop("labels"), expected.pop("labels"), strict=True):
+        assert found == {
+            "label": wanted["label"],
+            "score": pytest.approx(wanted["score"], rel=1e-2),
+            "similarity": pytest.approx(wanted["similarity"], abs=1e-4),
+        }
+    assert answer == expected
+
+
 def in_short(answer: dict[str, Any]) -> dict[str, Any]:
     """As the README shows it: the first three numbers of the vector, to four places."""
     return {**answer, "embedding": [*(round(x, 4) for x in answer["embedding"][:3]), "..."]}

@@ -20,6 +20,7 @@ from clipsrv.search.words import Index
 
 URL_SCHEMES = ("postgresql://", "postgres://")
 
+_OR_A_TABLE = ", or be postgresql://..."
 _READERS: Mapping[str, Callable[[Path], Held | Streamed]] = {
     ".npy": open_npy,
     ".jsonl": open_jsonl,
@@ -30,7 +31,7 @@ _READERS: Mapping[str, Callable[[Path], Held | Streamed]] = {
 
 def open_index(where: str, table: str) -> Index:
     """The output `where` of embed, or the `table` of a postgresql:// URL. Raises ConfigError, UnusableIndexError."""
-    return _open_table(where, table) if where.startswith(URL_SCHEMES) else _open_file(Path(where))
+    return _open_table(where, table) if where.startswith(URL_SCHEMES) else _open_file(Path(where), _OR_A_TABLE)
 
 
 def open_held(where: str) -> Held:
@@ -51,9 +52,9 @@ def version_of(where: str) -> object:
     return None
 
 
-def _open_file(path: Path) -> Held | Streamed:
+def _open_file(path: Path, or_else: str = "") -> Held | Streamed:
     if (read := _READERS.get(path.suffix.lower())) is None:
-        raise ConfigError(f"{path} is no index: its name must end in {', '.join(_READERS)}, or be postgresql://...")
+        raise ConfigError(f"{path} is no index: its name must end in {', '.join(_READERS)}{or_else or '.'}")
     try:
         path.stat()
         return read(path)

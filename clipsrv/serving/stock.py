@@ -44,6 +44,7 @@ class Stock:
         self._history = History()
         self._keeper = Keeper(self.shelf, offer, self._history, workshop, settings.unload_after)
         self._keeping: asyncio.Task[None] | None = None
+        self._started = False
 
     @property
     def default(self) -> str:
@@ -91,6 +92,7 @@ class Stock:
         """The other models named. Raises as `load_first`."""
         for name in self._offer.named[1:]:
             (await self.shelf.lease(name)).give_back()
+        self._started = True
 
     async def lease(self, name: str) -> Loan[Engine]:
         """Raises ModelUnavailableError, EngineError, ShuttingDownError."""
@@ -124,7 +126,8 @@ class Stock:
         except (StartError, EngineError) as error:
             self._history.failed(name, version, error)
             self._observer.loaded(name, done=False)
-            logger.error("%s cannot be loaded: %s", name, error.message)
+            if self._started or name not in self._offer.named:  # else it ends the start, whose last word it is
+                logger.error("%s cannot be loaded: %s", name, error.message)
             raise
         self._history.loaded(name, version)
         self._observer.loaded(name, done=True)

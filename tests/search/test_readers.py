@@ -96,7 +96,9 @@ DAMAGED: dict[str, tuple[str, Damage, str]] = {
     "no ids": ("x.npy", gone("x.npy.ids.jsonl"), "the ids of"),
     "fewer ids than vectors": ("x.npy", without_the_last_line("x.npy.ids.jsonl"), "has 12 lines and"),
     "ids cut short": ("x.npy", cut("x.npy.ids.jsonl", -1), "has 12 lines and"),
-    "an array cut short": ("x.npy", cut("x.npy", 1000), "was cut short"),
+    "an array cut short": ("x.npy", cut("x.npy", 1000), "was cut short: of its 13 rows 3 are there"),
+    "the head of an array cut short": ("x.npy", cut("x.npy", 60), "is no NumPy file of vectors, or was cut short."),
+    "an array of one axis": ("x.npy", array(lambda vectors: vectors[0]), "holds float32 of shape"),
     "an array of nothing": ("x.npy", cut("x.npy", 0), "is no NumPy file"),
     "another kind of file": ("x.npy", lambda folder: (folder / "x.npy").write_text("hello " * 9), "is no NumPy file"),
     "objects": ("x.npy", array(lambda vectors: np.array([{}], object)), "is no NumPy file"),
@@ -209,6 +211,8 @@ def test_rows_that_nobody_counted_are_held_too_and_more_than_memory_are_refused(
 def test_a_table_is_not_held() -> None:
     with pytest.raises(ConfigError, match="by SQL"):
         open_held("postgresql://localhost/shop")
+    with pytest.raises(ConfigError, match=r"\.lance\.$"):
+        open_held("notes.txt")
 
 
 def test_what_is_mapped_stays_when_another_takes_its_name_and_is_refused_when_it_is_written_over(

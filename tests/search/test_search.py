@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "an empty text": (("x.npy", "--text", " "), 2, "--text is empty"),
     "no results": (("x.npy", "--text", "a", "--limit", "0"), 2, "--limit is 0"),
     "no index": (("nothing.npy", "--text", "a"), 6, "There is no"),
-    "another kind of file": (("x.csv", "--text", "a"), 2, "its name must end in .npy, .jsonl, .parquet, .lance"),
+    "another kind of file": (("x.csv", "--text", "a"), 2, "its name must end in .npy, .jsonl, .parquet, .lance, or be"),
     "an image that is not there": (("x.npy", "--image", "nothing.jpg"), 2, "Cannot read --image nothing.jpg"),
     "an image that is none": (("x.npy", "--image", "text.jpg"), 1, "--image text.jpg: "),
     "a text that is not Unicode": (("x.npy", "--text", "\udcff"), 1, "clipsrv: "),

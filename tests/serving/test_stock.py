@@ -208,6 +208,17 @@ async def test_a_model_whose_folder_is_gone_is_served_on_while_it_is_loaded() ->
 # --- failing ---
 
 
+@pytest.mark.parametrize("name", ["a", "b"])
+async def test_what_ends_the_start_is_left_to_its_last_word(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    shop = Shop()
+    shop.given = Given(shop.make, ["a", "b"])
+    shop.problems[name] = ModelCorruptError("damaged")
+    with pytest.raises(ModelCorruptError, match="damaged"):
+        async with shop.serving():
+            raise AssertionError
+    assert "damaged" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("problem", "reason"),
     [

@@ -46,11 +46,25 @@ def open_npy(path: Path) -> Held:
     return Held(str(path), facts, vectors, lines, check)
 
 
+def _rows(path: Path) -> tuple[int, int]:
+    """The rows that the head of the file tells of, and those that are there whole. Raises ValueError."""
+    with open_file(path) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype.hasobject or len(shape) != 2 or not (size := shape[1] * dtype.itemsize):
+            return 0, 0  # nothing that would be taken
+        return shape[0], (os.fstat(file.fileno()).st_size - file.tell()) // size
+
+
 def _mapped(path: Path, facts: Facts) -> Vectors:
     try:
+        rows, there = _rows(path)
+        if there < rows:
+            raise UnusableIndexError(f"{path} was cut short: of its {rows:,} rows {there:,} are there. Copy it again.")
         vectors = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise UnusableIndexError(f"{path} is no NumPy file of vectors, or was cut short: {error}.") from None
+    except ValueError:
+        raise UnusableIndexError(f"{path} is no NumPy file of vectors, or was cut short.") from None
     if vectors.dtype != np.dtype("<f4") or vectors.ndim != 2 or not vectors.flags.c_contiguous:
         raise UnusableIndexError(f"{path} holds {vectors.dtype} of shape {vectors.shape}, not rows of float32.")
     rows, dimensions = vectors.shape

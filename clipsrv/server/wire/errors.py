@@ -51,7 +51,7 @@ STATUS: Mapping[type[errors.ClipsrvError], int] = {
 _HTTP_ERRORS = {
     400: ("invalid_request", "This is not a well-formed HTTP/1.1 request with a Host."),
     404: ("not_found", "There is no such endpoint; /openapi.json lists those there are."),
-    405: ("method_not_allowed", "This endpoint takes another method; see Allow."),
+    405: ("method_not_allowed", "This endpoint takes {allowed}."),
     417: ("expectation_failed", "Only Expect: 100-continue is supported."),
 }
 
@@ -157,7 +157,10 @@ def failure_of(error: errors.ClipsrvError) -> Failure:
 def failure_of_http(error: web.HTTPException) -> Failure:
     """aiohttp's own refusals: 404, 405, ..."""
     code, message = _HTTP_ERRORS.get(error.status, ("invalid_request", f"{error.reason}."))
-    return Failure(error.status, code, message, headers={n: error.headers[n] for n in ("Allow",) if n in error.headers})
+    if not isinstance(error, web.HTTPMethodNotAllowed):
+        return Failure(error.status, code, message)
+    message = message.format(allowed=" or ".join(sorted(error.allowed_methods)))
+    return Failure(error.status, code, message, headers={"Allow": error.headers["Allow"]})
 
 
 def describe(bad: Sequence[errors.BadImage]) -> list[dict[str, Any]]:

@@ -38,6 +38,8 @@ LONGEST_TEXT = 1_000_000
 #: Bytes that JSON may take for a character.
 LONGEST_ESCAPE = 6
 _MANY = "images"
+#: What to send where JSON is read, with what is most often forgotten.
+AS_JSON = 'JSON with -H "Content-Type: application/json"'
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -75,16 +77,13 @@ class Inputs:
         if not many and hdrs.CONTENT_TYPE in request.headers and _is_image(kind):
             body = await self._bodies.read(request, lease)
             return Asked([memoryview(body) if isinstance(body, bytearray) else body], None, many)
-        forms = f"multipart/form-data with {field!r} or JSON" + ("" if many else ", or the image itself")
-        shown = names([kind]) if hdrs.CONTENT_TYPE in request.headers else "(none)"
-        raise UnsupportedMediaTypeError(
-            f"Content-Type {shown} is not accepted here: send {forms}.{await self._hint(request, lease)}"
-        )
+        forms = f"multipart/form-data with {field!r}{'' if many else ', the image itself,'} or {AS_JSON}"
+        raise unaccepted(request, forms, await self._hint(request, lease))
 
     async def texts(self, request: web.Request, lease: Lease) -> Asked[str]:
         """The texts of {"text": str} or {"texts": [str]}, which may name a model. Raises as `images`."""
         if request.content_type != "application/json":
-            raise UnsupportedMediaTypeError('Send JSON: {"text": "..."} or {"texts": ["...", "..."]}.')
+            raise unaccepted(request, AS_JSON)
         asked = await self._documents.read(request, lease, lambda document: texts_of(document, self._max_texts))
         hold_wide(asked.items, lease)
         return asked
@@ -104,6 +103,12 @@ class Inputs:
         if (await self._bodies.read(request, lease)).strip() == b"[object FormData]":
             return " The form was sent as a string: use the FormData of the platform, not of the 'form-data' package."
         return ""
+
+
+def unaccepted(request: web.Request, forms: str, hint: str = "") -> UnsupportedMediaTypeError:
+    """What to say of a Content-Type that is not read, where `forms` are."""
+    shown = names([request.content_type]) if hdrs.CONTENT_TYPE in request.headers else "(none)"
+    return UnsupportedMediaTypeError(f"Content-Type {shown} is not accepted here: send {forms}.{hint}")
 
 
 def images_of(document: Document, field: str, limit: int) -> Asked[Encoded]:

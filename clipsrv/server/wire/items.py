@@ -14,9 +14,9 @@ from aiohttp import hdrs, web
 from clipsrv.errors import InvalidTextError
 from clipsrv.server.wire.bodies import Blob
 from clipsrv.server.wire.documents import Document, DocumentReader, LongString
-from clipsrv.server.wire.envelope import InvalidBase64Error, RemoteUrlError, UnsupportedMediaTypeError
+from clipsrv.server.wire.envelope import InvalidBase64Error, RemoteUrlError
 from clipsrv.server.wire.forms import too_many
-from clipsrv.server.wire.inputs import hold_wide, image_of, text_of, too_many_texts
+from clipsrv.server.wire.inputs import AS_JSON, hold_wide, image_of, text_of, too_many_texts, unaccepted
 from clipsrv.serving.admission import Lease
 from clipsrv.settings import TEXTS_PER_SLOT
 
@@ -62,7 +62,7 @@ class ItemReader:
         """`translate`, a pure function, knows the protocol. Raises what it raises, InvalidRequestError of the kind that
         fits, InvalidTextError, OverloadedError."""
         if hdrs.CONTENT_TYPE in request.headers and request.content_type != "application/json":
-            raise UnsupportedMediaTypeError("Send JSON, with Content-Type: application/json.")
+            raise unaccepted(request, AS_JSON)
 
         def read(document: Document) -> Asked[Wishes]:
             entries, wishes = translate(document)

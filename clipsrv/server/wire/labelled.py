@@ -18,10 +18,9 @@ from clipsrv.server.wire.envelope import (
     MissingImageError,
     TooManyTextsError,
     UnexpectedFieldError,
-    UnsupportedMediaTypeError,
 )
 from clipsrv.server.wire.forms import names, read_fields
-from clipsrv.server.wire.inputs import LONGEST_ESCAPE, image_of, is_string, model_of, text_of
+from clipsrv.server.wire.inputs import AS_JSON, LONGEST_ESCAPE, image_of, is_string, model_of, text_of, unaccepted
 from clipsrv.serving.admission import Lease
 
 IMAGE, LABELS, ONE_TEMPLATE = "image", "labels", "template"
@@ -53,9 +52,7 @@ class LabelledInputs:
             return of_form(await read_fields(request.headers[hdrs.CONTENT_TYPE], chunks, limits, too_many))
         if request.content_type == "application/json":
             return await self._documents.read(request, lease, lambda document: of_document(document, self._max_labels))
-        raise UnsupportedMediaTypeError(
-            "Send multipart/form-data with 'image' and 'labels', or JSON with the same fields."
-        )
+        raise unaccepted(request, f"multipart/form-data with {IMAGE!r} and {LABELS!r}, or {AS_JSON}")
 
 
 def too_many(field: str, limit: int) -> InvalidRequestError:

@@ -18,9 +18,9 @@ from clipsrv.images.region import Encoded
 from clipsrv.server.wire.bodies import BodyReader, Pace, Pieces
 from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.elements import AROUND, Elements
-from clipsrv.server.wire.envelope import InvalidJsonError, InvalidRequestError, UnsupportedMediaTypeError
-from clipsrv.server.wire.forms import names, stream_form
-from clipsrv.server.wire.inputs import images_of
+from clipsrv.server.wire.envelope import InvalidJsonError, InvalidRequestError
+from clipsrv.server.wire.forms import stream_form
+from clipsrv.server.wire.inputs import AS_JSON, images_of, unaccepted
 from clipsrv.serving.admission import Admission, Lease
 
 _FIELD = "images"
@@ -67,9 +67,7 @@ class StreamedInputs:
         UnsupportedContentEncodingError."""
         self._bodies.check_encoding(request)
         if request.content_type not in ("multipart/form-data", "application/json"):
-            shown = names([request.content_type]) if hdrs.CONTENT_TYPE in request.headers else "(none)"
-            message = f"Content-Type {shown} is not accepted here: send multipart/form-data with {_FIELD!r} or JSON."
-            raise UnsupportedMediaTypeError(message)
+            raise unaccepted(request, f"multipart/form-data with {_FIELD!r} or {AS_JSON}")
         return StreamedImages(request, lease, self._bodies, self._documents, self._limits)
 
 

@@ -74,8 +74,8 @@ async def test_every_refusal_is_one_string_that_the_database_can_show() -> None:
             (await vectorize(served, texts=["a"], model="another"), 404, "there are: tiny"),
             (await served.send(request("POST", "/vectorize?model=another", b"{}")), 404, "there are: tiny"),
             (await served.send(request("POST", "/vectorize", b"[")), 400, "not valid JSON"),
-            (await served.send(request("GET", "/vectorize", None)), 405, "another method"),
-            (await served.form(part(b"x"), path="/vectorize"), 415, "Send JSON"),
+            (await served.send(request("GET", "/vectorize", None)), 405, "takes POST."),
+            (await served.form(part(b"x"), path="/vectorize"), 415, "send JSON with -H"),
         ]
         for reply, status, words in cases:
             assert reply.status == status

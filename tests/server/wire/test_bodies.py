@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.index import write_index
+from tests.support.model import make_model
 from tests.support.serving import assert_as_before, drawn, part, request, serving, truth
 
 GOOD = drawn(1)
@@ -125,6 +128,19 @@ async def test_a_large_image_has_its_vector_in_whatever_form_it_comes(form_of: s
             assert reply.status == 200
             np.testing.assert_allclose(reply.json["embedding"], truth(large), atol=1e-6)
         await assert_as_before(served)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/embed/batch", "/embed/text", "/classify", "/search", "/v1/embeddings"])
+async def test_json_without_its_header_is_told_of_the_header(path: str, tmp_path: Path) -> None:
+    index = write_index(tmp_path / "x.npy", make_model(), {"a.png": GOOD})
+    async with serving(index=str(index)) as served:
+        body = json.dumps({"text": "red heart"}).encode()  # as curl -d sends it
+        reply = await served.post(path, body, "application/x-www-form-urlencoded")
+        assert (reply.status, reply.json["error"]["message"].partition(": ")[0]) == (
+            415,
+            "Content-Type 'application/x-www-form-urlencoded' is not accepted here",
+        )
+        assert 'JSON with -H "Content-Type: application/json"' in reply.json["error"]["message"]
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"])

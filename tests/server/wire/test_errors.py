@@ -101,6 +101,9 @@ def test_aiohttps_own_refusals_have_the_same_body() -> None:
     assert body(failure_of_http(web.HTTPNotFound()))["code"] == "not_found"
     refused = failure_of_http(web.HTTPMethodNotAllowed("PUT", ["POST"]))
     assert (refused.headers["Allow"], body(refused)["code"]) == ("POST", "method_not_allowed")
+    assert body(refused)["message"] == "This endpoint takes POST."
+    several = failure_of_http(web.HTTPMethodNotAllowed("PUT", ["HEAD", "GET"]))
+    assert body(several)["message"] == "This endpoint takes GET or HEAD."
 
 
 def test_a_shape_decides_status_and_body_and_the_headers_stay() -> None:
