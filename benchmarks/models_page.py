@@ -99,7 +99,7 @@ def commands(language: str) -> str:
     """What to type for each model of the table by need, once."""
     words, lines, said = WORDS[language], ["```bash"], set[str]()
     extras = sorted({KNOWN[name].extra for names in CHOICES.values() for name in names if KNOWN[name].extra})
-    lines.append(f"pip install '.[{','.join(['convert', *extras])}]'")
+    lines.append(f"pip install --editable '.[{','.join(['convert', *extras])}]'")
     for need, names in CHOICES.items():
         new = [name for name in names if name not in said]
         said.update(new)

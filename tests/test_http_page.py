@@ -95,6 +95,7 @@ def test_the_first_lines_of_the_readme_answer_what_it_shows(page: str, demo_serv
     (shown,) = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     code = "".join(f"{line.replace('curl', 'curl -sS --fail', 1)}; echo\n" for line in lines)
     answers = [json.loads(line) for line in run("bash", code, demo_server).splitlines()]
-    assert len(answers) == 6
+    assert len(answers) == 7
     assert in_short(answers[1]) == json.loads(shown), f"the page should show {json.dumps(in_short(answers[1]))}"
+    assert answers[6]["results"][0]["id"] == "examples/red-heart.png"
     assert answers[4]["labels"][0]["label"] == {"README.md": "red heart", "README.ja.md": "赤いハート"}[page]
