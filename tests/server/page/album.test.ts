@@ -67,12 +67,12 @@ test('labels are scored as /classify does', async () => {
   await visit.end();
 });
 
-test('a folder that is dropped comes in whole, without what is no image', async () => {
+test('a folder that is dropped comes in whole, without what is no image, which is named', async () => {
   const folder = await mkdtemp(path.join(tmpdir(), 'clipsrv-page-'));
   await mkdir(path.join(folder, 'inner'));
   await writeFile(path.join(folder, 'a.png'), image(1));
   await writeFile(path.join(folder, 'inner', 'a.png'), image(2));
-  await writeFile(path.join(folder, 'inner', 'notes.txt'), 'no image');
+  for (const name of ['1.txt', '2.txt', '3.txt', '4.txt', '5.txt']) await writeFile(path.join(folder, 'inner', name), 'no image');
   const visit = await Visit.begin((await server()).url);
   const session = await visit.page.context().newCDPSession(visit.page);
   const data = { items: [], files: [folder], dragOperationsMask: 1 };
@@ -80,7 +80,10 @@ test('a folder that is dropped comes in whole, without what is no image', async 
   await visit.page.locator('#drop').waitFor();
   await session.send('Input.dispatchDragEvent', { type: 'drop', x: 300, y: 400, data });
   await visit.embedded(2);
-  await visit.says('#notices', '1 file left out');
+  const inner = `${path.basename(folder)}/inner`;
+  await visit.says('#notices', `5 files left out, no image by name or type: ${inner}/1.txt, ${inner}/2.txt, ${inner}/3.txt and 2 more.`);
+  await visit.choose([{ name: 'notes.txt', buffer: Buffer.from('no image') }]);
+  await visit.says('#notices', '1 file left out, no image by name or type: notes.txt.');
   await visit.page.locator('#drop').waitFor({ state: 'hidden' });
   await visit.end();
   await rm(folder, { recursive: true });

@@ -50,6 +50,8 @@ test('a browser that asks for Japanese gets it', async () => {
   await visit.choose(IMAGES.slice(0, 2));
   await visit.embedded(2);
   await visit.says('#count', '画像2枚');
+  await visit.choose([1, 2, 3, 4].map((n) => ({ name: `${n}.txt`, buffer: Buffer.from('no image') })));
+  await visit.says('#notices', '画像ではない4件のファイルを除きました：1.txt、2.txt、3.txt、ほか1件。');
   await visit.page.fill('#search', 'a dog');
   await visit.ranking('「a dog」に似ている順');
   await visit.page.route('**/embed/text?*', async (route) => {

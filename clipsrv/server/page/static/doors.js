@@ -6,7 +6,7 @@ import { chosen, dropped, isImage } from './files.js';
 export class Doors {
   #take;
 
-  /** @param {(files: Found[], leftOut: number) => void} take */
+  /** @param {(files: Found[], leftOut: string[]) => void} take `leftOut` are the paths of what is no image */
   constructor(take) {
     this.#take = take;
     this.#button('add-images', 'images-input');
@@ -48,7 +48,7 @@ export class Doors {
 
   /** @param {Found[]} found */
   #came(found) {
-    const images = found.filter(({ file }) => isImage(file));
-    this.#take(images, found.length - images.length);
+    const leftOut = found.filter(({ file }) => !isImage(file));
+    this.#take(found.filter(({ file }) => isImage(file)), leftOut.map(({ path }) => path));
   }
 }

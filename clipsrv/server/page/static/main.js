@@ -141,13 +141,13 @@ function useModel() {
   show(done);
 }
 
-/** @param {readonly {file: File, path: string}[]} files @param {number} leftOut files that are no images */
+/** @param {readonly {file: File, path: string}[]} files @param {readonly string[]} leftOut paths of files that are no images */
 async function take(files, leftOut) {
   progress.begin();
   if (sources.ofIndex) sources.look('here');
   const added = await album.add(files);
   const known = files.length - added.length;
-  notices.say('left-out', [leftOut && words.leftOut(leftOut), known && words.alreadyHere(known)].filter(Boolean).join(' '));
+  notices.say('left-out', [leftOut.length && words.leftOut(leftOut), known && words.alreadyHere(known)].filter(Boolean).join(' '));
   if (added.length > 0) show({ kind: 'images', names: added.map(({ name }) => name) });
   work.add(added);
   stage.draw();

@@ -1,5 +1,8 @@
 /** What the page says, in English and Japanese. Knows nothing of when it is said. */
 
+/** How many files of many a sentence names. */
+const NAMED = 3;
+
 export const ENGLISH = {
   language: 'en',
   model: 'Model',
@@ -49,7 +52,10 @@ export const ENGLISH = {
   dimensions: /** @param {number} n */ (n) => `${n} dimensions`,
   took: /** @param {number} ms */ (ms) => `${number(ms)} ms`,
   failed: /** @param {number} n */ (n) => `${counted(n, 'file')} could not be embedded`,
-  leftOut: /** @param {number} n */ (n) => `${counted(n, 'file')} left out: no image by name or type.`,
+  leftOut: /** @param {readonly string[]} paths */ (paths) => {
+    const more = paths.length - NAMED;
+    return `${counted(paths.length, 'file')} left out, no image by name or type: ${named(paths, ', ')}${more > 0 ? ` and ${number(more)} more` : ''}.`;
+  },
   alreadyHere: /** @param {number} n */ (n) => `${counted(n, 'image')} already here.`,
   health: {
     healthy: 'ready',
@@ -135,7 +141,10 @@ export const JAPANESE = {
   dimensions: (n) => `${n}次元`,
   took: (ms) => `${number(ms)} ミリ秒`,
   failed: (n) => `${number(n)}件のファイルをベクトルにできませんでした`,
-  leftOut: (n) => `画像ではない${number(n)}件のファイルを除きました。`,
+  leftOut: (paths) => {
+    const more = paths.length - NAMED;
+    return `画像ではない${number(paths.length)}件のファイルを除きました：${named(paths, '、')}${more > 0 ? `、ほか${number(more)}件` : ''}。`;
+  },
   alreadyHere: (n) => `${number(n)}枚はすでにあります。`,
   health: {
     healthy: '準備完了',
@@ -199,6 +208,11 @@ export function sayAll(root, words) {
     if (say !== undefined) element.textContent = String(said[say]);
     if (sayLabel !== undefined) element.setAttribute('aria-label', String(said[sayLabel]));
   }
+}
+
+/** @param {readonly string[]} paths @param {string} comma */
+function named(paths, comma) {
+  return paths.slice(0, NAMED).join(comma);
 }
 
 /** @param {number} value */
