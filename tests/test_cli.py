@@ -95,7 +95,7 @@ def test_the_embed_command_does_not_mind_variables_that_are_only_the_servers(
 ) -> None:
     monkeypatch.setenv("CLIPSRV_PORT", "nonsense")
     assert main(["embed", "--out", str(tmp_path / "a.npy"), "b.png"]) == 2
-    assert "There is no 'b.png'" in capsys.readouterr().err
+    assert "There is no file or folder 'b.png'" in capsys.readouterr().err
     monkeypatch.setenv("CLIPSRV_MODEL", "\udcff")
     assert main(["embed", "--out", "a.npy", "b.png"]) == 2
     assert "CLIPSRV_MODEL (--model) is not valid UTF-8" in capsys.readouterr().err

@@ -32,7 +32,7 @@ EXIT_STATUS = """
 exit status:
   0  every image that can be used is in the output  5  the device is not there
   1  --strict, and an image cannot be used           6  the output cannot be written or continued
-  2  wrong arguments                                  7  inference failed, or memory ran out
+  2  wrong arguments, or no image can be used         7  inference failed, or memory ran out
   3  no such model                                    8  an image took too long; the next run leaves it out
                                             130, 143  interrupted; the shard in work was finished
 Whatever the status, run the same command again to go on where it ended.

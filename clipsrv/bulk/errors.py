@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from clipsrv.errors import StartError
+from clipsrv.errors import ConfigError, StartError
 
 #: Exit status when inference itself fails or memory runs out.
 ENGINE_EXIT_STATUS = 7
@@ -17,6 +17,13 @@ class BadImagesError(StartError):
 
     code = "bad_images"
     exit_status: ClassVar[int] = 1
+
+
+class NothingUsableError(StartError):
+    """Of all that was named no image can be used."""
+
+    code = "nothing_usable"
+    exit_status: ClassVar[int] = ConfigError.exit_status
 
 
 class OutputError(StartError):

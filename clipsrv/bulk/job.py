@@ -54,13 +54,20 @@ class Observer(Protocol):
 
 @dataclass
 class Summary:
-    """Counts of this run. `duplicates` share a vector with an image before them; `stored` were there before."""
+    """Counts of this run. `duplicates` share a vector with an image before them; `stored` were there before;
+    `first_bad` is the first of the `bad`."""
 
     embedded: int = 0
     duplicates: int = 0
     stored: int = 0
     bad: int = 0
+    first_bad: BadFile | None = None
     interrupted: bool = False
+
+    @property
+    def usable(self) -> int:
+        """How many images have their row."""
+        return self.embedded + self.duplicates + self.stored
 
 
 class Job:
@@ -112,6 +119,7 @@ class Job:
             first = first or bad
             self._observer.found_bad(bad)
             summary.bad += 1
+        summary.first_bad = summary.first_bad or first
         if first and self._settings.strict:
             raise BadImagesError(f"--strict: {first.path} cannot be used. {first.message}")
 

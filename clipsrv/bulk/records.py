@@ -48,6 +48,11 @@ def bad_file(entry: Entry | Row, code: str, message: str) -> BadFile:
     return BadFile(_shown(entry.id), _shown(entry.path), code, _shown(message))
 
 
+def counted(count: int, word: str) -> str:
+    """So many of what `word` names one of."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
 def _shown(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -12,7 +12,7 @@ from typing import IO, NoReturn
 from tqdm import tqdm
 
 from clipsrv.bulk.job import Summary
-from clipsrv.bulk.records import BadFile
+from clipsrv.bulk.records import BadFile, counted
 from clipsrv.bulk.stores.parts import reporting
 from clipsrv.bulk.voice import Voice
 
@@ -41,6 +41,11 @@ class Report:
             with reporting(self._errors):
                 self._file.close()
 
+    @property
+    def reasons(self) -> str:
+        """Where bad images are listed."""
+        return f"Reasons are in {self._errors}."
+
     def begun(self, total: int, done: int) -> None:
         hidden = self._quiet or not self._voice.isatty()
         self._bar = tqdm(total=total, initial=done, unit="image", file=self._voice, disable=hidden, dynamic_ncols=True)
@@ -64,12 +69,9 @@ class Report:
     def conclude(self, summary: Summary, outcome: str) -> None:
         """The last line of a run that was not ended by an error."""
         seconds = time.monotonic() - self._started
-        counts = {
-            "embedded": summary.embedded,
-            "duplicates": summary.duplicates,
-            "stored before": summary.stored,
-            "bad": summary.bad,
-        }
-        said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "embedded")
+        said = f"{summary.embedded:,} embedded"
+        said += f", {counted(summary.duplicates, 'duplicate')}" if summary.duplicates else ""
+        said += f", {summary.stored:,} stored before" if summary.stored else ""
+        said += f", {summary.bad:,} bad" if summary.bad else ""
         rate = f" in {seconds:.1f} s ({summary.embedded / seconds:.1f} images/s)" if summary.embedded else ""
-        self.say(f"{outcome}: {said}{rate}." + (f" Reasons are in {self._errors}." if summary.bad else ""))
+        self.say(f"{outcome}: {said}{rate}." + (f" {self.reasons}" if summary.bad else ""))

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from clipsrv.bulk.deadline import Deadline
-from clipsrv.bulk.errors import TOO_LONG_EXIT_STATUS
+from clipsrv.bulk.errors import TOO_LONG_EXIT_STATUS, NothingUsableError
 from clipsrv.bulk.job import Job, JobSettings
 from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.prepare import Preparer
@@ -54,7 +54,7 @@ class Product:
 
     writer: Callable[[Model], Writer]
     facts: Callable[[Model], Facts] = lambda model: {}
-    what: str = "vectors"
+    what: str = "vector"
     text: bool = False
     warning: Callable[[Model], str | None] = lambda model: None
 
@@ -96,7 +96,11 @@ def run_into_file(options: JobOptions, config: Config, received: Received, produ
         deadline = _deadline(options, parts.folder / LATE)
         store = FileStore(out, parts, writer, facts, product.what)
         with closing(model), closing(store), closing(deadline), report:
-            return _run(options, config, model, store, listing, report, deadline, received)
+            try:
+                return _run(options, config, model, store, listing, report, deadline, received)
+            except NothingUsableError:
+                parts.discard()  # there is nothing to go on with, and what is mended must be read again
+                raise
 
 
 def _run_into_what_grows(
@@ -142,8 +146,8 @@ def _dataset(options: JobOptions) -> Opener:
         raise ConfigError(f"Lance needs pylance: {how_to_install('lance')}") from None
 
     def open_dataset(model: Model, listing: Listing, report: Report) -> Store:
-        ids = (entry.id for entry in listing.entries(0)) if options.prune else None
-        return LanceStore(Path(options.out), {"format": FORMAT, **_facts_of_vectors(model)}, ids, ann=options.ann)
+        ids, facts = (entry.id for entry in listing.entries(0)), {"format": FORMAT, **_facts_of_vectors(model)}
+        return LanceStore(Path(options.out), facts, ids, prune=options.prune, ann=options.ann)
 
     return open_dataset
 
@@ -174,6 +178,8 @@ def _run(
     if summary.interrupted:
         report.conclude(summary, "Interrupted, the same command goes on from here")
         return 128 + (received() or 0)
+    if (first := summary.first_bad) and not summary.usable:
+        raise NothingUsableError(f"No image can be used. {first.path}: {first.message} {report.reasons}")
     report.conclude(summary, store.finish())
     return 0
 
@@ -194,7 +200,7 @@ def _deadline(options: JobOptions, file: Path, scratch: Path | None = None) -> D
 
 def _write_listing(inputs: Inputs, file: Path) -> Listing:
     with reporting(file.parent):
-        return write_listing(inputs.entries(), file)
+        return write_listing(inputs.entries(), file, inputs.in_words)
 
 
 def _load(config: Config, *, text: bool = False) -> Model:

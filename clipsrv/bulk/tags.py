@@ -56,7 +56,7 @@ def product(asked: Asked, out: Path) -> Product:
         wanted = {"labels": list(asked.labels), "template": asked.template, "top": asked.top}
         return {**wanted, "scoring": asdict(scoring_of(model.manifest))}
 
-    return Product(writer, facts, "images", text=True, warning=lambda model: _warning(model, asked.labels))
+    return Product(writer, facts, "image", text=True, warning=lambda model: _warning(model, asked.labels))
 
 
 def _warning(model: Model, labels: Sequence[str]) -> str | None:

@@ -66,7 +66,7 @@ def test_the_same_content_is_embedded_once_and_both_ids_have_the_vector(
 ) -> None:
     out = tmp_path / "out.npy"
     said = embed(images, "--out", out, "--shard-size", 2, "--relative-to", images)
-    assert "20 embedded, 1 duplicates" in said
+    assert "20 embedded, 1 duplicate, 2 bad" in said
     rows = dict(zip(ids(out), vectors(out), strict=True))
     np.testing.assert_array_equal(rows["02.jpg"], rows["copy.jpg"])
 
@@ -110,7 +110,7 @@ def test_quiet_says_nothing(embed: Embed, images: Path, tmp_path: Path) -> None:
     ("args", "status", "part"),
     [
         ((), 2, "No images are named"),
-        (("missing.jpg",), 2, "There is no 'missing.jpg'"),
+        (("missing.jpg",), 2, "There is no file or folder 'missing.jpg'"),
         (("missing-*.jpg",), 2, "Nothing matches"),
         (("setup.cfg", "--out", "a.csv"), 2, ".npy, .jsonl, .parquet"),
         (("setup.cfg", "--max-batch-size", "0"), 2, "--max-batch-size"),
@@ -127,6 +127,31 @@ def test_what_cannot_be_done_is_one_line_and_a_status(
     assert part in said
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.parquet", "out.jsonl"])
+def test_files_none_of_which_can_be_used_end_with_2_and_the_first_reason_and_no_output(
+    embed: Embed, images: Path, tmp_path: Path, name: str
+) -> None:
+    bad, out = images / "text.png", tmp_path / name
+    for _ in range(2):
+        said = embed(bad, images / "broken.jpg", "--out", out, "--shard-size", 1, "--quiet", status=2)
+        assert said.startswith(f"clipsrv: No image can be used. {bad}: ")
+        assert said.endswith(f" Reasons are in {out}.errors.jsonl.\n")
+        assert said.count("\n") == 1
+        assert len(lines(tmp_path / f"{name}.errors.jsonl")) == 2
+        assert {path.name for path in tmp_path.iterdir()} == {"images", f"{name}.errors.jsonl"}
+    bad.write_bytes((images / "01.jpg").read_bytes())
+    assert "1 vector in" in embed(bad, images / "broken.jpg", "--out", out, "--shard-size", 1)
+    kept = out.read_bytes()
+    embed(images / "broken.jpg", "--out", out, "--restart", status=2)
+    assert out.read_bytes() == kept
+
+
+def test_where_no_image_is_found_is_told(embed: Embed, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = embed(tmp_path / "empty", "--out", tmp_path / "out.npy", status=2)
+    assert said == f"clipsrv: No image found in '{tmp_path}/empty'.\n"
 
 
 def test_the_vectors_are_those_of_one_stream_however_many_compute(embed: Embed, images: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_only_what_is_new_or_changed_is_embedded_and_what_is_gone_is_taken_away_
     (images / "07.jpg").rename(images / "moved.jpg")
     said = embed(*args)
     assert "0 embedded, 3 duplicates, 18 stored before, 3 bad" in said
-    assert "23 rows" in said
+    assert f"23 rows in {out}, 1 of no image named (--prune takes it away): 0" in said
     (images / "it's a \\ new.jpg").unlink()
     said = embed(*args, "--prune")
     assert "21 rows" in said
@@ -112,6 +112,16 @@ def test_only_what_is_new_or_changed_is_embedded_and_what_is_gone_is_taken_away_
     np.testing.assert_array_equal(after["02.jpg"], before["05.jpg"])
     np.testing.assert_array_equal(after["moved.jpg"], before["07.jpg"])
     np.testing.assert_array_equal(after["04.jpg"], before["04.jpg"])
+
+
+def test_files_none_of_which_can_be_used_end_with_2_and_take_nothing_away(
+    embed: Embed, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.lance"
+    assert "No image can be used" in embed(images / "broken.jpg", "--out", out, status=2)
+    embed(images / "01.jpg", "--out", out)
+    assert "No image can be used" in embed(images / "broken.jpg", "--out", out, "--prune", status=2)
+    assert list(stored(out)) == [str(images / "01.jpg")]
 
 
 def test_a_second_job_on_the_same_dataset_is_refused_while_the_first_runs(

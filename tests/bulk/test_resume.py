@@ -148,7 +148,7 @@ def test_a_damaged_shard_and_all_after_it_are_made_again(
     first = tmp_path / "out.npy.parts" / "000000.npy"
     first.write_bytes(first.read_bytes()[:-4])
     said = embed(images, "--out", unfinished, *SMALL)
-    assert "19 embedded, 1 duplicates, 1 bad" in said
+    assert "19 embedded, 1 duplicate, 1 bad" in said
     embed(images, "--out", tmp_path / "whole.npy", *SMALL)
     assert unfinished.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 

@@ -90,11 +90,17 @@ def test_bad_entries_keep_their_place(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_refused_and_nothing_usable_with_the_first_reason(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No image"):
+    with pytest.raises(ConfigError, match="No image found in what was named"):
         write_listing(Inputs([str(tmp_path)]).entries(), tmp_path / "list")
     bad = [BadFile("", f"goods, line {number}", "bad_entry", "no id; its keys are: sku") for number in (1, 2)]
     with pytest.raises(ConfigError, match="goods, line 1: no id; its keys are: sku"):
         write_listing(bad, tmp_path / "list")
+
+
+def test_what_was_named_is_told_in_few_words() -> None:
+    assert Inputs(["empty"]).in_words == "'empty'"
+    assert Inputs(["a", "-"], ["list"]).in_words == "'a', standard input, 'list'"
+    assert Inputs(["a", "b", "c", "d"], ["list"]).in_words == "'a', 'b', 'c' and 2 more"
 
 
 def test_what_is_not_a_regular_file_is_never_waited_for(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ class Listing:
                 yield Entry(*fields) if len(fields) == 2 else BadFile(*fields)
 
 
-def write_listing(entries: Iterable[Entry | BadFile], file: Path) -> Listing:
+def write_listing(entries: Iterable[Entry | BadFile], file: Path, named: str = "what was named") -> Listing:
     """Writes `entries` to `file`, each id once: of several with one id the first counts. The others are bad entries,
-    unless they name the same path. Raises ConfigError if there is none that can be used."""
+    unless they name the same path. Raises ConfigError if there is none that can be used, in what was `named`."""
     digest, count, useless = hashlib.sha256(), 0, ""
     with closing(_Paths()) as paths, file.open("wb") as out:
         for entry in entries:
@@ -49,7 +49,7 @@ def write_listing(entries: Iterable[Entry | BadFile], file: Path) -> Listing:
             digest.update(line)
             count += 1
         if not paths.count:
-            raise ConfigError(useless or "No image found in what was named.")
+            raise ConfigError(useless or f"No image found in {named}.")
     return Listing(file, count, digest.hexdigest())
 
 

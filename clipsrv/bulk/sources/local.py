@@ -17,6 +17,8 @@ from clipsrv.bulk.records import BadFile, Entry
 from clipsrv.bulk.sources.lists import STDIN, check_encoding, read_list
 from clipsrv.errors import ConfigError, ImageTooLargeError
 
+_SHOWN = 3
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -46,6 +48,12 @@ class Inputs:
         for name in lists:
             for item in read_list(name, null=self.null, encoding=self.encoding):
                 yield self._entry(item) if isinstance(item, str) else item
+
+    @property
+    def in_words(self) -> str:
+        """What was asked for, the first of it if it is much."""
+        named = ["standard input" if name == STDIN else repr(name) for name in (*self.paths, *self.lists)]
+        return ", ".join(named[:_SHOWN]) + (f" and {len(named) - _SHOWN:,} more" if len(named) > _SHOWN else "")
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """As records.Source has it. Raises UnicodeEncodeError for a path that is no file's name."""
@@ -82,7 +90,7 @@ def _expand(path: str) -> Iterator[str]:
         for match in found:
             yield from _walk(match) if os.path.isdir(match) else (match,)
     else:
-        raise ConfigError(f"There is no {path!r}.")
+        raise ConfigError(f"There is no file or folder {path!r}.")
 
 
 def _match(pattern: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from clipsrv.bulk.errors import OutputError
-from clipsrv.bulk.records import BadFile, Facts, Refusal, Row, Shard
+from clipsrv.bulk.records import BadFile, Facts, Refusal, Row, Shard, counted
 from clipsrv.bulk.stores.outputs import Writer, beside
 from clipsrv.bulk.stores.parts import Parts, read_facts, reporting, write_whole
 from clipsrv.bulk.stores.seen import Seen
@@ -22,8 +22,8 @@ _LONGEST = 80
 class FileStore:
     """A job's shards in `parts`, and the output `path` made of them by `writer`."""
 
-    def __init__(self, path: Path, parts: Parts, writer: Writer, facts: Facts, what: str = "vectors") -> None:
-        """`parts` must hold this job already (see `begin_or_continue`); `what` the rows of the output are called.
+    def __init__(self, path: Path, parts: Parts, writer: Writer, facts: Facts, what: str = "vector") -> None:
+        """`parts` must hold this job already (see `begin_or_continue`); `what` a row of the output is called.
         Raises OutputError."""
         self._path, self._parts, self._writer, self._facts = path, parts, writer, facts
         self._what = what
@@ -69,7 +69,7 @@ class FileStore:
             manifest = json.dumps({**self._facts, "rows": rows}, indent=2).encode() + b"\n"
             write_whole(beside(self._path, "manifest.json"), lambda file: file.write(manifest))
         self._parts.discard()
-        return f"{rows:,} {self._what} in {self._path}"
+        return f"{counted(rows, self._what)} in {self._path}"
 
     def close(self) -> None:
         self._seen.close()

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from clipsrv.bulk.errors import OutputError
-from clipsrv.bulk.records import BadFile, Facts, Refusal, Shard
+from clipsrv.bulk.records import BadFile, Facts, Refusal, Shard, counted
 from clipsrv.bulk.stores.arrow import KEY, schema_of, table_of
 from clipsrv.bulk.stores.parts import hold
 from clipsrv.bulk.stores.seen import Seen
@@ -40,14 +40,17 @@ _AT_ONCE = 1000
 class LanceStore:
     """Rows of one dataset on this machine, all of one embedding_id. Only one process at a time can hold it."""
 
-    def __init__(self, path: Path, facts: Facts, listed: Iterable[str] | None, *, ann: bool = False) -> None:
+    def __init__(
+        self, path: Path, facts: Facts, listed: Iterable[str] | None, *, prune: bool = False, ann: bool = False
+    ) -> None:
         """Makes the folder if need be, and reads what is in the dataset; `facts` are kept beside its rows. If ids are
-        `listed`, `finish` takes away the rows of all that are not among them; with `ann` it makes the index for
-        approximate search, or brings it up to date.
+        `listed`, `finish` counts the rows of all that are not among them, and with `prune` takes them away; with `ann`
+        it makes the index for approximate search, or brings it up to date.
 
         Raises OutputError, also if the dataset is nobody's of clipsrv or of another embedding_id.
         """
-        self._path, self._schema, self._listed, self._ann = path, schema_of(facts), listed, ann
+        self._path, self._schema, self._ann = path, schema_of(facts), ann
+        self._listed, self._prunes = listed, prune
         self._seen, self._written, self._synced = Seen(), 0, set[Path]()
         self._lock = hold(path, _LOCK)
         try:
@@ -102,13 +105,13 @@ class LanceStore:
     def finish(self) -> str:
         if self._dataset is None:
             return f"0 rows in {self._path}"
-        removed = self._prune()
+        others = self._count_others_or_prune()
         self._tidy()
         with self._reporting():
             rows = self._dataset.count_rows()
             if self._ann and rows:
                 self._index(rows)
-        return f"{rows:,} rows in {self._path}" + (f" ({removed:,} taken away)" if removed else "")
+        return f"{counted(rows, 'row')} in {self._path}{others}"
 
     def close(self) -> None:
         self._seen.close()
@@ -134,15 +137,20 @@ class LanceStore:
             names, hashes = (batch.column(column).to_pylist() for column in ("id", "sha256"))
             self._seen.add(zip(names, hashes, strict=True))
 
-    def _prune(self) -> int:
+    def _count_others_or_prune(self) -> str:
         if self._listed is None:
-            return 0
+            return ""
+        if not self._prunes:
+            count = self._seen.count_others(self._listed)
+            return (
+                f", {count:,} of no image named (--prune takes {'it' if count == 1 else 'them'} away)" if count else ""
+            )
         gone = self._seen.others(self._listed)
         for at in range(0, len(gone), _AT_ONCE):
             names = ", ".join("'" + str(name).replace("'", "''") + "'" for name in gone[at : at + _AT_ONCE])
             with self._reporting():
                 self._dataset.delete(f"id IN ({names})")
-        return len(gone)
+        return f" ({len(gone):,} taken away)" if gone else ""
 
     def _tidy(self) -> None:
         """Joins small pieces, and forgets old versions and what a killed process left of one that was never made: their

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from clipsrv.bulk.contract import COLUMNS, LOCK
 from clipsrv.bulk.errors import OutputError
-from clipsrv.bulk.records import BadFile, Refusal, Row, Shard
+from clipsrv.bulk.records import BadFile, Refusal, Row, Shard, counted
 from clipsrv.bulk.stores.seen import Seen
 from clipsrv.errors import ConfigError
 from clipsrv.runtime.vectors import Vectors
@@ -128,7 +128,7 @@ class PostgresStore:
     def finish(self) -> str:
         count = sql.SQL("SELECT count(*) FROM {}").format(self._table)
         found = self._retrying(lambda connection: connection.execute(count).fetchone())
-        return f"{found[0] if found else 0:,} rows in the table {self._shown}"
+        return f"{counted(found[0] if found else 0, 'row')} in the table {self._shown}"
 
     def close(self) -> None:
         self._seen.close()

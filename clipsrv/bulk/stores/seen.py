@@ -41,15 +41,23 @@ class Seen:
 
     def others(self, places: Iterable[Place]) -> list[Place]:
         """The places noted that are not among these."""
+        return [place for (place,) in self._outside("place", places)]
+
+    def count_others(self, places: Iterable[Place]) -> int:
+        """How many places noted are not among these."""
+        ((count,),) = self._outside("count(*)", places)
+        return int(count)
+
+    def _outside(self, wanted: str, places: Iterable[Place]) -> list[Any]:
         with self._lock:
             self._database.execute("CREATE TABLE among (place PRIMARY KEY) WITHOUT ROWID")
             self._database.execute("BEGIN")
             self._database.executemany("INSERT OR IGNORE INTO among VALUES (?)", ((place,) for place in places))
             self._database.execute("COMMIT")
-            found = self._database.execute("SELECT place FROM seen WHERE place NOT IN (SELECT place FROM among)")
-            others = [place for (place,) in found]
+            query = f"SELECT {wanted} FROM seen WHERE place NOT IN (SELECT place FROM among)"
+            found = self._database.execute(query).fetchall()
             self._database.execute("DROP TABLE among")
-        return others
+        return found
 
     def close(self) -> None:
         with self._lock:
