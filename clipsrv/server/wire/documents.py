@@ -134,7 +134,7 @@ def _count(body: bytes | bytearray, signs: str) -> int:
 def _cut(body: bytes | bytearray, mark: str) -> tuple[list[memoryview | bytes], list[LongString]]:
     """The document without its long strings, in pieces: in the place of each stands the mark and its number."""
     view, kept, found, at, look = memoryview(body), list[memoryview | bytes](), list[LongString](), 0, 0
-    while (start := body.find(b'"', look)) >= 0:
+    while (start := _quote(body, look)) >= 0:
         end = _closing(body, start + 1)
         if end < 0:
             raise _invalid()
@@ -146,11 +146,20 @@ def _cut(body: bytes | bytearray, mark: str) -> tuple[list[memoryview | bytes], 
     return [*kept, view[at:]], found
 
 
+def _quote(body: bytes | bytearray, start: int) -> int:
+    """Where the next quote stands; -1 for nowhere."""
+    for at in range(start, len(body), _PIECE):
+        found = body.find(b'"', at, at + _PIECE)
+        if found >= 0:
+            return found
+    return -1
+
+
 def _closing(body: bytes | bytearray, start: int) -> int:
     """Where the quote stands that ends the string that begins at `start`; -1 for nowhere."""
-    end = body.find(b'"', start)
+    end = _quote(body, start)
     while end >= 0 and _backslashes(body, start, end) % 2:
-        end = body.find(b'"', end + 1)
+        end = _quote(body, end + 1)
     return end
 
 
