@@ -299,3 +299,27 @@ def test_standard_streams_closed_at_the_start_do_no_harm(closed: str, models_dir
     finally:
         process.kill()
         process.communicate()
+
+
+#: A server that says when its threads give way sooner than Python's own do.
+TURNS = """
+import sys, threading, time
+from clipsrv import cli
+
+def tell():
+    while sys.getswitchinterval() >= 0.001:
+        time.sleep(0.05)
+    print("turns are short", file=sys.stderr, flush=True)
+
+threading.Thread(target=tell, daemon=True).start()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_threads_that_run_python_give_way_within_a_millisecond(models_dir: Path) -> None:
+    flags = ("--model", "tiny", "--models-dir", models_dir, "--device", "cpu", "--port", 0)
+    server = ServerProcess(*flags, command=(sys.executable, "-c", TURNS))
+    try:
+        server.wait_for("turns are short")
+    finally:
+        server.close()

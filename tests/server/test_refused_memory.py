@@ -42,8 +42,8 @@ def another(data: bytes) -> bytes:
 
 
 def large_jpeg() -> bytes:
-    """A JPEG of 6 megapixels, cut in its middle: half of it has been decoded when that shows."""
-    blob = drawn(1, size=(2500, 2500), form="JPEG")
+    """A JPEG of 2 megapixels, cut in its middle: half of it has been decoded when that shows."""
+    blob = drawn(1, size=(1500, 1500), form="JPEG")
     return blob[: len(blob) // 2]
 
 
@@ -185,7 +185,10 @@ def assert_flat(server: ServerProcess, ask: Callable[[], object], times: int = T
         list(threads.map(lambda _: ask(), range(max(2, together))))
         before = resident(server)
         list(threads.map(lambda _: ask(), range(times)))
-    assert resident(server) - before < ROOM
+    limit = time.monotonic() + 10
+    while (grown := resident(server) - before) >= ROOM and time.monotonic() < limit:
+        time.sleep(0.2)  # the last connections are still to be closed; what leaks stays
+    assert grown < ROOM
 
 
 @pytest.mark.parametrize("name", REFUSED)
