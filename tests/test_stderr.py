@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bulk.tool import Embed
+from tests.support.photos import drawn
 from tests.support.server import ServerProcess
 from tests.support.tiffs import noisy
 from tests.support.wire import request
@@ -46,4 +47,5 @@ def test_a_library_is_quoted_in_the_log_and_every_line_is_json(run_server: Calla
 
 def test_the_job_says_nothing_that_is_not_its_own(models_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "noisy.tif").write_bytes(noisy())
-    assert not Embed(models_dir)("--quiet", "--out", tmp_path / "a.npy", tmp_path / "noisy.tif")
+    (tmp_path / "whole.png").write_bytes(drawn(1))
+    assert not Embed(models_dir)("--quiet", "--out", tmp_path / "a.npy", tmp_path / "noisy.tif", tmp_path / "whole.png")

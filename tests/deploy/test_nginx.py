@@ -205,7 +205,7 @@ def test_connections_to_the_server_are_used_again(server: ServerProcess, proxy: 
     assert before
     for _ in range(20):
         assert proxy.ask("/embed", photo).status == 200
-    assert open_now() == before
+    assert open_now() <= before
 
 
 def test_nginx_ends_idle_connections_before_the_server_would() -> None:

@@ -36,7 +36,7 @@ def start(models_dir: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., 
             status = int(str(error.code))
         errors = capfd.readouterr().err
         assert "Traceback" not in errors
-        lines = [line for line in errors.splitlines() if line.startswith("clipsrv: ") or "error:" in line]
+        lines = [line for line in errors.splitlines() if re.match(r"(python -m )?clipsrv: ", line) or "error:" in line]
         assert len(lines) == 1, errors
         return status, lines[0]
 

@@ -31,7 +31,7 @@ def write_index(out: Path, model: Model, images: Mapping[str, bytes], /, **facts
         **facts,
     }
     if out.suffix == ".lance":
-        with closing(LanceStore(out, told, list(images))) as store:
+        with closing(LanceStore(out, told, list(images), prune=True)) as store:
             store.write(Shard(0, rows, vectors))
             store.finish()
         return out
