@@ -155,7 +155,10 @@ def test_the_page_does_in_chromium_what_it_promises(npm: str, tmp_path: Path) ->
         "CLIPSRV_MODELS_DIR": str(tmp_path),
     }
     command = ["node", "--import", "tsx", "--test", "--test-timeout=800000", "tests/server/page/suite.ts"]
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    for _ in range(2):  # Chromium drops what it loads when the machine's network changes: what fails twice is a fault
+        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if ran.returncode == 0:
+            break
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-5_000:]
     (passed,) = re.findall(r"^\S pass (\d+)$", ran.stdout, re.MULTILINE)
     written = sum(path.read_text(encoding="utf-8").count("\ntest(") for path in Path(__file__).parent.glob("*.test.ts"))
