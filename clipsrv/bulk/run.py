@@ -20,7 +20,7 @@ from clipsrv.bulk.report import Report
 from clipsrv.bulk.sources.listing import Listing, read_listing, write_listing
 from clipsrv.bulk.sources.local import Inputs
 from clipsrv.bulk.stores.files import FileStore, begin_or_continue
-from clipsrv.bulk.stores.outputs import Writer, beside, writer_for
+from clipsrv.bulk.stores.outputs import Writer, writer_for
 from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts, reporting
 from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config
@@ -34,11 +34,12 @@ from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.providers.table import provider
 from clipsrv.runtime.choice import candidate_devices
+from clipsrv.search.facts import beside
+from clipsrv.search.words import URL_SCHEMES
 from clipsrv.settings import decode_threads, image_limits, model_settings, pixels_in_flight
 
 FORMAT = 1
 LATE = "late.jsonl"
-URL_SCHEMES = ("postgresql://", "postgres://")
 #: The end of a Lance dataset's name.
 LANCE = ".lance"
 

@@ -15,7 +15,7 @@ from clipsrv.models.model import Model, preprocessing_id
 from clipsrv.providers.table import provider
 from clipsrv.runtime.choice import candidate_devices
 from clipsrv.search.errors import UnusableIndexError
-from clipsrv.search.words import Index
+from clipsrv.search.words import Facts, Index
 from clipsrv.settings import Decoding, ModelSettings
 
 _DECODINGS = tuple(Decoding(upright, fast) for upright, fast in product((True, False), (False, True)))
@@ -40,9 +40,7 @@ def open_maker(index: Index, models_dir: Path, settings: ModelSettings, named: s
                 refusal = refusal or error
     if refusal:
         raise refusal
-    whose = f"vectors of embedding_id {index.facts.embedding_id}" + (
-        f", which a model called {index.facts.model} made" if index.facts.model else ""
-    )
+    whose = _whose(index.facts)
     how = "" if settings.device == settings.precision == "auto" else f" with {settings.device}, {settings.precision}"
     if named is not None:
         raise UnusableIndexError(
@@ -62,12 +60,16 @@ def maker_among(index: Index, served: Mapping[str, str]) -> str:
     facts = index.facts
     if (name := next((name for name, found in served.items() if found == facts.embedding_id), None)) is not None:
         return name
-    made = f", which a model called {facts.model} made" if facts.model else ""
     raise UnusableIndexError(
-        f"The index {index.name} holds vectors of embedding_id {facts.embedding_id}{made}. Served is "
+        f"The index {index.name} holds {_whose(facts)}. Served is "
         f"{' and '.join(served)}, which makes others: serve the model that made them, in its precision (--model, "
         "--precision), or embed again."
     )
+
+
+def _whose(facts: Facts) -> str:
+    made = f", which a model called {facts.model} made" if facts.model else ""
+    return f"vectors of embedding_id {facts.embedding_id}{made}"
 
 
 def _fitting(manifest: ModelManifest, embedding_id: str, settings: ModelSettings) -> Iterator[ModelSettings]:

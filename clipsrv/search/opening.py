@@ -16,9 +16,7 @@ from clipsrv.search.readers.lance import open_lance
 from clipsrv.search.readers.npy import open_npy
 from clipsrv.search.readers.parquet import open_parquet
 from clipsrv.search.streamed import Streamed
-from clipsrv.search.words import Index
-
-URL_SCHEMES = ("postgresql://", "postgres://")
+from clipsrv.search.words import URL_SCHEMES, Index
 
 _OR_A_TABLE = ", or be postgresql://..."
 _READERS: Mapping[str, Callable[[Path], Held | Streamed]] = {

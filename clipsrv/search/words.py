@@ -10,6 +10,10 @@ if TYPE_CHECKING:  # numpy would keep `search --help` waiting
     from clipsrv.runtime.vectors import Vectors
 
 
+#: How the address of a table begins.
+URL_SCHEMES = ("postgresql://", "postgres://")
+
+
 class Item(NamedTuple):
     """One indexed image: its id, where it lay when it was embedded, and the sha256 of its bytes, "" if nobody knows."""
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from clipsrv.bulk.records import Row, Shard
 from clipsrv.bulk.stores.lance import LanceStore
-from clipsrv.bulk.stores.outputs import beside, writer_for
+from clipsrv.bulk.stores.outputs import writer_for
 from clipsrv.models.model import Model
+from clipsrv.search.facts import beside
 from clipsrv.settings import ImageLimits
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from clipsrv.bulk.records import Facts, Shard
+from clipsrv.search.facts import KEY
 
-#: The columns of texts, and the key of the facts among a schema's metadata.
-TEXTS, KEY = ("id", "path", "sha256"), "clipsrv"
+#: The columns of texts.
+TEXTS = ("id", "path", "sha256")
 
 
 def schema_of(facts: Facts) -> Any:

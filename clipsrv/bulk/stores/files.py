@@ -10,10 +10,11 @@ from pathlib import Path
 
 from clipsrv.bulk.errors import OutputError
 from clipsrv.bulk.records import BadFile, Facts, Refusal, Row, Shard, counted
-from clipsrv.bulk.stores.outputs import Writer, beside
+from clipsrv.bulk.stores.outputs import Writer
 from clipsrv.bulk.stores.parts import Parts, read_facts, reporting, write_whole
 from clipsrv.bulk.stores.seen import Seen
 from clipsrv.runtime.vectors import Vectors
+from clipsrv.search.facts import beside
 
 #: Characters shown of a fact.
 _LONGEST = 80

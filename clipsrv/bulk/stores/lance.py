@@ -18,11 +18,12 @@ import orjson
 import pyarrow as pa
 
 from clipsrv.bulk.errors import OutputError
-from clipsrv.bulk.records import BadFile, Facts, Refusal, Shard, counted
-from clipsrv.bulk.stores.arrow import KEY, schema_of, table_of
+from clipsrv.bulk.records import Facts, Refusal, Shard, counted
+from clipsrv.bulk.stores.arrow import schema_of, table_of
 from clipsrv.bulk.stores.parts import hold
-from clipsrv.bulk.stores.seen import Seen
+from clipsrv.bulk.stores.seen import Growing
 from clipsrv.runtime.vectors import Vectors
+from clipsrv.search.facts import KEY
 
 _LOCK = "clipsrv.lock"
 #: What Lance itself puts into the folder of a dataset.
@@ -37,7 +38,7 @@ _ANN = "IVF_SQ"
 _AT_ONCE = 1000
 
 
-class LanceStore:
+class LanceStore(Growing):
     """Rows of one dataset on this machine, all of one embedding_id. Only one process at a time can hold it."""
 
     def __init__(
@@ -49,9 +50,10 @@ class LanceStore:
 
         Raises OutputError, also if the dataset is nobody's of clipsrv or of another embedding_id.
         """
+        super().__init__()
         self._path, self._schema, self._ann = path, schema_of(facts), ann
         self._listed, self._prunes = listed, prune
-        self._seen, self._written, self._synced = Seen(), 0, set[Path]()
+        self._written, self._synced = 0, set[Path]()
         self._lock = hold(path, _LOCK)
         try:
             with self._reporting():
@@ -64,17 +66,6 @@ class LanceStore:
         except BaseException:
             self.close()
             raise
-
-    shards_done = 0
-
-    def bad_before(self) -> Iterator[BadFile]:
-        return iter(())
-
-    def sha256_of(self, entry_id: str) -> str | None:
-        return self._seen.sha256_at(entry_id)
-
-    def holds(self, sha256: str) -> bool:
-        return self._seen.first_place(sha256) is not None
 
     def vector(self, sha256: str) -> Vectors | None:
         if not self.holds(sha256):
@@ -119,7 +110,7 @@ class LanceStore:
 
     def _refuse_other(self, facts: Facts) -> None:
         try:
-            stored = orjson.loads((self._dataset.schema.metadata or {})[KEY.encode()])
+            stored = orjson.loads((self._dataset.schema.metadata or {})[KEY])
             fits = self._dataset.schema.equals(schema_of(stored))
         except (KeyError, ValueError, TypeError):
             fits = False

@@ -17,6 +17,7 @@ from clipsrv.bulk.stores.arrow import schema_of, table_of
 from clipsrv.bulk.stores.parts import write_whole
 from clipsrv.errors import ConfigError
 from clipsrv.installation import how_to_install
+from clipsrv.search.facts import beside
 
 #: Shards in their order, from the first, each time it is called.
 Shards = Callable[[], Iterable[Shard]]
@@ -39,11 +40,6 @@ def writer_for(path: Path) -> Writer:
         except ImportError:
             raise ConfigError(f"Parquet needs pyarrow: {how_to_install('parquet')}") from None
     return _WRITERS[suffix]
-
-
-def beside(path: Path, what: str) -> Path:
-    """The name of a file that belongs to the output `path`: ids, errors, manifest."""
-    return path.with_name(f"{path.name}.{what}")
 
 
 def write_npy(path: Path, shards: Shards, rows: int, facts: Facts) -> None:

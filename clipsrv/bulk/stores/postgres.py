@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -18,8 +18,8 @@ from psycopg import sql
 
 from clipsrv.bulk.contract import COLUMNS, LOCK
 from clipsrv.bulk.errors import OutputError
-from clipsrv.bulk.records import BadFile, Refusal, Row, Shard, counted
-from clipsrv.bulk.stores.seen import Seen
+from clipsrv.bulk.records import Refusal, Row, Shard, counted
+from clipsrv.bulk.stores.seen import Growing
 from clipsrv.errors import ConfigError
 from clipsrv.runtime.vectors import Vectors
 
@@ -31,7 +31,7 @@ _TRANSIENT = re.compile(r"08...|53300|57P0[123]|40001|40P01")
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 5.0
 
 
-class PostgresStore:
+class PostgresStore(Growing):
     """Rows of one table, all of one embedding_id."""
 
     def __init__(
@@ -55,6 +55,7 @@ class PostgresStore:
             psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.Error as error:
             raise ConfigError(f"--out is not a PostgreSQL URL: {str(error).strip()}.") from None
+        super().__init__()
         self._url, self._shown, self._embedding_id = url, table, embedding_id
         self._table = sql.Identifier(*table.split("."))
         self._upsert = _upsert(self._table)
@@ -62,20 +63,8 @@ class PostgresStore:
         self._connection: psycopg.Connection | None = None
         self._was_connected = False
         self._lock = threading.Lock()
-        self._seen = Seen()
         self._has_written = False
         self._retrying(lambda connection: self._prepare(connection, dimensions))
-
-    shards_done = 0
-
-    def bad_before(self) -> Iterator[BadFile]:
-        return iter(())
-
-    def sha256_of(self, entry_id: str) -> str | None:
-        return self._seen.sha256_at(entry_id)
-
-    def holds(self, sha256: str) -> bool:
-        return self._seen.first_place(sha256) is not None
 
     def vector(self, sha256: str) -> Vectors | None:
         place = self._seen.first_place(sha256)

@@ -1,11 +1,14 @@
-"""Which content is stored where: a table of places and sha256 on disk, so that memory stays flat."""
+"""Which content is stored where: a table of places and sha256 on disk, so that memory stays flat. And what a store that
+grows answers out of it."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+from clipsrv.bulk.records import BadFile
 
 #: Where a row is: its number in the output, or its id in a database.
 Place = int | str
@@ -67,3 +70,21 @@ class Seen:
         with self._lock:
             found = self._database.execute(query, (value,)).fetchone()
         return found[0] if found else None
+
+
+class Growing:
+    """Of a Store that says itself what is done: the part that `_seen` answers, which the store fills by its ids."""
+
+    shards_done = 0
+
+    def __init__(self) -> None:
+        self._seen = Seen()
+
+    def bad_before(self) -> Iterator[BadFile]:
+        return iter(())
+
+    def sha256_of(self, entry_id: str) -> str | None:
+        return self._seen.sha256_at(entry_id)
+
+    def holds(self, sha256: str) -> bool:
+        return self._seen.first_place(sha256) is not None

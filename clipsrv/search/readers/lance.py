@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def open_lance(path: Path) -> LanceIndex:
         dataset = lance.dataset(str(path))
         schema, rows = dataset.schema, dataset.count_rows()
     found = facts_of(parsed((schema.metadata or {}).get(KEY, b"")), f"The metadata of {path}")
-    facts = Facts(found.embedding_id, found.dimensions, found.model, rows)
+    facts = replace(found, rows=rows)
     check_columns(schema, facts, str(path))
     return LanceIndex(str(path), facts, lambda: _blocks(dataset, path, facts), dataset)
 

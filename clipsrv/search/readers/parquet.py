@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from clipsrv.documents import open_file
@@ -27,7 +28,7 @@ def open_parquet(path: Path) -> Streamed:
     metadata = schema.metadata or {}
     if KEY in metadata:
         found = facts_of(parsed(metadata[KEY]), f"The metadata of {path}")
-        facts = Facts(found.embedding_id, found.dimensions, found.model, rows)
+        facts = replace(found, rows=rows)
     else:
         facts = read_facts(path)
     check_columns(schema, facts, str(path))

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import numpy as np
-import orjson
 from aiohttp import web
 
 from clipsrv.models.scoring import LabelScore, ranked, scoring_of, similarities
@@ -15,7 +14,7 @@ from clipsrv.server.api.state import BODIES, EMBEDDER, LABELLED
 from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.options import one_model, read_options, require_json
-from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp_work
+from clipsrv.server.wire.replies import deliver, json_response, stamp_work
 from clipsrv.serving.prompts import Prompt
 
 
@@ -47,8 +46,7 @@ async def classify(request: web.Request) -> web.Response:
         }
         if texts.unknown_script:  # said only where it is so, as /embed/text does
             answer["unknown_script"] = [labels.labels[place] for place in texts.unknown_script]
-        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-        response = web.Response(body=body, content_type=JSON_TYPE)
+        response = json_response(answer)
         stamp_work(response, model.embedding_id, read, timings)
         return await deliver(request, response, lease)
 

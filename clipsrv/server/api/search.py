@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import numpy as np
-import orjson
 from aiohttp import web
 
 from clipsrv.errors import NoIndexError
@@ -15,9 +14,9 @@ from clipsrv.server.api.state import BODIES, EMBEDDER, INDEXED, INPUTS
 from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.crops import CROP, crop_of_query, cropped
-from clipsrv.server.wire.envelope import InvalidFieldError, UnknownOptionError
-from clipsrv.server.wire.options import one_model, read_options, require_json
-from clipsrv.server.wire.replies import JSON_TYPE, deliver, stamp_work
+from clipsrv.server.wire.envelope import InvalidFieldError
+from clipsrv.server.wire.options import one_model, read_options, require_json, whole_number
+from clipsrv.server.wire.replies import deliver, json_response, stamp_work
 
 
 async def search(request: web.Request) -> web.Response:
@@ -25,7 +24,7 @@ async def search(request: web.Request) -> web.Response:
         raise NoIndexError("This server has no index to search; it has one if it is started with --index.")
     options = read_options(request, {}, free=("model", "limit", CROP))
     require_json(request)
-    limit, region = _limit(options.get("limit")), crop_of_query(options.get(CROP))
+    limit, region = whole_number(options, "limit", LIMIT, 1, MOST), crop_of_query(options.get(CROP))
     embedder, indexed, caller = request.app[EMBEDDER], request.app[INDEXED], request[CALLER]
     embedder.check_open(caller, indexed.model)
     with request.app[BODIES].hold(request, caller) as lease:
@@ -52,20 +51,10 @@ async def search(request: web.Request) -> web.Response:
             answer["truncated"] = True
         if outcome.unknown_script:
             answer["unknown_script"] = True
-        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-        response = web.Response(body=body, content_type=JSON_TYPE)
+        response = json_response(answer)
         searched = time.monotonic() - began
         stamp_work(response, outcome.model.embedding_id, read, outcome.timings, search=searched)
         return await deliver(request, response, lease)
-
-
-def _limit(text: str | None) -> int:
-    """Raises UnknownOptionError."""
-    if text is None:
-        return LIMIT
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) and 1 <= int(text) <= MOST):
-        raise UnknownOptionError(f"limit={text[:40]!r} is not a whole number from 1 to {MOST:,}.")
-    return int(text)
 
 
 ROUTES = (Route("POST", "/search", search),)

@@ -9,7 +9,6 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
-import orjson
 from aiohttp import hdrs, web
 
 from clipsrv.errors import DeadlineExceededError, NoIndexError, OriginalError
@@ -21,9 +20,8 @@ from clipsrv.search.words import Item
 from clipsrv.server.http.middleware import CALLER
 from clipsrv.server.http.routes import Route
 from clipsrv.server.indexed import Indexed
-from clipsrv.server.wire.envelope import UnknownOptionError
-from clipsrv.server.wire.options import read_options
-from clipsrv.server.wire.replies import JSON_TYPE
+from clipsrv.server.wire.options import read_options, whole_number
+from clipsrv.server.wire.replies import json_response
 from clipsrv.serving.embedder import Embedder
 from clipsrv.settings import ImageLimits
 
@@ -95,19 +93,20 @@ GALLERY = web.AppKey("gallery", Gallery)
 async def listed(request: web.Request) -> web.Response:
     options = read_options(request, {}, free=("first", "limit"))
     if GALLERY not in request.app:  # no error: the page asks every server whether it has an index
-        return _json({"count": 0, "items": [], "model": None})
+        return json_response({"count": 0, "items": [], "model": None})
     gallery = request.app[GALLERY]
-    first, limit = _number(options, "first", 0, 10**12), _number(options, "limit", _USUAL, _MOST)
+    first, limit = whole_number(options, "first", 0, 0, 10**12), whole_number(options, "limit", _USUAL, 0, _MOST)
     count, items = await gallery.listed(first, limit, request[CALLER])
     told = [{"id": item.id, "path": item.path} for item in items]
-    return _json({"count": count, "items": told, "model": gallery.model})
+    return json_response({"count": count, "items": told, "model": gallery.model})
 
 
 async def near(request: web.Request) -> web.Response:
     options, gallery = read_options(request, {}, free=("id", "limit")), _gallery(request)
-    found = await gallery.near(options.get("id", ""), max(1, _number(options, "limit", _USUAL, _MOST)), request[CALLER])
+    limit = max(1, whole_number(options, "limit", _USUAL, 0, _MOST))
+    found = await gallery.near(options.get("id", ""), limit, request[CALLER])
     told = [{"id": item.id, "path": item.path, "score": np.float32(score)} for item, score in found]
-    return _json({"results": told, "model": gallery.model})
+    return json_response({"results": told, "model": gallery.model})
 
 
 async def small(request: web.Request) -> web.Response:
@@ -124,18 +123,6 @@ def _gallery(request: web.Request) -> Gallery:
     if GALLERY not in request.app:
         raise NoIndexError("This server has no index to show; it has one if it is started with --index.")
     return request.app[GALLERY]
-
-
-def _number(options: dict[str, str], name: str, default: int, most: int) -> int:
-    """Raises UnknownOptionError."""
-    text = options.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most):
-        raise UnknownOptionError(f"{name}={text[:40]!r} is not a whole number up to {most:,}.")
-    return int(text)
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), content_type=JSON_TYPE)
 
 
 ROUTES = (

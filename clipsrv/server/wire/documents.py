@@ -137,7 +137,7 @@ def _cut(body: bytes | bytearray, mark: str) -> tuple[list[memoryview | bytes], 
     while (start := _quote(body, look)) >= 0:
         end = _closing(body, start + 1)
         if end < 0:
-            raise _invalid()
+            raise invalid_json()
         look = end + 1
         if end - start > _LONG and body[look : look + 1] != b":":  # a key is to be named
             kept += (view[at:start], f'"{mark}{len(found)}"'.encode())
@@ -204,8 +204,9 @@ def _loaded(body: bytes | bytearray) -> Any:
         return orjson.loads(body)
     except (orjson.JSONDecodeError, RecursionError):  # which holds the whole text
         pass
-    raise _invalid()
+    raise invalid_json()
 
 
-def _invalid() -> InvalidJsonError:
+def invalid_json() -> InvalidJsonError:
+    """The error for what is no JSON."""
     return InvalidJsonError("The body is not valid JSON in UTF-8.")

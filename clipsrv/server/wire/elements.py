@@ -10,14 +10,13 @@ from collections.abc import AsyncGenerator, Callable
 from typing import NoReturn
 
 from clipsrv.server.wire.bodies import Pieces
-from clipsrv.server.wire.documents import document_of
+from clipsrv.server.wire.documents import document_of, invalid_json
 from clipsrv.server.wire.envelope import (
     BodyTooLargeError,
     DuplicateFieldError,
     EmptyBatchError,
     EmptyBodyError,
     InvalidFieldError,
-    InvalidJsonError,
     MissingImageError,
     UnexpectedFieldError,
 )
@@ -174,4 +173,4 @@ def _quote(chunk: bytes, at: int, odd: int) -> tuple[int, int, bool]:
 
 
 def _refuse() -> NoReturn:
-    raise InvalidJsonError("The body is not valid JSON in UTF-8.")
+    raise invalid_json()

@@ -38,6 +38,15 @@ def read_options(
     return options
 
 
+def whole_number(options: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """The number of an option that is given, or the default. Raises UnknownOptionError."""
+    text = options.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
+        bounds = f"from {least} to {most:,}" if least else f"up to {most:,}"
+        raise UnknownOptionError(f"{name}={text[:40]!r} is not a whole number {bounds}.")
+    return int(text)
+
+
 def one_model(*named: str | None) -> str | None:
     """The model that a request names, in its query or in its body. Raises InvalidFieldError."""
     names = set(named) - {None}

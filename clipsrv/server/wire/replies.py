@@ -81,6 +81,11 @@ async def deliver(request: web.Request, response: web.Response, lease: Lease) ->
     return response
 
 
+def json_response(value: Any) -> web.Response:
+    """An answer of plain values, and of numpy's, written with as few digits as tell them."""
+    return web.Response(body=_json(value), content_type=JSON_TYPE)
+
+
 def _json(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
