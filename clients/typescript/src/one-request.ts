@@ -115,7 +115,7 @@ class Work<T> {
   }
 
   async send(): Promise<void> {
-    const { policy, onRetry } = { policy: this.options.retry, onRetry: this.options.onRetry };
+    const { retry: policy, onRetry } = this.options;
     let failures = 0;
     let since = performance.now();
     for (;;) {
