@@ -13,10 +13,13 @@ if TYPE_CHECKING:  # numpy would keep `embed --help` waiting
 @dataclass(frozen=True)
 class Entry:
     """One image to embed. `id` is unique in a job; `path` is what its source reads it by, for a file its path,
-    relative to the working directory or absolute."""
+    relative to the working directory or absolute. `size` in bytes and `etag`, a mark that another content has not, are
+    known where a listing of an object store told them."""
 
     id: str
     path: str
+    size: int | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True)

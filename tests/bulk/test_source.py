@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def test_a_listing_gives_back_its_entries_from_any_place(tmp_path: Path) -> None
     listing = write_listing(entries, tmp_path / "list")
     assert list(listing.entries(3)) == entries[3:]
     assert read_listing(tmp_path / "list") == listing
+
+
+def test_a_listing_keeps_size_and_etag_and_of_entries_without_them_its_old_form(tmp_path: Path) -> None:
+    entries = [Entry("1", "a.jpg"), Entry("2", "s3://b/k.jpg", 70, "e"), Entry("3", "x", 0), Entry("4", "y", None, "z")]
+    assert list(write_listing(entries, tmp_path / "list").entries()) == entries
+    assert (tmp_path / "list").read_bytes().startswith(b'["1", "a.jpg"]\n["2", "s3://b/k.jpg", [70, "e"]]\n')
+
+
+def test_what_was_asked_for_travels_to_other_processes(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"bytes")
+    inputs = pickle.loads(pickle.dumps(Inputs([str(tmp_path / "a.jpg")], ["list"], relative_to=str(tmp_path))))
+    assert inputs == Inputs([str(tmp_path / "a.jpg")], ["list"], relative_to=str(tmp_path))
+    assert inputs.read(str(tmp_path / "a.jpg"), 100) == b"bytes"
 
 
 def test_of_entries_with_one_id_the_first_counts_at_any_distance(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from clipsrv.errors import ConfigError
 
 @dataclass(frozen=True)
 class Listing:
-    """Entries in a file, one JSON array a line: id and path; of a bad one code and message too. `sha256` is its own."""
+    """Entries in a file, one JSON array a line: id and path; of a bad one code and message too, and [size, etag] as a
+    third of one of which either is known. `sha256` is its own."""
 
     file: Path
     count: int
@@ -28,7 +29,7 @@ class Listing:
         with self.file.open(encoding="ascii") as lines:
             for line in islice(lines, start, None):
                 fields = json.loads(line)
-                yield Entry(*fields) if len(fields) == 2 else BadFile(*fields)
+                yield BadFile(*fields) if len(fields) == 4 else Entry(*fields[:2], *(fields[2] if fields[2:] else ()))
 
 
 def write_listing(entries: Iterable[Entry | BadFile], file: Path, named: str = "what was named") -> Listing:
@@ -44,13 +45,20 @@ def write_listing(entries: Iterable[Entry | BadFile], file: Path, named: str = "
                 entry = bad_file(entry, "duplicate_id", message)
             if isinstance(entry, BadFile):
                 useless = useless or f"{entry.path}: {entry.message}."
-            line = json.dumps(astuple(entry)).encode() + b"\n"
+            line = json.dumps(_fields(entry)).encode() + b"\n"
             out.write(line)
             digest.update(line)
             count += 1
         if not paths.count:
             raise ConfigError(useless or f"No image found in {named}.")
     return Listing(file, count, digest.hexdigest())
+
+
+def _fields(entry: Entry | BadFile) -> list[object]:
+    if isinstance(entry, BadFile):
+        return list(astuple(entry))
+    known = entry.size is not None or entry.etag is not None
+    return [entry.id, entry.path, *([[entry.size, entry.etag]] if known else [])]
 
 
 def read_listing(file: Path) -> Listing:
