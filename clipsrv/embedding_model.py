@@ -31,6 +31,9 @@ from clipsrv.settings import decode_threads, image_limits, model_settings, pixel
 #: What becomes of an image that cannot be used: it fails the call, leaves a row of NaN, or that and is told.
 OnError = Literal["fail", "null"] | Callable[[int, Exception], object]
 
+#: Texts whose tokens are made and computed at once, for each image of a batch.
+_TEXTS_AT_ONCE = 4
+
 Item = TypeVar("Item")
 
 
@@ -150,9 +153,10 @@ class EmbeddingModel:
         Raises InvalidTextError, TextTowerMissingError, EngineError, and TypeError for what is no text.
         """
         wanted = _listed(texts, "text")
-        starts = range(0, len(wanted), self._batch_size)
+        few = _TEXTS_AT_ONCE * self._batch_size
+        starts = range(0, len(wanted), few)
         shown = _shown(starts, progress, "batch", len(starts))
-        rows = [self._embed_few(wanted[at : at + self._batch_size]) for at in shown]
+        rows = [self._embed_few(wanted[at : at + few]) for at in shown]
         return np.concatenate(rows) if rows else self._embed_few([])
 
     def classify(

@@ -19,4 +19,5 @@ CPU = Provider(
         "int8": Arithmetic("int8", "int8", needs=VNNI, in_parts=True),
     },
     streams=True,
+    run_cost=32,
 )

@@ -55,6 +55,7 @@ class Provider:
     options of the provider. `optimises_itself` keeps onnxruntime from fusing operators that the provider does not know.
     `library` is onnxruntime's file of a provider that needs libraries of other packages (CUDA's).
     `streams` says that several inferences at once, on one thread each, give more images a second than one on all.
+    `run_cost` is what a further run of the text tower costs, in tokens, where it pays to sort texts by length.
     """
 
     device: str
@@ -69,3 +70,4 @@ class Provider:
     library: str = ""
     streams: bool = False
     needs: str = ""
+    run_cost: int | None = None

@@ -38,21 +38,26 @@ class Entry(Generic[Item, Result]):
     submitted: float = field(default_factory=time.monotonic)
 
 
-def collect(waiting: Turns[Entry[Item, Result]], limit: int) -> list[Entry[Item, Result]]:
-    """Takes up to `limit` entries by turns, passing over those given up meanwhile.
+def collect(
+    waiting: Turns[Entry[Item, Result]], limit: int, size: Callable[[Item], int] = lambda item: 1
+) -> list[Entry[Item, Result]]:
+    """Takes entries by turns until they have `limit` in `size`, passing over those given up meanwhile.
 
-    The turn goes on where the last batch left it, so a single image beside a request of hundreds is in the next batch.
+    The last may pass the limit. The turn goes on where the last batch left it, so a single image beside a request of
+    hundreds is in the next batch.
     """
     batch: list[Entry[Item, Result]] = []
-    while waiting and len(batch) < limit:
+    taken = 0
+    while waiting and taken < limit:
         entry = waiting.take()
         if not entry.future.done():
             batch.append(entry)
+            taken += size(entry.item)
     return batch
 
 
 class Batcher(Generic[Item, Result]):
-    """Feeds `process` with batches of at most `max_batch_size`, one batch at a time.
+    """Feeds `process` with batches of at most `max_batch_size`, one batch at a time. An item counts as its `size`.
 
     `process` takes the items of a batch and gives as many results in the same order. When it raises or gives another
     number, the batch is halved until the culprit stands alone, so a bad item fails by itself; out of memory also halves
@@ -65,12 +70,13 @@ class Batcher(Generic[Item, Result]):
         max_batch_size: int,
         observer: Observer | None = None,
         turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        size: Callable[[Item], int] = lambda item: 1,
     ) -> None:
         """A batch is formed and computed within `turn`, a context that comes when the engine is free."""
         self.max_batch_size = max_batch_size
         self.last_success: float | None = None
         self.failures_in_a_row = 0
-        self._process, self._observer, self._turn = process, observer or Observer(), turn
+        self._process, self._observer, self._turn, self._size = process, observer or Observer(), turn, size
         self._waiting: Turns[Entry[Item, Result]] = Turns()
         self._arrived = asyncio.Event()
         self._stopped = False
@@ -128,7 +134,7 @@ class Batcher(Generic[Item, Result]):
                 await self._arrived.wait()
                 while self._waiting:
                     async with self._turn():
-                        batch = collect(self._waiting, self.max_batch_size)
+                        batch = collect(self._waiting, self.max_batch_size, self._size)
                         if batch:
                             await self._run_batch(batch)
                     batch = []
@@ -168,8 +174,9 @@ class Batcher(Generic[Item, Result]):
             half = len(batch) // 2
             if isinstance(error, OutOfMemoryError):
                 error.let_go()
-                self.max_batch_size = min(self.max_batch_size, half)
-                logger.warning("out of memory at batch size %d: now at most %d", len(batch), self.max_batch_size)
+                whole, less = (sum(self._size(entry.item) for entry in part) for part in (batch, batch[:half]))
+                self.max_batch_size = min(self.max_batch_size, less)
+                logger.warning("out of memory at batch size %d: now at most %d", whole, self.max_batch_size)
             for part in (batch[:half], batch[half:]):
                 if alive := [entry for entry in part if not entry.future.done()]:
                     await self._run_batch(alive)

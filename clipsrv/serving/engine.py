@@ -19,6 +19,8 @@ from clipsrv.errors import ClipsrvError, ImageError, OutOfMemoryError, TextTower
 from clipsrv.images.region import Encoded
 from clipsrv.models.known import in_words
 from clipsrv.models.model import Model
+from clipsrv.models.texts import TOKENS_PER_IMAGE, embed_tokens
+from clipsrv.providers.table import provider
 from clipsrv.runtime.encoder import Encoder
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.serving.batcher import Batcher
@@ -55,13 +57,15 @@ class Engine:
         self.vectors: Flights[Finished] = Flights()
         self._share = workshop.inference.share()
         size = model.manifest.preprocess.crop_size
-        self.images: ImageBatcher = self._batcher(model.image_encoder, np.stack)
+        most = self._settings.max_batch_size
+        self.images: ImageBatcher = self._batcher(partial(_embed_stack, model.image_encoder), most)
         self.texts: TextBatcher | None = None
         # Not zeros, which a model without offsets would turn into a vector of zeros, and that is a failure.
         ramp = np.linspace(-1, 1, 3 * size * size, dtype=np.float32).reshape(3, size, size)
         self._probes: list[tuple[Batcher[Any, Vectors], Any]] = [(self.images, ramp)]
         if model.text_encoder is not None and model.tokenizer is not None:
-            self.texts = self._batcher(model.text_encoder, _stack_tokens)
+            embed = partial(embed_tokens, model.text_encoder, run_cost=provider(model.device).run_cost)
+            self.texts = self._batcher(embed, most * TOKENS_PER_IMAGE, lambda tokens: tokens.length)
             self._probes.append((self.texts, model.tokenizer.encode("a photo")))
         self._tasks: list[asyncio.Task[None]] = []
         self._reminder = Reminder()
@@ -189,20 +193,19 @@ class Engine:
     def _quiet_for(self, batcher: Batcher[Any, Vectors]) -> float:
         return 0.0 if batcher.last_success is None else time.monotonic() - batcher.last_success
 
-    def _batcher(self, encoder: Encoder, stack: Callable[[Sequence[Any]], NDArray[Any]]) -> Batcher[Any, Vectors]:
+    def _batcher(
+        self, embed: Callable[[Sequence[Any]], Vectors], limit: int, size: Callable[[Any], int] = lambda item: 1
+    ) -> Batcher[Any, Vectors]:
         # Not self: an engine that is put away goes with its model, and not when it is collected.
         name, share, observer = self.name, self._share, self.observer
 
-        def embed(items: Sequence[Any]) -> list[Vectors]:
-            return list(encoder.embed(stack(items)))
-
         async def process(items: Sequence[Any]) -> list[Vectors]:
             began = time.monotonic()
-            vectors = await share.run(partial(embed, items))
+            vectors = list(await share.run(partial(embed, items)))
             observer.embedded(name, len(items), time.monotonic() - began)
             return vectors
 
-        return Batcher(process, self._settings.max_batch_size, self.observer, share.turn)
+        return Batcher(process, limit, self.observer, share.turn, size)
 
 
 #: The caller that probes are made for: a turn of its own.
@@ -238,6 +241,5 @@ def _encode(model: Model, prompts: Sequence[Prompt]) -> list[tuple[Tokens, float
     return found
 
 
-def _stack_tokens(tokens: Sequence[Tokens]) -> NDArray[np.int64]:
-    longest = max(one.length for one in tokens)
-    return np.stack([one.ids[:longest] for one in tokens])
+def _embed_stack(encoder: Encoder, pixels: Sequence[Pixels]) -> Vectors:
+    return encoder.embed(np.stack(pixels))

@@ -82,6 +82,12 @@ async def test_a_batch_takes_what_waits_up_to_the_limit() -> None:
     assert collect(turns, 7) == []
 
 
+async def test_a_batch_takes_items_until_their_sizes_reach_the_limit() -> None:
+    turns, entries = await waiting(4, 4, 90, 3, 3, 3, 3)
+    assert collect(turns, 9, lambda number: number) == entries[:3]
+    assert collect(turns, 9, lambda number: number) == entries[3:6]
+
+
 async def test_what_was_given_up_is_passed_over_and_forgotten() -> None:
     turns, entries = await waiting(1, 2, 3)
     entries[0].future.cancel()

@@ -260,6 +260,31 @@ async def test_many_texts_fit_where_few_images_do_and_take_no_more_than_their_sl
         assert len((await embedder.embed_texts(texts)).vectors) == 16 * TEXTS_PER_SLOT
 
 
+async def test_texts_that_wait_are_one_batch_by_their_tokens_and_short_ones_are_not_padded_to_a_long_one() -> None:
+    model, shapes = make_model(), list[tuple[int, ...]]()
+    assert model.text_encoder is not None
+
+    class Watched(Held):
+        def embed(self, batch: NDArray[Any]) -> Vectors:
+            shapes.append(batch.shape)
+            return super().embed(batch)
+
+    tower = Watched(model.text_encoder)
+    async with started(
+        lambda name: replace(model, text_encoder=tower), replace(SETTINGS, max_batch_size=4)
+    ) as embedder:
+        tasks = [asyncio.create_task(embedder.embed_texts(["a dog"]))]
+        await asyncio.to_thread(tower.entered.wait, 30)
+        texts = [f"text {number}" for number in range(20)]
+        tasks += [asyncio.create_task(embedder.embed_texts(few)) for few in (texts, ["word " * 100])]
+        await eventually(lambda: embedder.queued == 21)
+        tower.go_on.set()
+        await asyncio.gather(*tasks)
+    longest = shapes[1][1]
+    assert shapes == [(1, 4), (20, longest), (1, 77)]
+    assert longest < 10
+
+
 async def test_texts_are_tokenized_only_once_they_have_their_slots_and_not_on_the_loop() -> None:
     threads: list[str] = []
 
