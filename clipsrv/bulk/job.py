@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from clipsrv.ahead import in_order
 from clipsrv.bulk.errors import BadImagesError
 from clipsrv.bulk.prepare import Prepared, Preparer
-from clipsrv.bulk.records import BadFile, Row, Shard, Store, bad_file
-from clipsrv.bulk.sources.listing import Listing
+from clipsrv.bulk.records import BadFile, Entry, Row, Shard, Store, bad_file
 from clipsrv.models.model import Model
 from clipsrv.runtime.vectors import Vectors
 
@@ -37,6 +36,16 @@ class JobSettings:
     decode_threads: int
     streams: int = 1
     strict: bool = False
+
+
+class Listed(Protocol):
+    """Entries that are read as they are asked for, the same each time."""
+
+    @property
+    def count(self) -> int: ...
+
+    def entries(self, start: int = 0) -> Iterator[Entry | BadFile]:
+        """Entries from place `start` on."""
 
 
 class Observer(Protocol):
@@ -79,7 +88,7 @@ class Job:
         self._model, self._prepare, self._store = model, prepare, store
         self._settings, self._observer = settings, observer
 
-    def run(self, listing: Listing, stop: Callable[[], bool]) -> Summary:
+    def run(self, listing: Listed, stop: Callable[[], bool]) -> Summary:
         """Stores every entry that is not stored yet. Raises BadImagesError, OutputError or EngineError."""
         summary, settings = Summary(), self._settings
         done = min(self._store.shards_done * settings.shard_size, listing.count)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.bulk.deadline import Deadline
-from clipsrv.bulk.records import BadFile, Entry, Source, Store, bad_file
+from clipsrv.bulk.records import BadFile, Entry, Source, Store, bad_file, unfit_name
 from clipsrv.errors import ImageError, OutOfMemoryError
 from clipsrv.images.budget import PixelBudget
 from clipsrv.models.model import Model
@@ -47,7 +47,7 @@ class Preparer:
         """Pixels are made unless the store makes them needless, or `always`. Raises OutOfMemoryError."""
         if isinstance(listed, BadFile):
             return Prepared(Entry(listed.id, listed.path), bad=listed)
-        if unfit := _unfit(listed):
+        if unfit := unfit_name(listed):
             return Prepared(listed, bad=bad_file(listed, "invalid_name", unfit))
         try:
             blob = self.source.read(listed.path, self.limits.max_bytes)
@@ -70,13 +70,3 @@ class Preparer:
             return Prepared(listed, bad=bad_file(listed, "unreadable_file", f"The file cannot be read: {reason}."))
         except MemoryError:
             raise OutOfMemoryError(f"Not enough memory to decode {listed.path!r}.") from None
-
-
-def _unfit(entry: Entry) -> str | None:
-    """Why no output can hold the entry's names, if it is so."""
-    for what, text in (("id", entry.id), ("path", entry.path)):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return f"Its {what} is not valid Unicode: rename the file, or name the list's --encoding."
-    return None

@@ -51,6 +51,16 @@ def bad_file(entry: Entry | Row, code: str, message: str) -> BadFile:
     return BadFile(_shown(entry.id), _shown(entry.path), code, _shown(message))
 
 
+def unfit_name(entry: Entry) -> str | None:
+    """Why no output can hold the entry's names, if it is so."""
+    for what, text in (("id", entry.id), ("path", entry.path)):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"Its {what} is not valid Unicode: rename the file, or name the list's --encoding."
+    return None
+
+
 def counted(count: int, word: str) -> str:
     """So many of what `word` names one of."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")

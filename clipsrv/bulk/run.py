@@ -7,14 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clipsrv.bulk.assembly import facts_of_vectors, job_of, open_model
 from clipsrv.bulk.deadline import Deadline
 from clipsrv.bulk.errors import TOO_LONG_EXIT_STATUS, NothingUsableError
-from clipsrv.bulk.job import Job, JobSettings
 from clipsrv.bulk.options import JobOptions
-from clipsrv.bulk.prepare import Preparer
 from clipsrv.bulk.records import Facts, Store
 from clipsrv.bulk.report import Report
 from clipsrv.bulk.sources.listing import Listing, read_listing, write_listing
@@ -25,20 +24,12 @@ from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts, reporting
 from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
-from clipsrv.images.budget import PixelBudget
-from clipsrv.images.decode import reuse_memory
 from clipsrv.installation import how_to_install
-from clipsrv.machine import usable_cores
-from clipsrv.models.folders import find_model
-from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
-from clipsrv.providers.table import provider
-from clipsrv.runtime.choice import candidate_devices
 from clipsrv.search.facts import beside
 from clipsrv.search.words import URL_SCHEMES
-from clipsrv.settings import decode_threads, image_limits, model_settings, pixels_in_flight
+from clipsrv.settings import image_limits
 
-FORMAT = 1
 LATE = "late.jsonl"
 #: The end of a Lance dataset's name.
 LANCE = ".lance"
@@ -84,7 +75,7 @@ def run_into_file(options: JobOptions, config: Config, received: Received, produ
             listing = read_listing(parts.folder / INPUTS)
         else:
             listing = _write_listing(options.inputs, parts.folder / NEW_INPUTS)
-        model = _load(config, text=product.text)
+        model = open_model(config, text=product.text)
         facts = {**_facts(model, config, options.shard_size, listing), **product.facts(model)}
         writer = product.writer(model)
         report = Report(errors, quiet=options.quiet, voice=Voice())
@@ -114,7 +105,7 @@ def _run_into_what_grows(
     report = Report(listed, quiet=options.quiet, voice=Voice())
     with tempfile.TemporaryDirectory(prefix="clipsrv-") as folder:
         listing = _write_listing(options.inputs, Path(folder) / INPUTS)
-        model = _load(config)
+        model = open_model(config)
         store = open_store(model, listing, report)
         deadline = _deadline(options, beside(listed, LATE), scratch=Path(folder))
         with closing(model), closing(store), closing(deadline), report:
@@ -147,7 +138,7 @@ def _dataset(options: JobOptions) -> Opener:
         raise ConfigError(f"Lance needs pylance: {how_to_install('lance')}") from None
 
     def open_dataset(model: Model, listing: Listing, report: Report) -> Store:
-        ids, facts = (entry.id for entry in listing.entries(0)), {"format": FORMAT, **_facts_of_vectors(model)}
+        ids, facts = (entry.id for entry in listing.entries(0)), facts_of_vectors(model)
         return LanceStore(Path(options.out), facts, ids, prune=options.prune, ann=options.ann)
 
     return open_dataset
@@ -163,19 +154,8 @@ def _run(
     deadline: Deadline,
     received: Received,
 ) -> int:
-    threads = decode_threads(config)
-    reuse_memory(threads)
-    streams = usable_cores() // model.threads if provider(model.device).streams else 1
-    settings = JobSettings(options.shard_size, config.max_batch_size, threads, max(1, streams), strict=options.strict)
-    prepare = Preparer(
-        source=options.inputs,
-        model=model,
-        limits=image_limits(config),
-        budget=PixelBudget(pixels_in_flight(config)),
-        store=store,
-        deadline=deadline,
-    )
-    summary = Job(model, prepare, store, settings, report).run(listing, lambda: received() is not None)
+    job = job_of(options, config, model, store, report, deadline)
+    summary = job.run(listing, lambda: received() is not None)
     if summary.interrupted:
         report.conclude(summary, "Interrupted, the same command goes on from here")
         return 128 + (received() or 0)
@@ -204,30 +184,11 @@ def _write_listing(inputs: Inputs, file: Path) -> Listing:
         return write_listing(inputs.entries(), file, inputs.in_words)
 
 
-def _load(config: Config, *, text: bool = False) -> Model:
-    settings = replace(model_settings(config), text=text)
-    devices = candidate_devices(settings.device)
-    if not settings.threads and devices and provider(devices[0]).streams:
-        settings = replace(settings, threads=1)
-    return load_model(find_model(Path(config.models_dir), config.model), settings)
-
-
 def _facts(model: Model, config: Config, shard_size: int, listing: Listing) -> Facts:
     return {
-        "format": FORMAT,
-        **_facts_of_vectors(model),
+        **facts_of_vectors(model),
         "limits": asdict(image_limits(config)),
         "max_batch_size": config.max_batch_size,
         "shard_size": shard_size,
         "inputs": {"count": listing.count, "sha256": listing.sha256},
-    }
-
-
-def _facts_of_vectors(model: Model) -> Facts:
-    return {
-        "model": model.manifest.name,
-        "embedding_id": model.embedding_id,
-        "preprocessing_id": model.preprocessing_id,
-        "precision": model.precision,
-        "dimensions": model.manifest.dimensions,
     }
