@@ -1,5 +1,6 @@
 /** The entry: arguments to a command, errors to one line and an exit status, Ctrl-C to an orderly end. */
 import { ClipError, ClipServerError, OverloadedError, UnavailableError } from 'clipsrv-client';
+import { duplicatesCommand } from './commands/duplicates.ts';
 import { embedCommand } from './commands/embed.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { searchCommand } from './commands/search.ts';
@@ -43,6 +44,7 @@ async function run(options: Options, signal: AbortSignal): Promise<number> {
     case 'embed': return embedCommand(options, signal);
     case 'search': return searchCommand(options, signal);
     case 'migrate': return migrateCommand(options, signal);
+    case 'duplicates': return duplicatesCommand(options, signal);
     case 'help':
       process.stdout.write(USAGE);
       return 0;

@@ -52,24 +52,36 @@ export interface MigrateOptions extends SharedOptions {
   readonly allowMissing: boolean;
 }
 
-export type Options = EmbedOptions | SearchOptions | MigrateOptions | { readonly command: 'help' };
+export interface DuplicatesOptions extends SharedOptions {
+  readonly command: 'duplicates';
+  /** Undefined: measured. */
+  readonly threshold: number | undefined;
+  /** Images whose copies are measured. */
+  readonly sample: number;
+  readonly html: string | undefined;
+  readonly json: boolean;
+}
 
-type Command = 'embed' | 'search' | 'migrate';
-const COMMANDS: readonly Command[] = ['embed', 'search', 'migrate'];
+export type Options = EmbedOptions | SearchOptions | MigrateOptions | DuplicatesOptions | { readonly command: 'help' };
+
+type Command = 'embed' | 'search' | 'migrate' | 'duplicates';
+const COMMANDS: readonly Command[] = ['embed', 'search', 'migrate', 'duplicates'];
 
 const all = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: COMMANDS });
 /** `search` has always taken the options of `embed` without a word, and the other way round. */
 const both = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['embed', 'search'] as readonly Command[] });
 const migrate = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['migrate'] as readonly Command[] });
+const duplicates = <T extends 'string' | 'boolean'>(type: T, ...others: Command[]) => ({ type, of: ['duplicates', ...others] as readonly Command[] });
 
 const FLAGS = {
   database: all('string'), table: all('string'), server: all('string'), batch: all('string'), concurrency: all('string'),
   patience: all('string'), failures: all('string'), base: all('string'),
   query: both('string'), 'query-database': both('string'), 'id-column': both('string'), 'location-column': both('string'),
   encoding: both('string'), create: both('boolean'), index: both('boolean'), reembed: both('boolean'), recheck: both('boolean'),
-  'dry-run': both('boolean'), text: both('string'), image: both('string'), limit: both('string'), json: both('boolean'),
-  to: migrate('string'), 'to-server': migrate('string'), judgements: migrate('string'), sample: migrate('string'), follow: migrate('boolean'),
+  'dry-run': both('boolean'), text: both('string'), image: both('string'), limit: both('string'), json: duplicates('boolean', 'embed', 'search'),
+  to: migrate('string'), 'to-server': migrate('string'), judgements: migrate('string'), sample: duplicates('string', 'migrate'), follow: migrate('boolean'),
   status: migrate('boolean'), switch: migrate('boolean'), rollback: migrate('boolean'), 'allow-missing': migrate('boolean'), drop: migrate('string'),
+  threshold: duplicates('string'), html: duplicates('string'),
 } as const;
 const HELP = { help: { type: 'boolean', short: 'h', default: false } } as const;
 
@@ -90,7 +102,7 @@ export function parseOptions(args: readonly string[], env: NodeJS.ProcessEnv): O
   if (command === 'embed') return embedOptions(shared, values, env, others[0]);
   if (command === 'search') return searchOptions(shared, values);
   if (others[0] !== undefined) throw new RefusedError(`${command} takes no source: ${others[0]}. Where its images are is told by --base.`);
-  return migrateOptions(shared, values);
+  return command === 'duplicates' ? duplicatesOptions(shared, values) : migrateOptions(shared, values);
 }
 
 function parse(args: readonly string[]) {
@@ -168,6 +180,15 @@ function migrateOptions(shared: SharedOptions, values: Values): MigrateOptions {
     follow: values.follow ?? false,
     allowMissing: values['allow-missing'] ?? false,
   };
+}
+
+function duplicatesOptions(shared: SharedOptions, values: Values): DuplicatesOptions {
+  const threshold = values.threshold === undefined ? undefined : Number(values.threshold);
+  if (threshold !== undefined && !(values.threshold?.trim() !== '' && threshold >= 0 && threshold <= 2)) {
+    throw new RefusedError(`--threshold is a cosine distance, from 0 to 2, not ${values.threshold}.`);
+  }
+  if (threshold !== undefined && values.sample !== undefined) throw new RefusedError('--sample is of the measuring that --threshold does without.');
+  return { ...shared, command: 'duplicates', threshold, sample: count('sample', values.sample ?? '100'), html: values.html, json: values.json ?? false };
 }
 
 function count(flag: string, value: string): number {

@@ -138,7 +138,7 @@ export class Report implements Observer {
 const LONGEST_SHOWN = 200;
 
 /** On one line of a terminal: an id may hold anything. */
-function shown(text: string): string {
+export function shown(text: string): string {
   const cut = text.length > LONGEST_SHOWN ? `${text.slice(0, LONGEST_SHOWN)}...` : text;
   return cut.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Surrogate}]/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

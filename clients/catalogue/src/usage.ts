@@ -1,10 +1,12 @@
 /** What --help prints. */
 
-export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector, search it, and move it to another model.
+export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector, search it, move it to another model, find what is
+in it twice.
 
   generate-embeddings-from-catalog.ts [embed] SOURCE [options]
   generate-embeddings-from-catalog.ts search (--text TEXT | --image FILE) [options]
   generate-embeddings-from-catalog.ts migrate (--to MODEL | --status | --switch | --rollback | --drop MODEL) [options]
+  generate-embeddings-from-catalog.ts duplicates [--html FILE] [--json] [options]
 
 SOURCE        a folder of images, a .csv or .tsv, or a .jsonl/.ndjson file whose rows have an id and a path or URL;
               or leave it out and give --query. Environment: CATALOG_SOURCE, CATALOG_QUERY
@@ -41,6 +43,12 @@ migrate: a table beside the first, with the vectors of another model, until you 
   --switch                  let TABLE_current show the new model's vectors; --rollback shows the old ones again
   --allow-missing           switch although rows have no vector of the other model
   --drop MODEL              drop this model's table, which is not the one shown
+
+duplicates: images of the same bytes, of the same pixels, and near ones
+  --html FILE               a contact sheet, with small copies of the images inside
+  --json                    one JSON object a group, one a line
+  --threshold DISTANCE      how near (cosine distance); default: as near as copies of a sample of these images are to them
+  --sample N                how many images are copied for that (default: 100)
 
   --batch N                 images in a request and in a transaction (default: 32)
   --concurrency N           requests at once (default: 4)

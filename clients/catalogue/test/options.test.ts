@@ -46,6 +46,11 @@ test('what cannot be meant is refused in one line that names the flag', () => {
     [['migrate', '--status', '--follow'], /--follow goes with --to/],
     [['photos', '--to', 'b'], /--to is none of embed/],
     [['migrate', '--to', 'b', '--create'], /--create is none of migrate/],
+    [['duplicates', 'photos'], /takes no source: photos.*--base/],
+    [['duplicates', '--threshold', '3'], /--threshold is a cosine distance, from 0 to 2, not 3/],
+    [['duplicates', '--threshold', ' '], /--threshold is a cosine distance/],
+    [['duplicates', '--threshold', '0.1', '--sample', '5'], /--sample is of the measuring/],
+    [['search', '--text', 'a', '--html', 'x'], /--html is none of search/],
   ];
   for (const [args, message] of cases) {
     assert.throws(() => parseOptions(args, env), (error: unknown) => error instanceof RefusedError && message.test(error.message), args.join(' '));
