@@ -29,6 +29,9 @@ ONLY = {
     "pyarrow": {"bulk", "search"},
     "psycopg": {"bulk", "search"},
     "lance": {"bulk", "search"},
+    "fsspec": {"bulk"},
+    "ray": {"bulk"},
+    "qdrant_client": {"bulk"},
 }
 #: What never runs in the server at all.
 NEVER = {
@@ -189,9 +192,19 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "job": ("errors", "records", "prepare"),
         "report": ("errors", "voice", "records", "stores", "job"),
         "assembly": ("deadline", "records", "options", "prepare", "job"),
+        "work": ("errors", "records"),
+        "sinks": ("errors", "contract", "records", "stores", "options", "work"),
+        "progress": ("voice", "records"),
+        "delivery": ("errors", "records", "progress", "work"),
+        "worker": ("errors", "voice", "deadline", "records", "options", "job", "assembly", "work"),
+        "engines": ("errors", "records", "options", "work", "worker"),
+        "sharded": (
+            *("errors", "voice", "records", "options", "progress", "work", "sinks", "delivery", "worker"),
+            "engines",
+        ),
         "run": ("errors", "voice", "deadline", "records", "sources", "stores", "options", "job", "report", "assembly"),
         "tags": ("records", "stores", "run"),
-        "command": ("errors", "voice", "sources", "options", "run"),
+        "command": ("errors", "voice", "sources", "options", "sharded", "run"),
         "classify": ("options", "run", "tags", "command"),
     },
 }

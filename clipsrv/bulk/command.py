@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
-from clipsrv.bulk.options import JobOptions
+from clipsrv.bulk.options import ENGINES, LOCAL, JobOptions
 from clipsrv.bulk.sources.local import Inputs
 from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config, Parser, add_flags, read
@@ -57,9 +57,25 @@ def embed_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="wait for a database that is away (default: 600)",
     )
+    _add_shards(parser)
     add("--prune", action="store_true", help="take away rows of images that are not named any more (FILE.lance)")
     add("--ann", action="store_true", help="make its index for approximate search, or bring it up to date (FILE.lance)")
     return parser
+
+
+def _add_shards(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("a job in shards, for one machine or many (docs/scale.md)").add_argument
+    add("--work", metavar="FOLDER", help="where its list and what is done of it are kept: a path, s3://... and such")
+    add("--rows-per-shard", type=int, default=100_000, metavar="N", help="images of a shard (default: %(default)s)")
+    add("--shard", metavar="I/N", help="compute every N-th shard from the I-th on, from 0 (default: 0/1, all)")
+    add("--engine", choices=ENGINES, default=LOCAL, help="who computes: this machine, or a cluster (default: local)")
+    add(
+        "--address",
+        metavar="ADDRESS",
+        help="of the Ray cluster; auto: the one this machine is of (default: one made here)",
+    )
+    add("--actors", type=int, metavar="N", help="processes of Ray that hold a model each (default: as many as fit)")
+    add("--gpus-per-actor", type=float, metavar="F", help="GPUs of each, 0.5 for two on one (default: 0)")
 
 
 def job_parser(command: str, about: str) -> argparse.ArgumentParser:
@@ -120,6 +136,10 @@ def carry_out(given: Mapping[str, Any], job: Callable[[JobOptions, Config, Recei
 
 
 def _embed(options: JobOptions, config: Config, received: Received) -> int:
+    if options.work is not None:
+        from clipsrv.bulk.sharded import run_in_shards
+
+        return run_in_shards(options, config, received)
     from clipsrv.bulk.run import run_job
 
     return run_job(options, config, received)

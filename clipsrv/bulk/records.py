@@ -134,3 +134,21 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Releases locks and connections; what is stored stays."""
+
+
+class Sink(Protocol):
+    """Where the shards of a job in shards go: an upsert by id and embedding_id. A shard that is begun and never
+    published is begun again, from its first row, by whoever goes on; writing it twice is writing it once. Every method
+    raises OutputError."""
+
+    def begin(self, number: int) -> None:
+        """Begins shard `number`, in place of one that was not published."""
+
+    def write(self, shard: Shard) -> list[Refusal]:
+        """Takes the next rows of the shard that was begun; gives those that the output cannot hold."""
+
+    def publish(self) -> None:
+        """Everything of the shard is in the output, durably, when this returns."""
+
+    def close(self) -> None:
+        """Forgets a shard that was not published, as far as that is possible; releases connections."""
