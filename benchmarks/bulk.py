@@ -25,8 +25,8 @@ from clipsrv.bulk.deadline import Deadline
 from clipsrv.bulk.job import Job, JobSettings
 from clipsrv.bulk.prepare import Preparer
 from clipsrv.bulk.records import BadFile
+from clipsrv.bulk.sources.inputs import Inputs
 from clipsrv.bulk.sources.listing import Listing, write_listing
-from clipsrv.bulk.sources.local import Inputs
 from clipsrv.bulk.stores.files import FileStore, begin_or_continue
 from clipsrv.bulk.stores.outputs import writer_for
 from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts

@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "clipsrv").rglob("*.py"))
 #: Packages of others, and the rooms that may import them.
 ONLY = {
     "onnxruntime": {"runtime", "doctor"},
-    "aiohttp": {"server"},
+    "aiohttp": {"server", "bulk"},
     "multipart": {"server"},
     "orjson": {"server", "bulk", "search"},
     "PIL": {"images"},
@@ -188,7 +188,7 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "sources": ("errors", "contract", "records"),
         "stores": ("errors", "contract", "records"),
         "options": ("sources",),
-        "prepare": ("deadline", "records"),
+        "prepare": ("errors", "deadline", "records"),
         "job": ("errors", "records", "prepare"),
         "report": ("errors", "voice", "records", "stores", "job"),
         "assembly": ("deadline", "records", "options", "prepare", "job"),

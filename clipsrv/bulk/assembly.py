@@ -45,7 +45,14 @@ def job_of(
     """The job that fills `store`, on so many `cores` (default: those that this process may use)."""
     reuse_memory(threads := decode_threads(config))
     streams = (cores or usable_cores()) // model.threads if provider(model.device).streams else 1
-    settings = JobSettings(options.shard_size, config.max_batch_size, threads, max(1, streams), strict=options.strict)
+    settings = JobSettings(
+        options.shard_size,
+        config.max_batch_size,
+        threads,
+        max(1, streams),
+        fetch_threads=max(threads, options.fetch_threads) if options.inputs.fetches else 0,
+        strict=options.strict,
+    )
     prepare = Preparer(
         source=options.inputs,
         model=model,

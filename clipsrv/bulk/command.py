@@ -6,13 +6,14 @@ import argparse
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import closing, contextmanager
+from dataclasses import fields, replace
 from typing import Any
 
-from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, OutputError
+from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, GivenUpError, OutputError
 from clipsrv.bulk.options import ENGINES, LOCAL, JobOptions
-from clipsrv.bulk.sources.local import Inputs
+from clipsrv.bulk.sources.inputs import Inputs
+from clipsrv.bulk.sources.reader import Fetching
 from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config, Parser, add_flags, read
 from clipsrv.errors import EngineError, StartError
@@ -82,7 +83,12 @@ def job_parser(command: str, about: str) -> argparse.ArgumentParser:
     """What every job over image files takes."""
     parser = Parser(f"{program()} {command}", about, epilog=EXIT_STATUS)
     add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH", help='image, folder, "glob" or - for a list on standard input')
+    add(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help='image, folder, "glob", each also at s3://, gs:// or az://, URL, or - for a list on standard input',
+    )
     add(
         "--files-from",
         action="append",
@@ -91,6 +97,17 @@ def job_parser(command: str, about: str) -> argparse.ArgumentParser:
         help="file of one path, or JSON with id and path, a line",
     )
     add("-0", "--null", action="store_true", help="paths of lists end in NUL, as find -print0 writes them")
+    add(
+        "--fetch-seconds",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="for one image that lies elsewhere, all tries together (default: 60)",
+    )
+    add("--fetch-threads", type=int, default=32, metavar="N", help="images fetched at once (default: %(default)s)")
+    add(
+        "--allow-private-addresses", action="store_true", help="fetch http(s) URLs of this machine and its networks too"
+    )
     add("--encoding", metavar="NAME", help="of lists: utf-16, cp932 (default: as marked, else the bytes of the paths)")
     add("--relative-to", metavar="FOLDER", help="ids are paths relative to this folder (default: paths as given)")
     add(
@@ -123,8 +140,11 @@ def carry_out(given: Mapping[str, Any], job: Callable[[JobOptions, Config, Recei
     """The exit status of `job` with what was `given` to a parser. Failures are one line on stderr."""
     try:
         options, config = _options(given), read({name: given[name] for name in SETTINGS})
-        with _stopping_at_a_shard() as received:
-            return job(options, config, received)
+        with _stopping_at_a_shard() as received, closing(_stoppable(options.inputs, received)) as inputs:
+            try:
+                return job(replace(options, inputs=inputs), config, received)
+            except GivenUpError as error:
+                message, status = str(error), 128 + (received() or 0)
     except StartError as error:
         message, status = error.message, error.exit_status
     except EngineError as error:
@@ -145,8 +165,14 @@ def _embed(options: JobOptions, config: Config, received: Received) -> int:
     return run_job(options, config, received)
 
 
+def _stoppable(inputs: Inputs, received: Received) -> Inputs:
+    return replace(inputs, stop=lambda: received() is not None)
+
+
 def _options(given: Mapping[str, Any]) -> JobOptions:
-    inputs = Inputs(given["paths"], given["files_from"], given["null"], given["relative_to"], given["encoding"])
+    fetching = Fetching(given["fetch_seconds"], given["allow_private_addresses"])
+    lists = (given["paths"], given["files_from"], given["null"])
+    inputs = Inputs(*lists, given["relative_to"], given["encoding"], fetching)
     names = (item.name for item in fields(JobOptions) if item.name in given)
     return JobOptions(inputs, **{name: given[name] for name in names})
 

@@ -31,3 +31,18 @@ class OutputError(StartError):
 
     code = "output_error"
     exit_status: ClassVar[int] = 6
+
+
+class GivenUpError(Exception):
+    """The job was asked to end while it waited for what lies elsewhere. The shard in work is left to the next run."""
+
+
+class FetchError(Exception):
+    """What lies elsewhere cannot be had. `code` is a BadFile's: not_found, fetch_denied, fetch_failed, url_forbidden.
+
+    `again` is whether another try may bring it, not before `after` seconds.
+    """
+
+    def __init__(self, code: str, message: str, *, again: bool = False, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.code, self.message, self.again, self.after = code, message, again, after

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -19,22 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.ahead import in_order
-from clipsrv.bulk.errors import BadImagesError
-from clipsrv.bulk.prepare import Prepared, Preparer
+from clipsrv.bulk.errors import BadImagesError, GivenUpError
+from clipsrv.bulk.prepare import FetchingPreparer, Prepared, Preparer
 from clipsrv.bulk.records import BadFile, Entry, Row, Shard, Store, bad_file
+from clipsrv.images.budget import PixelBudget
 from clipsrv.models.model import Model
 from clipsrv.runtime.vectors import Vectors
+
+#: Bytes of images that are on their way or wait to be decoded.
+_FETCHED_AHEAD = 512 << 20
 
 
 @dataclass(frozen=True)
 class JobSettings:
     """`shard_size` entries are stored together; `streams` batches are computed at once; `strict` ends the job at the
-    first shard with a bad image."""
+    first shard with a bad image. `fetch_threads` wait for images that lie elsewhere; 0: none does."""
 
     shard_size: int
     max_batch_size: int
     decode_threads: int
     streams: int = 1
+    fetch_threads: int = 0
     strict: bool = False
 
 
@@ -99,15 +105,29 @@ class Job:
         ahead = settings.decode_threads + (1 + settings.streams) * settings.max_batch_size
         with (
             ThreadPoolExecutor(settings.streams, thread_name_prefix="infer") as streams,
-            ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool,
+            ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as decoders,
+            ThreadPoolExecutor(max(1, settings.fetch_threads), thread_name_prefix="fetch") as fetchers,
+            closing(
+                in_order(
+                    fetchers,
+                    FetchingPreparer(self._prepare, decoders, PixelBudget(_FETCHED_AHEAD)),
+                    listing.entries(done),
+                    ahead + settings.fetch_threads,
+                )
+                if settings.fetch_threads
+                else in_order(decoders, self._prepare, listing.entries(done), ahead)
+            ) as prepared,
         ):
-            prepared = in_order(pool, self._prepare, listing.entries(done), ahead)
             for number in range(self._store.shards_done, -(-listing.count // settings.shard_size)):
                 if stop():
                     summary.interrupted = True
                     break
                 work = _ShardInWork(self._model, settings, self._store, self._prepare, streams)
-                self._run_shard(number, islice(prepared, settings.shard_size), work, summary)
+                try:
+                    self._run_shard(number, islice(prepared, settings.shard_size), work, summary)
+                except GivenUpError:
+                    summary.interrupted = True
+                    break
         return summary
 
     def _run_shard(self, number: int, entries: Iterator[Prepared], work: _ShardInWork, summary: Summary) -> None:

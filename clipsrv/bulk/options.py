@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clipsrv.bulk.sources.local import Inputs
+from clipsrv.bulk.sources.inputs import Inputs
 from clipsrv.errors import ConfigError
 
 #: Who computes the shards of a job.
@@ -31,6 +31,7 @@ class JobOptions:
     patience: float = 600.0
     image_seconds: float = 300.0
     shard_size: int = 256
+    fetch_threads: int = 32
     strict: bool = False
     restart: bool = False
     as_listed: bool = False
@@ -48,6 +49,8 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.shard_size < 1 or not self.patience >= 0 or not self.image_seconds >= 0:
             raise ConfigError("--shard-size must be 1 or more, --patience and --image-seconds 0 or more.")
+        if not 1 <= self.fetch_threads <= 1024 or not self.inputs.fetching.seconds > 0:
+            raise ConfigError("--fetch-threads must be 1 to 1024, --fetch-seconds more than 0.")
         if not self.inputs.paths and not self.inputs.lists:
             raise ConfigError("No images are named: give images, folders or globs, --files-from or -.")
         self._check_shards()

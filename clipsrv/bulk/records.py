@@ -37,7 +37,7 @@ class BadFile:
 
     `code` is an ImageError's, or bad_entry (a line of a list that names no image), duplicate_id, invalid_name (no
     output can hold the id or the path, or this one cannot), refused_row (the database's own rules), took_too_long,
-    unreadable_file.
+    unreadable_file; of what lies elsewhere fetch_denied, fetch_failed, not_found, url_forbidden.
     """
 
     id: str
@@ -79,7 +79,8 @@ class Source(Protocol):
     def read(self, path: str, max_bytes: int) -> bytes:
         """The bytes of an image; of a longer one `max_bytes` + 1 at most. Called from several threads.
 
-        Never waits for a writer. Raises ImageError, or OSError or ValueError with the reason in a few words.
+        Never waits for a writer. Raises ImageError, FetchError, or OSError or ValueError with the reason in a few
+        words; GivenUpError if the job was asked to end and the bytes do not come.
         """
 
 

@@ -16,8 +16,8 @@ from clipsrv.bulk.errors import TOO_LONG_EXIT_STATUS, NothingUsableError
 from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.records import Facts, Store
 from clipsrv.bulk.report import Report
+from clipsrv.bulk.sources.inputs import Inputs
 from clipsrv.bulk.sources.listing import Listing, read_listing, write_listing
-from clipsrv.bulk.sources.local import Inputs
 from clipsrv.bulk.stores.files import FileStore, begin_or_continue
 from clipsrv.bulk.stores.outputs import Writer, writer_for
 from clipsrv.bulk.stores.parts import INPUTS, NEW_INPUTS, Parts, reporting

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clipsrv.bulk.records import BadFile, Entry
-from clipsrv.bulk.sources.local import Inputs
+from clipsrv.bulk.sources.inputs import Inputs
 from clipsrv.errors import ConfigError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from clipsrv.bulk.records import BadFile, Entry
+from clipsrv.bulk.sources.inputs import Inputs
 from clipsrv.bulk.sources.listing import read_listing, write_listing
-from clipsrv.bulk.sources.local import Inputs
 from clipsrv.errors import ConfigError, ImageTooLargeError
 
 

@@ -1,0 +1,96 @@
+"""What was asked for: files, folders, globs, lists and URLs to one stream of entries, and each entry to its bytes.
+
+Goes to other processes and machines as it is: what it opens to read with stays behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipsrv.bulk.records import BadFile, Entry
+from clipsrv.bulk.sources.below import objects_of
+from clipsrv.bulk.sources.lists import STDIN, check_encoding, read_list
+from clipsrv.bulk.sources.local import files_of, read_file
+from clipsrv.bulk.sources.objects import EXTRAS
+from clipsrv.bulk.sources.reader import Fetching, Reader, scheme_of
+from clipsrv.errors import ConfigError
+
+_SHOWN = 3
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was asked for. `lists` are files of one path, or one JSON object with id and path, a line ("-": stdin).
+
+    `null` makes NUL, not the newline, end a path of a list; `encoding` is that of lists. Ids are paths, relative to
+    `relative_to` if given. `stop`, which does not travel, tells that fetches are to end: some seconds later `read`
+    raises GivenUpError. Raises ConfigError for an encoding that is none.
+    """
+
+    paths: Sequence[str]
+    lists: Sequence[str] = ()
+    null: bool = False
+    relative_to: str | None = None
+    encoding: str | None = None
+    fetching: Fetching = field(default_factory=Fetching)
+    stop: Callable[[], bool] = field(default=_never, compare=False, repr=False)
+    _reader: Reader = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_encoding(self.encoding)
+        object.__setattr__(self, "_reader", Reader(self.fetching, self.stop))
+
+    def __reduce__(self) -> tuple[type[Inputs], tuple[object, ...]]:
+        return Inputs, (self.paths, self.lists, self.null, self.relative_to, self.encoding, self.fetching)
+
+    def entries(self) -> Iterator[Entry | BadFile]:
+        """Raises ConfigError for a path that is not there, a glob without a match or a list that cannot be read."""
+        lists = [*self.lists, *(STDIN for path in self.paths if path == STDIN)]
+        if lists.count(STDIN) > 1:
+            raise ConfigError("Standard input can be read only once: give - in one place.")
+        for path in self.paths:
+            if path != STDIN:
+                yield from self._named(path)
+        for name in lists:
+            for item in read_list(name, null=self.null, encoding=self.encoding):
+                yield Entry(self._id(item), item) if isinstance(item, str) else item
+
+    @property
+    def fetches(self) -> bool:
+        """Whether images may lie elsewhere: a list is not read to tell."""
+        return bool(self.lists) or any(path == STDIN or scheme_of(path) for path in self.paths)
+
+    @property
+    def in_words(self) -> str:
+        """What was asked for, the first of it if it is much."""
+        named = ["standard input" if name == STDIN else repr(name) for name in (*self.paths, *self.lists)]
+        return ", ".join(named[:_SHOWN]) + (f" and {len(named) - _SHOWN:,} more" if len(named) > _SHOWN else "")
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        """As records.Source has it. Raises UnicodeEncodeError for a path that is no file's name."""
+        return read_file(path, max_bytes) if scheme_of(path) is None else self._reader.read(path, max_bytes)
+
+    def close(self) -> None:
+        """Ends what was opened to read with; it is opened again if need be."""
+        self._reader.close()
+
+    def _named(self, path: str) -> Iterator[Entry]:
+        scheme = scheme_of(path)
+        if scheme in EXTRAS:
+            for found in objects_of(path, self._reader):
+                yield Entry(self._id(found.url), found.url, found.size, found.etag)
+        else:
+            yield from (Entry(self._id(name), name) for name in ((path,) if scheme else files_of(path)))
+
+    def _id(self, path: str) -> str:
+        base = self.relative_to
+        if scheme_of(path):
+            return path if base is None else path.removeprefix(f"{base.rstrip('/')}/")
+        return Path(path if base is None or scheme_of(base) else os.path.relpath(path, base)).as_posix()
