@@ -2,8 +2,8 @@
 
     scripts/bench --models-dir onnx_models --model vit-b-32 --checkpoint path/to/clip-vit-base-patch32
 
-The baseline runs in this environment (torch, transformers, flask); infinity and onnxruntime-openvino need their own,
-named by --infinity-python and --openvino-python, since their requirements conflict with ours.
+The baseline runs in this environment (torch, transformers, flask); infinity, vLLM and onnxruntime-openvino need their
+own, named by --infinity-python, --vllm-python and --openvino-python, since their requirements conflict with ours.
 """
 
 from __future__ import annotations
@@ -16,18 +16,36 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.loads import BATCH, EIGHT, LOADS, ONE, PHONES, Load
+from benchmarks.goals import CEILING, OURS
+from benchmarks.loads import (
+    BATCH,
+    EIGHT,
+    IMAGES_AGAIN,
+    LOADS,
+    MIXED,
+    ONE,
+    PHONES,
+    TEXT_EIGHT,
+    TEXT_LISTS,
+    TEXT_MANY,
+    TEXT_ONE,
+    TEXTS_AGAIN,
+    Load,
+)
 from benchmarks.profile import profile
-from benchmarks.report import CEILING, OURS, publish, render
+from benchmarks.report import publish, render
 from benchmarks.results import Results
+from benchmarks.rivals import ceiling_rival, clipsrv_rival, flask_rival, infinity_rival, vllm_rival
 from benchmarks.run import Plan, measure
-from benchmarks.servers import Rival, ceiling_rival, clipsrv_rival, flask_rival, infinity_rival
+from benchmarks.servers import Rival
 from benchmarks.wrk import find_wrk
 from clipsrv.errors import StartError
-from clipsrv.manifest import VISION, ModelManifest, load_manifest
+from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest
 
 _ROOT = Path(__file__).parents[1]
-_QUICK = (ONE, EIGHT, BATCH, PHONES)
+_IMAGES, _TEXTS = (ONE, EIGHT, BATCH, PHONES), (TEXT_ONE, TEXT_EIGHT, TEXT_MANY, TEXT_LISTS)
+_AGAIN = (IMAGES_AGAIN, TEXTS_AGAIN)
+_QUICK = (*_IMAGES, *_TEXTS, MIXED, *_AGAIN)
 
 
 def main() -> int:
@@ -46,14 +64,15 @@ def main() -> int:
         print("Without --checkpoint clipsrv has no rivals.", file=sys.stderr)
     loads = _QUICK if arguments.quick else LOADS
     manifest = load_manifest(models / model)
-    rivals = _rivals(arguments, models, manifest, loads, work)
+    rivals, remembering = _rivals(arguments, models, manifest, loads, work), _remembering(arguments, models, manifest)
     plan = Plan(
         rivals=rivals,
-        loads=[load for load in loads if any(load.name in rival.loads for rival in rivals)],
-        ceilings={OURS: [sys.executable, str(models), model, "--device", "cpu", "--precision", "fp32"]},
+        remembering=remembering,
+        loads=[load for load in loads if any(load.name in rival.loads for rival in (*rivals, *remembering))],
+        ceilings=_ceilings(models, manifest),
         cores=arguments.cores,
         repetitions=arguments.repetitions or (1 if arguments.quick else 3),
-        minutes=arguments.minutes or (3 if arguments.quick else 20),
+        minutes=arguments.minutes or (12 if arguments.quick else 40),
         work=work,
     )
     results = measure(plan, _facts(arguments.cores, manifest))
@@ -70,9 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="vit-b-32", help="model to serve")
     parser.add_argument("--checkpoint", type=Path, help="the same model in Hugging Face's layout, for the rivals")
     parser.add_argument("--infinity-python", help="interpreter with infinity-emb[server,torch,vision]")
+    parser.add_argument("--vllm-python", help="interpreter with vllm for the CPU")
     parser.add_argument("--openvino-python", help="interpreter with clipsrv's requirements and onnxruntime-openvino")
-    parser.add_argument("--quick", action="store_true", help="four loads, once, in three minutes")
-    parser.add_argument("--minutes", type=float, help="time to fit all measurements into (default 20)")
+    parser.add_argument("--quick", action="store_true", help="fewer loads, once, in 12 minutes with all rivals")
+    parser.add_argument("--minutes", type=float, help="time to fit all measurements into (default 40)")
     parser.add_argument("--repetitions", type=int, help="times every load is run on every server (default 3)")
     parser.add_argument("--cores", type=_cores, default=sorted(os.sched_getaffinity(0))[:2], help="such as 0,1")
     parser.add_argument("--publish", action="store_true", help="write the results into docs/performance.*")
@@ -88,26 +108,65 @@ def _rivals(
     arguments: argparse.Namespace, models: Path, manifest: ModelManifest, loads: tuple[Load, ...], work: Path
 ) -> list[Rival]:
     """Ours in fp32 first, then the baseline, the fast variants the model folder has, and rivals that were named."""
-    every, some = [load.name for load in loads], [load.name for load in (ONE, EIGHT, BATCH, PHONES)]
+    every, some = (
+        [load.name for load in loads if load not in _AGAIN],
+        [load.name for load in (*_IMAGES, *_TEXTS, MIXED)],
+    )
+    one_image_each = [name for name in some if name != BATCH.name]
     python, model = sys.executable, arguments.model
     cpu = ("--device", "cpu", "--precision")
     rivals = [clipsrv_rival(OURS, python, models, model, (*cpu, "fp32"), every)]
-    rivals.append(ceiling_rival(CEILING, python, models, model, (*cpu, "fp32"), work))
+    alone = [load.name for load in (EIGHT, PHONES, TEXT_EIGHT, TEXT_MANY)]
+    rivals.append(ceiling_rival(CEILING, python, models, model, (*cpu, "fp32"), alone, work))
     if arguments.checkpoint:
         rivals.append(flask_rival(python, arguments.checkpoint.resolve(), every))
     if arguments.infinity_python and arguments.checkpoint:
         rivals.append(infinity_rival(arguments.infinity_python, arguments.checkpoint.resolve(), some))
-    variants = manifest.towers[VISION].variants
-    if "int8" in variants:
+    if arguments.vllm_python and arguments.checkpoint:
+        rivals += _vllm(arguments, manifest, one_image_each, remember=False)
+    if "int8" in manifest.towers[VISION].variants:
         rivals.append(clipsrv_rival("clipsrv int8", python, models, model, (*cpu, "int8"), some))
-    fast = (*cpu, "int8" if "int8" in variants else "fp32", "--fast-decode")
+    fast = (*cpu, "int8" if "int8" in manifest.towers[VISION].variants else "fp32", "--fast-decode")
     rivals.append(clipsrv_rival(f"clipsrv {fast[3]}, fast decode", python, models, model, fast, [PHONES.name]))
     if arguments.openvino_python:
-        for precision in ("bf16", *(["int8"] if "int8-openvino" in variants else [])):
+        for precision in ("bf16", *(["int8"] if "int8-openvino" in manifest.towers[VISION].variants else [])):
             flags = ("--device", "openvino", "--precision", precision)
             name = f"clipsrv openvino {precision}"
             rivals.append(clipsrv_rival(name, arguments.openvino_python, models, model, flags, some))
     return rivals
+
+
+def _remembering(arguments: argparse.Namespace, models: Path, manifest: ModelManifest) -> list[Rival]:
+    """Who is asked the same again, with whatever caches they have; the baseline has none."""
+    again, flags = [load.name for load in _AGAIN], ("--device", "cpu", "--precision", "fp32")
+    ours = f"{OURS}, cache"
+    rivals = [clipsrv_rival(ours, sys.executable, models, arguments.model, flags, again, remember=True)]
+    if arguments.checkpoint:
+        rivals.append(flask_rival(sys.executable, arguments.checkpoint.resolve(), again))
+    if arguments.vllm_python and arguments.checkpoint:
+        rivals += _vllm(arguments, manifest, again, remember=True)
+    return rivals
+
+
+def _ceilings(models: Path, manifest: ModelManifest) -> dict[str, list[str]]:
+    """Ours, by name, as Plan has them."""
+    precisions = [one for one in ("fp32", "int8") if one in manifest.towers[VISION].variants]
+    command = [sys.executable, str(models), manifest.name, "--device", "cpu", "--precision"]
+    return {f"clipsrv {precision}": [*command, precision] for precision in precisions}
+
+
+def _vllm(arguments: argparse.Namespace, manifest: ModelManifest, loads: list[str], *, remember: bool) -> list[Rival]:
+    text, suffix = manifest.towers.get(TEXT), ", caches" if remember else ""
+    options = ("--max-model-len", str((text and text.context_length) or 77), "--dtype")
+    python, checkpoint = arguments.vllm_python, arguments.checkpoint.resolve()
+    return [
+        vllm_rival(
+            *(f"vllm {name}{suffix}", python, checkpoint, (*options, dtype), loads),
+            cores=arguments.cores,
+            remember=remember,
+        )
+        for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
+    ]
 
 
 def _cores(text: str) -> list[int]:
@@ -118,7 +177,9 @@ def _facts(cores: list[int], manifest: ModelManifest) -> dict[str, str]:
     info = dict(line.partition(":")[::2] for line in Path("/proc/cpuinfo").read_text().replace("\t", "").splitlines())
     cpu, flags = info.get("model name", platform.machine()).strip(), info.get("flags", "").split()
     useful = [
-        name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if name in flags
+        name
+        for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+        if name in flags
     ]
     packages = ("onnxruntime", "pillow", "numpy", "aiohttp", "torch", "transformers", "flask")
     source = manifest.source

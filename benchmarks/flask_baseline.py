@@ -14,39 +14,59 @@ from typing import Any
 import torch
 from flask import Flask, Response, jsonify, request
 from PIL import Image
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from werkzeug.datastructures import FileStorage
 
 
 def build_app(checkpoint: str) -> Flask:
-    """An app with the guide's /embed, /embed/batch and /health."""
-    model = CLIPVisionModelWithProjection.from_pretrained(checkpoint).eval()
-    processor = CLIPImageProcessor.from_pretrained(checkpoint)
+    """An app with the guide's /embed, /embed/batch, /embed/text and /health."""
+    model: Any = AutoModel.from_pretrained(checkpoint).eval()
+    processor: Any = AutoImageProcessor.from_pretrained(checkpoint, use_fast=False)
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+    # SigLIP pools the last position, so that its texts are as long as its context; CLIP's only as the longest of them.
+    siglip = model.config.model_type.startswith("siglip")
+    filling = {"padding": "max_length" if siglip else True, "max_length": 64 if siglip else 77, "truncation": True}
     app = Flask(__name__)
 
-    def vectors(files: list[FileStorage]) -> list[list[float]]:
+    def images_to_vectors(files: list[FileStorage]) -> list[list[float]]:
         images = [Image.open(BytesIO(file.read())).convert("RGB") for file in files]
-        inputs: Any = processor(images=images, return_tensors="pt")
         with torch.no_grad():
-            features = model(**inputs).image_embeds
-            features = features / features.norm(dim=-1, keepdim=True)
-        return [row.tolist() for row in features]
+            return unit(model.get_image_features(**processor(images=images, return_tensors="pt")))
+
+    def texts_to_vectors(texts: list[str]) -> list[list[float]]:
+        with torch.no_grad():
+            return unit(model.get_text_features(**tokenizer(texts, return_tensors="pt", **filling)))
 
     @app.post("/embed")
     def embed() -> Response:
-        (vector,) = vectors([request.files["image"]])
-        return jsonify({"embedding": vector, "dimensions": len(vector), "model": "baseline"})
+        return one(images_to_vectors([request.files["image"]]))
 
     @app.post("/embed/batch")
     def embed_batch() -> Response:
-        found = vectors(request.files.getlist("images"))
-        return jsonify({"embeddings": found, "count": len(found), "dimensions": len(found[0])})
+        return many(images_to_vectors(request.files.getlist("images")))
+
+    @app.post("/embed/text")
+    def embed_text() -> Response:
+        asked: Any = request.get_json()
+        return many(texts_to_vectors(asked["texts"])) if "texts" in asked else one(texts_to_vectors([asked["text"]]))
 
     @app.get("/health")
     def health() -> Response:
         return jsonify({"status": "healthy"})
 
     return app
+
+
+def unit(features: torch.Tensor) -> list[list[float]]:
+    return (features / features.norm(dim=-1, keepdim=True)).tolist()
+
+
+def one(vectors: list[list[float]]) -> Response:
+    return jsonify({"embedding": vectors[0], "dimensions": len(vectors[0]), "model": "baseline"})
+
+
+def many(vectors: list[list[float]]) -> Response:
+    return jsonify({"embeddings": vectors, "count": len(vectors), "dimensions": len(vectors[0])})
 
 
 if __name__ == "__main__":

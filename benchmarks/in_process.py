@@ -16,8 +16,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.loads import LOADS, Load
-from benchmarks.photos import make_images
+from benchmarks.loads import LOADS, Contents, Load
 from benchmarks.window import Outcome, Window
 from clipsrv.cli import read_config
 from clipsrv.server.app import open_library
@@ -25,15 +24,15 @@ from clipsrv.serving.embedder import Embedder
 from clipsrv.settings import serving_settings
 
 
-async def drive(embedder: Embedder, load: Load, blobs: list[bytes], warm_up: float, seconds: float) -> Outcome:
-    """What `load.callers` callers see who ask for `load.images` images at a time."""
-    cycle, over = itertools.cycle(blobs), asyncio.Event()
+async def drive(embedder: Embedder, load: Load, contents: list[Contents], warm_up: float, seconds: float) -> Outcome:
+    """What `load.callers` callers see with these contents in turn."""
+    cycle, over = itertools.cycle(contents), asyncio.Event()
     window = Window(load.callers, warm_up, seconds, at_edge=lambda: _say("edge"))
 
     async def call() -> None:
         while not over.is_set():
             begin = time.monotonic()
-            await embedder.embed_images(list(itertools.islice(cycle, load.images)))
+            await embedder.embed_items(next(cycle))
             if not over.is_set() and window.add(time.monotonic() - begin):
                 over.set()
 
@@ -52,8 +51,8 @@ async def main() -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
         name, warm_up, seconds = json.loads(line)
         load = loads[name]
-        blobs = make_images(load.photo, load.distinct, Path(folder))
-        _say(json.dumps(asdict(await drive(embedder, load, blobs, warm_up, seconds))))
+        contents = load.requests(Path(folder))
+        _say(json.dumps(asdict(await drive(embedder, load, contents, warm_up, seconds))))
     await embedder.close()
 
 

@@ -12,37 +12,33 @@ cores; CPU is the server's own for an answer, where it answers nothing else. Exi
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.asking import ask_guide
 from benchmarks.generator import Generator
-from benchmarks.loads import SHOP, WEB, Load, guide_requests
+from benchmarks.loads import SHOP, WEB
 from benchmarks.photos import make_images
 from benchmarks.processes import cpu_seconds
-from benchmarks.servers import Rival, Server, clipsrv_rival
+from benchmarks.rivals import clipsrv_rival
+from benchmarks.servers import Rival, Server
 from clipsrv.config import Config
 
 _ROOT = Path(__file__).parents[1]
-_TEXT = json.dumps({"text": "a red heart on a white shirt"}).encode()
+_TEXT = "a red heart on a white shirt"
 _WARM_UP = 1.0
 #: Images that differ in the bytes behind their end only: more than are sent in the time.
 _NEW, _CALLERS = 2000, 8
 
 
-def text_request() -> bytes:
-    head = "POST /embed/text HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json"
-    return f"{head}\r\nContent-Length: {len(_TEXT)}\r\n\r\n".encode() + _TEXT
-
-
 def flood(address: tuple[str, int], image: bytes, seconds: float) -> None:
     """Sends images that nobody has sent before from `_CALLERS` callers."""
-    load = Load("flood", _CALLERS, photo=WEB)
-    blobs = [image + number.to_bytes(4, "big") for number in range(_NEW)]
-    Generator(address, guide_requests(load, blobs, "127.0.0.1"), _CALLERS).run(0, seconds)
+    images = [image + number.to_bytes(4, "big") for number in range(_NEW)]
+    requests = [ask_guide([one], WEB.format, "localhost") for one in images]
+    Generator(address, requests, _CALLERS).run(0, seconds)
 
 
 class Table:
@@ -78,8 +74,8 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     (image,), (new,) = (make_images(kind, 1, work / "images") for kind in (SHOP, WEB))
     asks = {
-        "a text": text_request(),
-        f"an image of {len(image) >> 10} KiB": guide_requests(Load("one", 1), [image], "127.0.0.1")[0],
+        "a text": ask_guide([_TEXT], SHOP.format, "localhost"),
+        f"an image of {len(image) >> 10} KiB": ask_guide([image], SHOP.format, "localhost"),
     }
     rivals = (_rival("kept", arguments, []), _rival("computed", arguments, ["--cache-bytes", "0"]))
     servers = [Server(rival, cores, work / f"{rival.name}.log") for rival in rivals]

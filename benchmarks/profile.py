@@ -17,8 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.generator import Generator
-from benchmarks.loads import Load, guide_requests
-from benchmarks.photos import make_images
+from benchmarks.loads import Load
 from benchmarks.processes import threads_cpu_seconds
 from benchmarks.servers import Rival, Server
 
@@ -52,7 +51,7 @@ def profile(rival: Rival, cores: Sequence[int], load: Load, work: Path, native: 
     spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
     if spy is None:
         raise SystemExit("The profile needs py-spy: pip install py-spy")
-    blobs, stacks = make_images(load.photo, load.distinct, work / "images"), work / "stacks.txt"
+    requests, stacks = rival.requests(load, load.requests(work / "images")), work / "stacks.txt"
     server = Server(rival, cores, work / "profiled.log")
     timings: defaultdict[str, list[float]] = defaultdict(list)
     costs: list[Mapping[int, float]] = []
@@ -64,7 +63,6 @@ def profile(rival: Rival, cores: Sequence[int], load: Load, work: Path, native: 
             timings[stage].append(float(took))
 
     try:
-        requests = guide_requests(load, blobs, "127.0.0.1")
         Generator(server.address, requests, load.callers).run(0, 2)
         options = ["--format", "raw", "--threads", "--rate", "200", *(["--native"] if native else [])]
         options += ["--duration", str(_SECONDS), "--output", str(stacks), "--pid", str(server.pid)]

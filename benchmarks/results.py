@@ -13,30 +13,45 @@ BASELINE = "flask + torch"
 
 @dataclass(frozen=True)
 class Sample:
-    """One server under one load, in one repetition. Seconds, bytes, and images a second; `generator_cores` is the CPU
-    time of the generator by the time it ran."""
+    """One server under one load, in one repetition. Seconds, bytes, and images or texts a second; `generator_cores` is
+    the CPU time of the generator by the time it ran."""
 
     server: str
     load: str
     repetition: int
-    images_per_second: float
+    items_per_second: float
     p50: float
     p99: float
-    cpu_per_image: float
+    cpu_per_item: float
     peak_rss: int
     errors: int
     generator_cores: float
 
 
 @dataclass
+class Ceilings:
+    """What the parts of a server could do alone: `rates` a second by part; `shares` of the machine's peak that engines
+    among them use; `work`, operations an image and a text take; `operators` by tower: the name, the share of its time
+    and of one core's peak. `peaks` are operations a second by precision, `bandwidth` bytes a second."""
+
+    rates: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
+    operators: dict[str, list[tuple[str, float, float]]] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+    bandwidth: float = 0.0
+
+
+@dataclass
 class Results:
-    """`facts` describe machine, versions and images; `startup` and `ceilings` are medians by server and by name."""
+    """`facts` describe machine, versions and images; `startup` is in seconds by server;
+    `agreement` is the cosine to the baseline's vector, of an image and of a text, by server."""
 
     facts: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     startup: dict[str, float] = field(default_factory=dict)
-    ceilings: dict[str, dict[str, float]] = field(default_factory=dict)
-    agreement: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, Ceilings] = field(default_factory=dict)
+    agreement: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def servers(self) -> list[str]:
         return list(dict.fromkeys(sample.server for sample in self.samples))
@@ -50,12 +65,12 @@ class Results:
         return statistics.median(found) if found else math.nan
 
     def spread(self, server: str, load: str) -> float:
-        """Largest by smallest images/s of the repetitions; NaN where there is none."""
-        found = [one.images_per_second for one in self.samples if (one.server, one.load) == (server, load)]
+        """Largest by smallest rate of the repetitions; NaN where there is none."""
+        found = [one.items_per_second for one in self.samples if (one.server, one.load) == (server, load)]
         return max(found) / min(found) if found else math.nan
 
     def ratio(
-        self, server: str, load: str, what: str = "images_per_second", *, to: tuple[str, str] | None = None
+        self, server: str, load: str, what: str = "items_per_second", *, to: tuple[str, str] | None = None
     ) -> float:
         """Median over the repetitions of the ratio within each, to the baseline under the same load unless `to` names
         another server and load: what slows the machine for a while then slows both. NaN where there is none."""
@@ -72,7 +87,13 @@ class Results:
     @classmethod
     def read(cls, path: Path) -> Results:
         found = json.loads(path.read_text())
-        return cls(**{**found, "samples": [Sample(**one) for one in found["samples"]]})
+        return cls(
+            **found
+            | {
+                "samples": [Sample(**one) for one in found["samples"]],
+                "ceilings": {name: Ceilings(**one) for name, one in found["ceilings"].items()},
+            }
+        )
 
 
 def quantile(values: list[float], q: float) -> float:

@@ -1,4 +1,5 @@
-"""One run: every server started, then every load on each of them in turn, again and again."""
+"""One run: servers started, then every load on each of them in turn, again and again; those that remember what they
+were asked in a second round of their own, since not all fit into memory at once."""
 
 from __future__ import annotations
 
@@ -6,17 +7,19 @@ import http.client
 import itertools
 import json
 import math
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.loads import EIGHT, Load
-from benchmarks.photos import make_images
+from benchmarks.asking import first_vector
+from benchmarks.loads import EIGHT, LOADS, TEXT_EIGHT, Contents, Load
+from benchmarks.photos import PhotoKind
 from benchmarks.processes import cpu_seconds, forget_peak, peak_rss
-from benchmarks.results import BASELINE, Results, Sample, quantile
+from benchmarks.results import BASELINE, Ceilings, Results, Sample, quantile
 from benchmarks.servers import InProcess, Rival, Server
 from benchmarks.startup import import_seconds, seconds_to_healthy
 
@@ -30,6 +33,7 @@ class Plan:
     """`ceilings` are command lines by server name, as benchmarks.ceilings takes them before its SECONDS."""
 
     rivals: Sequence[Rival]
+    remembering: Sequence[Rival]
     loads: Sequence[Load]
     ceilings: dict[str, list[str]]
     cores: Sequence[int]
@@ -40,19 +44,15 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Of one measurement, its warm-up included, so that all fit into `minutes`."""
-        measurements = self.repetitions * sum(len(rival.loads) for rival in self.rivals)
+        measurements = self.repetitions * sum(len(rival.loads) for rival in (*self.rivals, *self.remembering))
         return max(2.0, (60 * self.minutes - _OVERHEAD) / max(1, measurements))
 
 
 def measure(plan: Plan, facts: dict[str, str]) -> Results:
     """Runs the plan. A rival that does not start is said so and left out; the baseline and our own must start."""
     results = Results(facts=facts)
-    images = plan.work / "images"
-    blobs = {load: make_images(load.photo, load.distinct, images) for load in plan.loads}
-    facts["images"] = ", ".join(
-        f"{load.photo.name} (mean {sum(map(len, found)) / len(found) / 1024:.0f} KiB)"
-        for load, found in {load.photo: (load, found) for load, found in blobs.items()}.values()
-    )
+    contents = {load: load.requests(plan.work / "images") for load in plan.loads}
+    facts["images"] = ", ".join(_kinds(contents))
     for rival in plan.rivals:
         if rival.name.startswith("clipsrv") and not rival.in_process:
             results.startup[rival.name] = seconds_to_healthy(rival, plan.cores, _log(plan, rival), 3)
@@ -60,27 +60,46 @@ def measure(plan: Plan, facts: dict[str, str]) -> Results:
     for name, arguments in plan.ceilings.items():
         _say(f"ceilings of {name}")
         results.ceilings[name] = _ceilings(plan, arguments)
-    servers = _start(plan, results)
-    try:
-        results.agreement.update(_agreement(servers, blobs[plan.loads[0]][0], results))
-        if results.agreement:
-            facts["cosine of one image's vector to the baseline's"] = ", ".join(
-                f"{name} {cosine:.5f}" for name, cosine in results.agreement.items()
-            )
-        rounds = itertools.product(range(plan.repetitions), plan.loads, servers)
-        for repetition, load, server in rounds:
-            if load.name in server.rival.loads:
-                results.samples.append(sample := _measure(plan, server, load, blobs[load], repetition))
-                _say(f"{repetition + 1}: {load.name}: {server.rival.name}: {sample.images_per_second:.2f} images/s")
-    finally:
-        for server in servers:
-            server.stop()
+    for rivals in (plan.rivals, plan.remembering):
+        _together(plan, rivals, contents, results)
+    for kind, found in results.agreement.items():
+        facts[f"cosine of one {kind}'s vector to the baseline's"] = ", ".join(
+            f"{name} {cosine:.5f}" for name, cosine in found.items()
+        )
     return results
 
 
-def _start(plan: Plan, results: Results) -> list[Server | InProcess]:
+def _kinds(contents: Mapping[Load, list[Contents]]) -> Iterator[str]:
+    """What the images are, each kind once."""
+    found: dict[PhotoKind, list[int]] = {}
+    for load, requests in contents.items():
+        sizes = [len(one) for request in requests for one in request if isinstance(one, bytes)]
+        if sizes:
+            found.setdefault(load.photo, sizes)
+    for photo, sizes in found.items():
+        yield f"{photo.name} (mean {statistics.mean(sizes) / 1024:.0f} KiB)"
+
+
+def _together(plan: Plan, rivals: Sequence[Rival], contents: Mapping[Load, list[Contents]], results: Results) -> None:
+    """All of these servers at once, each load on one after the other."""
+    servers = _start(plan, rivals, results)
+    try:
+        for kind, load in (("image", EIGHT), ("text", TEXT_EIGHT)):
+            if load in contents:
+                found = _agreement(servers, load, contents[load][0], results)
+                results.agreement.setdefault(kind, {}).update(found)
+        for repetition, load, server in itertools.product(range(plan.repetitions), plan.loads, servers):
+            if load.name in server.rival.loads:
+                results.samples.append(sample := _measure(plan, server, load, contents[load], repetition))
+                _say(f"{repetition + 1}: {load.name}: {server.rival.name}: {sample.items_per_second:.2f}/s")
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def _start(plan: Plan, rivals: Sequence[Rival], results: Results) -> list[Server | InProcess]:
     servers: list[Server | InProcess] = []
-    for rival in plan.rivals:
+    for rival in rivals:
         _say(f"starting {rival.name}")
         try:
             server = (InProcess if rival.in_process else Server)(rival, plan.cores, _log(plan, rival))
@@ -99,35 +118,39 @@ def _start(plan: Plan, results: Results) -> list[Server | InProcess]:
     return servers
 
 
-def _measure(plan: Plan, server: Server | InProcess, load: Load, blobs: list[bytes], repetition: int) -> Sample:
+def _measure(plan: Plan, server: Server | InProcess, load: Load, contents: list[Contents], repetition: int) -> Sample:
     cpu: list[float] = []
     warm_up = max(_LEAST_WARM_UP, _WARM_UP_SHARE * plan.seconds)
     server.thaw()
     forget_peak(server.pid)
     try:
         outcome = server.drive(
-            load, blobs, warm_up, max(1.0, plan.seconds - warm_up), at_edge=lambda: cpu.append(cpu_seconds(server.pid))
+            load,
+            contents,
+            warm_up,
+            max(1.0, plan.seconds - warm_up),
+            at_edge=lambda: cpu.append(cpu_seconds(server.pid)),
         )
     finally:
         server.freeze()
     if outcome.errors:
         _say(f"{outcome.errors} errors, the first: {outcome.first_error}")
-    images = load.images * len(outcome.latencies)
+    items = load.items * len(outcome.latencies)
     return Sample(
         server.rival.name,
         load.name,
         repetition,
-        images_per_second=images / outcome.seconds,
+        items_per_second=items / outcome.seconds,
         p50=quantile(outcome.latencies, 0.5),
         p99=quantile(outcome.latencies, 0.99),
-        cpu_per_image=(cpu[1] - cpu[0]) / images if images else math.nan,
+        cpu_per_item=(cpu[1] - cpu[0]) / items if items else math.nan,
         peak_rss=peak_rss(server.pid),
         errors=outcome.errors,
         generator_cores=outcome.generator_cpu / outcome.seconds,
     )
 
 
-def _ceilings(plan: Plan, arguments: list[str]) -> dict[str, float]:
+def _ceilings(plan: Plan, arguments: list[str]) -> Ceilings:
     python, *rest = arguments
     models, model, *flags = rest
     found = subprocess.run(
@@ -139,23 +162,22 @@ def _ceilings(plan: Plan, arguments: list[str]) -> dict[str, float]:
         text=True,
         check=True,
     )
-    answer: dict[str, float] = json.loads(found.stdout)
-    return answer
+    return Ceilings(**json.loads(found.stdout))
 
 
-def _agreement(servers: list[Server | InProcess], blob: bytes, results: Results) -> dict[str, float]:
-    """Cosine of every server's vector of one image to the baseline's: they must have computed the same thing.
+def _agreement(servers: list[Server | InProcess], load: Load, contents: Contents, results: Results) -> dict[str, float]:
+    """Cosine of every server's vector of one image or text to the baseline's: they must have computed the same thing.
 
-    A rival that gives no vector is said so and taken out of `servers`.
+    A rival that is asked for such a load and gives no vector is said so and taken out of `servers`.
     """
     vectors = {}
     for server in list(servers):
-        if isinstance(server, InProcess):
+        if isinstance(server, InProcess) or not _takes(server.rival, load):
             continue
         server.thaw()
         try:
-            vectors[server.rival.name] = _vector(server, blob)
-        except (KeyError, ValueError, OSError) as error:
+            vectors[server.rival.name] = _vector(server, load, contents)
+        except (LookupError, ValueError, OSError, http.client.HTTPException) as error:
             results.facts[f"{server.rival.name} gave no vector"] = str(error)[:300]
             _say(f"{server.rival.name} gave no vector and is left out: {error}")
             servers.remove(server)
@@ -168,8 +190,13 @@ def _agreement(servers: list[Server | InProcess], blob: bytes, results: Results)
     return {name: _cosine(vector, reference) for name, vector in vectors.items()}
 
 
-def _vector(server: Server, blob: bytes) -> list[float]:
-    (request, *_) = server.rival.requests(EIGHT, [blob], "127.0.0.1")
+def _takes(rival: Rival, load: Load) -> bool:
+    """Whether it is asked for any load of this kind."""
+    return any(bool(one.texts) if load.texts else bool(one.images) for one in LOADS if one.name in rival.loads)
+
+
+def _vector(server: Server, load: Load, contents: Contents) -> list[float]:
+    (request,) = server.rival.requests(load, [contents])
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     connection = http.client.HTTPConnection(*server.address, timeout=120)
@@ -179,9 +206,7 @@ def _vector(server: Server, blob: bytes) -> list[float]:
     connection.close()
     if response.status != 200:
         raise ValueError(f"status {response.status}: {text}")
-    answer = json.loads(text)
-    vector: list[float] = answer["embedding"] if "embedding" in answer else answer["data"][0]["embedding"]
-    return vector
+    return first_vector(json.loads(text))
 
 
 def _cosine(a: list[float], b: list[float]) -> float:

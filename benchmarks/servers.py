@@ -16,10 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.asking import Ask, ask_guide
 from benchmarks.generator import Generator
-from benchmarks.loads import EIGHT, PHONES, Load, guide_requests, infinity_requests
+from benchmarks.loads import Contents, Load
 from benchmarks.window import Outcome
 from benchmarks.wrk import Wrk, find_wrk
+
+#: Nobody looks for a model or tells of itself while it is measured.
+_QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,12 @@ class Rival:
     name: str
     command: tuple[str, ...]
     loads: tuple[str, ...]
-    requests: Callable[[Load, Sequence[bytes], str], list[bytes]] = guide_requests
+    ask: Ask = ask_guide
     in_process: bool = False
+
+    def requests(self, load: Load, contents: Sequence[Contents]) -> list[bytes]:
+        """A load's, as this server takes them."""
+        return [self.ask(one, load.photo.format, "localhost") for one in contents]
 
 
 class Process:
@@ -41,8 +54,8 @@ class Process:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 ["taskset", "-c", ",".join(map(str, cores)), *command],
-                start_new_session=True,
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+                process_group=0,
+                env={**os.environ, **_QUIET},
                 **{"stdout": output, "stderr": output, **pipes},
             )
 
@@ -71,7 +84,7 @@ class Process:
 class Server(Process):
     """A rival that is asked over HTTP."""
 
-    def __init__(self, rival: Rival, cores: Sequence[int], log: Path, *, patience: float = 180.0) -> None:
+    def __init__(self, rival: Rival, cores: Sequence[int], log: Path, *, patience: float = 300.0) -> None:
         """Returns once GET /health answers 200. Raises RuntimeError if it does not within `patience` seconds."""
         self.port = _free_port()
         self.address = ("127.0.0.1", self.port)
@@ -85,10 +98,10 @@ class Server(Process):
         self.seconds_to_healthy = time.monotonic() - started
 
     def drive(
-        self, load: Load, blobs: list[bytes], warm_up: float, seconds: float, at_edge: Callable[[], None]
+        self, load: Load, contents: list[Contents], warm_up: float, seconds: float, at_edge: Callable[[], None]
     ) -> Outcome:
         """Puts the load on it: see Generator.run."""
-        requests = self.rival.requests(load, blobs, f"127.0.0.1:{self.port}")
+        requests = self.rival.requests(load, contents)
         return load_generator(self.address, requests, load.callers).run(warm_up, seconds, at_edge)
 
     def _healthy(self) -> bool:
@@ -111,9 +124,9 @@ class InProcess(Process):
         self.seconds_to_healthy = time.monotonic() - started
 
     def drive(
-        self, load: Load, blobs: list[bytes], warm_up: float, seconds: float, at_edge: Callable[[], None]
+        self, load: Load, contents: list[Contents], warm_up: float, seconds: float, at_edge: Callable[[], None]
     ) -> Outcome:
-        """Puts the load on it; it makes the same images itself."""
+        """Puts the load on it; it makes the same contents itself."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps([load.name, warm_up, seconds])}\n".encode())
         self._process.stdin.flush()
@@ -132,53 +145,6 @@ def load_generator(address: tuple[str, int], requests: list[bytes], callers: int
     """wrk where it is installed, else our own."""
     program = find_wrk()
     return Generator(address, requests, callers) if program is None else Wrk(program, address, requests, callers)
-
-
-def clipsrv_rival(
-    name: str, python: str, models: Path, model: str, flags: Sequence[str], loads: Sequence[str]
-) -> Rival:
-    """Our own server with `flags`, run by the interpreter `python`; unless they say otherwise without a cache, since
-    loads send the same images again and again."""
-    serve = (
-        "-m",
-        "clipsrv",
-        "--models-dir",
-        str(models),
-        "--model",
-        model,
-        "--port",
-        "{port}",
-        "--log-level",
-        "warning",
-        "--cache-bytes",
-        "0",
-    )
-    return Rival(name, (python, *serve, *flags), tuple(loads))
-
-
-def ceiling_rival(name: str, python: str, models: Path, model: str, flags: Sequence[str], work: Path) -> Rival:
-    """Our own server without HTTP, on the loads that it is compared under."""
-    ours = ("--models-dir", str(models), "--model", model, "--cache-bytes", "0", *flags)
-    command = (python, "-m", "benchmarks.in_process", str(work / "images"), *ours)
-    return Rival(name, command, (EIGHT.name, PHONES.name), in_process=True)
-
-
-def flask_rival(python: str, checkpoint: Path, loads: Sequence[str]) -> Rival:
-    return Rival("flask + torch", (python, "-m", "benchmarks.flask_baseline", str(checkpoint), "{port}"), tuple(loads))
-
-
-def infinity_rival(python: str, checkpoint: Path, loads: Sequence[str]) -> Rival:
-    """infinity's torch engine; `python` is the interpreter it is installed for."""
-    command = (
-        str(Path(python).parent / "infinity_emb"),
-        "v2",
-        "--model-id",
-        str(checkpoint),
-        "--served-model-name",
-        "rival",
-    )
-    flags = ("--engine", "torch", "--device", "cpu", "--no-bettertransformer", "--no-model-warmup", "--port", "{port}")
-    return Rival("infinity", (*command, *flags), tuple(loads), infinity_requests)
 
 
 def _free_port() -> int:

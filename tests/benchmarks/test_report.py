@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import plot, report
-from benchmarks.loads import EIGHT
-from benchmarks.results import BASELINE, Results, Sample
+from benchmarks.goals import OURS
+from benchmarks.loads import EIGHT, TEXT_MANY
+from benchmarks.results import BASELINE, Ceilings, Results, Sample
 
+DOCS = Path(__file__).parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -51,7 +54,42 @@ def goals(pairs: list[tuple[float, float]]) -> str:
             samples=[
                 sample(server, EIGHT.name, rate, repetition)
                 for repetition, pair in enumerate(pairs)
-                for server, rate in zip((report.OURS, BASELINE), pair, strict=True)
+                for server, rate in zip((OURS, BASELINE), pair, strict=True)
             ]
         )
     )
+
+
+def test_texts_are_held_against_the_fastest_rival_of_the_row() -> None:
+    rates = {OURS: 120.0, BASELINE: 20.0, "vllm fp32": 60.0, "vllm bf16": 100.0, "clipsrv int8": 160.0}
+    page = report.render(Results(samples=[sample(name, TEXT_MANY.name, rate) for name, rate in rates.items()]))
+    assert "| texts, 64 callers, fp32, by vllm fp32 | at least 1.4 | 2.00 | yes |" in page
+    assert "| texts, 64 callers, in any precision, by vllm bf16 | at least 1.5 | 1.60 | yes |" in page
+
+
+def test_an_engine_is_told_with_its_share_of_the_peak_and_what_the_rest_is() -> None:
+    found = Ceilings(
+        rates={"engine alone, images, batches of 8": 25.0, "decoding alone": 400.0},
+        shares={"engine alone, images, batches of 8": 0.75},
+        work={"images": 8.2e9},
+        operators={"images": [("MatMul", 0.85, 0.95), ("Softmax", 0.149, 0.0), ("Slice", 0.001, 0.0)]},
+        peaks={"fp32": 277e9},
+        bandwidth=43e9,
+    )
+    page = report.render(Results(samples=[sample(OURS, EIGHT.name, 20)], ceilings={OURS: found}))
+    assert "277 billion in fp32" in page
+    assert "8.20 billion for one of the images" in page
+    assert "| engine alone, images, batches of 8 | 25.00 (75 %) |" in page
+    assert "| decoding alone | 400.00 |" in page
+    assert "| MatMul | 85.0 | 95 |" in page
+    assert "| all others | 0.1 |  |" in page
+
+
+def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
+    found = Results(samples=[sample(OURS, EIGHT.name, 20)], ceilings={OURS: Ceilings(rates={"decoding": 1.0})})
+    found.save(tmp_path / "results.json")
+    assert Results.read(tmp_path / "results.json") == found
+
+
+def test_the_published_figures_can_be_rendered_again() -> None:
+    assert "| clipsrv fp32 |" in report.render(Results.read(DOCS / "performance.json"))
