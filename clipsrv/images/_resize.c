@@ -9,6 +9,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
 #define HAVE_AVX2 1
@@ -22,6 +23,8 @@ enum {
     LEVELS = 4, /* of a pixel */
     LANES = 16, /* levels summed side by side; taps come in fours to fill them */
     BLOCK = 32, /* levels of a row that a pass down the columns takes at a time */
+    ROWS = 4, /* whose sums for one output fit into the registers */
+    LOW_BITS = 11, /* of a weight that are multiplied apart from the rest */
 };
 
 /* What one pass works on. Lengths in pixels; `weights` are count x taps, each four times over for a pass along rows. */
@@ -82,26 +85,71 @@ AVX2 static inline __m256i weighted(__m256i sums, const uint8_t *source, __m256i
     return _mm256_add_epi32(sums, _mm256_mullo_epi32(levels, weights));
 }
 
-AVX2 static void along_rows_avx2(const Pass *pass) {
-    const uint8_t *row = pass->image;
-    uint8_t *out = pass->out;
-    for (Py_ssize_t y = 0; y < pass->rows; y++, row += LEVELS * pass->width) {
-        const int32_t *weights = pass->weights;
-        for (Py_ssize_t x = 0; x < pass->count; x++, out += LEVELS) {
-            const uint8_t *source = row + LEVELS * (Py_ssize_t)pass->first[x];
-            __m256i even = _mm256_setzero_si256(), odd = even;
-            for (Py_ssize_t i = 0; i < pass->taps; i += 4, source += LANES, weights += LANES) {
-                even = weighted(even, source, _mm256_loadu_si256((const __m256i *)weights));
-                odd = weighted(odd, source + 8, _mm256_loadu_si256((const __m256i *)(weights + 8)));
-            }
-            __m256i both = _mm256_add_epi32(even, odd);
-            __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-            sums = _mm_srai_epi32(_mm_add_epi32(sums, _mm_set1_epi32(HALF)), BITS);
-            sums = _mm_packs_epi32(sums, sums);
-            int32_t pixel = _mm_cvtsi128_si32(_mm_packus_epi16(sums, sums)); /* packing is what clips here */
-            __builtin_memcpy(out, &pixel, LEVELS);
+/* Of one output: the weights of taps 0 and 1 side by side for each level, then those of 2 and 3, and so on; below first
+ * what is left of each when its lowest bits are cut off, then these bits. Both fit into 16 bits, of which the processor
+ * multiplies and adds twice as many at a time as of 32, and sooner. */
+AVX2 static void halve(const int32_t *weights, Py_ssize_t taps, __m256i *halves) {
+    const __m256i low_bits = _mm256_set1_epi32((1 << LOW_BITS) - 1);
+    for (Py_ssize_t i = 0; i < taps; i += 4, weights += LANES) {
+        __m256i two = _mm256_loadu_si256((const __m256i *)weights);
+        __m256i next = _mm256_loadu_si256((const __m256i *)(weights + 8));
+        __m256i left = _mm256_permute2x128_si256(two, next, 0x20), right = _mm256_permute2x128_si256(two, next, 0x31);
+        __m256i high = _mm256_blend_epi16(_mm256_srai_epi32(left, LOW_BITS),
+                                          _mm256_slli_epi32(_mm256_srai_epi32(right, LOW_BITS), 16), 0xAA);
+        __m256i low = _mm256_or_si256(_mm256_and_si256(left, low_bits),
+                                      _mm256_slli_epi32(_mm256_and_si256(right, low_bits), 16));
+        *halves++ = high;
+        *halves++ = low;
+    }
+}
+
+/* `count` rows of one output, whose sources begin at `source` in the first of them. */
+AVX2 static inline __attribute__((always_inline)) void down_rows(const uint8_t *source, Py_ssize_t stride, int count,
+                                                                 const __m256i *halves, Py_ssize_t taps, uint8_t *out,
+                                                                 Py_ssize_t out_stride) {
+    /* Four pixels twice; of either half two of them, level by level side by side, as 16 bits. */
+    const __m256i pairs = _mm256_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1, /* taps 0 and 1 */
+                                           8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1);
+    __m256i high[ROWS], low[ROWS];
+    for (int row = 0; row < count; row++) high[row] = low[row] = _mm256_setzero_si256();
+    for (Py_ssize_t i = 0; i < taps; i += 4, source += LANES, halves += 2) {
+        for (int row = 0; row < count; row++) {
+            __m256i four = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(source + stride * row)));
+            __m256i levels = _mm256_shuffle_epi8(four, pairs);
+            high[row] = _mm256_add_epi32(high[row], _mm256_madd_epi16(levels, halves[0]));
+            low[row] = _mm256_add_epi32(low[row], _mm256_madd_epi16(levels, halves[1]));
         }
     }
+    for (int row = 0; row < count; row++, out += out_stride) {
+        __m256i both = _mm256_add_epi32(_mm256_slli_epi32(high[row], LOW_BITS), low[row]);
+        __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+        sums = _mm_srai_epi32(_mm_add_epi32(sums, _mm_set1_epi32(HALF)), BITS);
+        sums = _mm_packs_epi32(sums, sums);
+        int32_t pixel = _mm_cvtsi128_si32(_mm_packus_epi16(sums, sums)); /* packing is what clips here */
+        __builtin_memcpy(out, &pixel, LEVELS);
+    }
+}
+
+/* Output by output, so that its weights are read once for all rows: those of all outputs are more than a core's nearest
+ * cache holds. */
+AVX2 static void along_rows_avx2(const Pass *pass) {
+    Py_ssize_t stride = LEVELS * pass->width, out_stride = LEVELS * pass->count;
+    __m256i *halves = aligned_alloc(sizeof *halves, (size_t)(pass->taps / 2 + 1) * sizeof *halves);
+    if (!halves) {
+        along_rows(pass);
+        return;
+    }
+    for (Py_ssize_t x = 0; x < pass->count; x++) {
+        const uint8_t *source = pass->image + LEVELS * (Py_ssize_t)pass->first[x];
+        uint8_t *out = pass->out + LEVELS * x;
+        halve(pass->weights + LEVELS * pass->taps * x, pass->taps, halves);
+        Py_ssize_t y = 0;
+        for (; y + ROWS <= pass->rows; y += ROWS)
+            down_rows(source + stride * y, stride, ROWS, halves, pass->taps, out + out_stride * y, out_stride);
+        for (; y < pass->rows; y++)
+            down_rows(source + stride * y, stride, 1, halves, pass->taps, out + out_stride * y, out_stride);
+    }
+    free(halves);
 }
 
 AVX2 static void down_columns_avx2(const Pass *pass) {
