@@ -4,6 +4,7 @@ import { duplicatesCommand } from './commands/duplicates.ts';
 import { embedCommand } from './commands/embed.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { searchCommand } from './commands/search.ts';
+import { watchCommand } from './commands/watch.ts';
 import { isDatabaseAway } from './database.ts';
 import { EntryError, RefusedError } from './errors.ts';
 import { parseOptions, type Options } from './options.ts';
@@ -45,6 +46,7 @@ async function run(options: Options, signal: AbortSignal): Promise<number> {
     case 'search': return searchCommand(options, signal);
     case 'migrate': return migrateCommand(options, signal);
     case 'duplicates': return duplicatesCommand(options, signal);
+    case 'watch': return watchCommand(options, signal);
     case 'help':
       process.stdout.write(USAGE);
       return 0;

@@ -17,8 +17,8 @@ export interface SharedOptions {
   readonly base: string | undefined;
 }
 
-export interface EmbedOptions extends SharedOptions {
-  readonly command: 'embed';
+/** Where a catalogue comes from, and how its table is filled. */
+export interface CatalogueOptions extends SharedOptions {
   readonly source: string | undefined;
   readonly query: string | undefined;
   readonly queryDatabase: string;
@@ -30,6 +30,22 @@ export interface EmbedOptions extends SharedOptions {
   readonly reembed: boolean;
   readonly recheck: boolean;
   readonly dryRun: boolean;
+}
+
+export interface EmbedOptions extends CatalogueOptions {
+  readonly command: 'embed';
+}
+
+export interface WatchOptions extends CatalogueOptions {
+  readonly command: 'watch';
+  /** How often it looks where nothing tells of a change. */
+  readonly everyMs: number;
+  /** Delete the rows of what is gone. */
+  readonly prune: boolean;
+  /** A table that is to tell of its changes by a trigger. */
+  readonly trigger: string | undefined;
+  /** The query's column that differs when a row has changed. */
+  readonly updated: string | undefined;
 }
 
 export interface SearchOptions extends SharedOptions {
@@ -62,26 +78,29 @@ export interface DuplicatesOptions extends SharedOptions {
   readonly json: boolean;
 }
 
-export type Options = EmbedOptions | SearchOptions | MigrateOptions | DuplicatesOptions | { readonly command: 'help' };
+export type Options = EmbedOptions | SearchOptions | MigrateOptions | DuplicatesOptions | WatchOptions | { readonly command: 'help' };
 
-type Command = 'embed' | 'search' | 'migrate' | 'duplicates';
-const COMMANDS: readonly Command[] = ['embed', 'search', 'migrate', 'duplicates'];
+type Command = 'embed' | 'search' | 'migrate' | 'duplicates' | 'watch';
+const COMMANDS: readonly Command[] = ['embed', 'search', 'migrate', 'duplicates', 'watch'];
 
 const all = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: COMMANDS });
 /** `search` has always taken the options of `embed` without a word, and the other way round. */
 const both = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['embed', 'search'] as readonly Command[] });
+const source = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['embed', 'search', 'watch'] as readonly Command[] });
+const watch = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['watch'] as readonly Command[] });
 const migrate = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['migrate'] as readonly Command[] });
 const duplicates = <T extends 'string' | 'boolean'>(type: T, ...others: Command[]) => ({ type, of: ['duplicates', ...others] as readonly Command[] });
 
 const FLAGS = {
   database: all('string'), table: all('string'), server: all('string'), batch: all('string'), concurrency: all('string'),
   patience: all('string'), failures: all('string'), base: all('string'),
-  query: both('string'), 'query-database': both('string'), 'id-column': both('string'), 'location-column': both('string'),
-  encoding: both('string'), create: both('boolean'), index: both('boolean'), reembed: both('boolean'), recheck: both('boolean'),
+  query: source('string'), 'query-database': source('string'), 'id-column': source('string'), 'location-column': source('string'),
+  encoding: source('string'), create: source('boolean'), index: both('boolean'), reembed: both('boolean'), recheck: source('boolean'),
   'dry-run': both('boolean'), text: both('string'), image: both('string'), limit: both('string'), json: duplicates('boolean', 'embed', 'search'),
   to: migrate('string'), 'to-server': migrate('string'), judgements: migrate('string'), sample: duplicates('string', 'migrate'), follow: migrate('boolean'),
   status: migrate('boolean'), switch: migrate('boolean'), rollback: migrate('boolean'), 'allow-missing': migrate('boolean'), drop: migrate('string'),
   threshold: duplicates('string'), html: duplicates('string'),
+  every: watch('string'), prune: watch('boolean'), trigger: watch('string'), updated: watch('string'),
 } as const;
 const HELP = { help: { type: 'boolean', short: 'h', default: false } } as const;
 
@@ -99,7 +118,8 @@ export function parseOptions(args: readonly string[], env: NodeJS.ProcessEnv): O
     if (values[flag as keyof Values] !== undefined && !of.includes(command)) throw new RefusedError(`--${flag} is none of ${command} (--help lists the options).`);
   }
   const shared = sharedOptions(values, env);
-  if (command === 'embed') return embedOptions(shared, values, env, others[0]);
+  if (command === 'embed') return { ...catalogueOptions(shared, values, env, others[0]), command };
+  if (command === 'watch') return watchOptions(catalogueOptions(shared, values, env, others[0]), values);
   if (command === 'search') return searchOptions(shared, values);
   if (others[0] !== undefined) throw new RefusedError(`${command} takes no source: ${others[0]}. Where its images are is told by --base.`);
   return command === 'duplicates' ? duplicatesOptions(shared, values) : migrateOptions(shared, values);
@@ -127,13 +147,16 @@ function sharedOptions(values: Values, env: NodeJS.ProcessEnv): SharedOptions {
     base: values.base,
   };
   if (database === '') throw new RefusedError('No database: give --database postgresql://... or set DATABASE_URL.');
-  if (!/^([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*$/.test(table)) {
-    throw new RefusedError(`--table must be a plain name, or schema.name, not ${table}.`);
-  }
+  assertTable('table', table);
   return options;
 }
 
-function embedOptions(shared: SharedOptions, values: Values, env: NodeJS.ProcessEnv, named: string | undefined): EmbedOptions {
+function assertTable(flag: string, name: string): void {
+  if (/^([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*$/.test(name)) return;
+  throw new RefusedError(`--${flag} must be a plain name, or schema.name, not ${name}.`);
+}
+
+function catalogueOptions(shared: SharedOptions, values: Values, env: NodeJS.ProcessEnv, named: string | undefined): CatalogueOptions {
   if (values.encoding !== undefined) decoderOf(values.encoding);
   const source = named ?? (values.query === undefined ? env['CATALOG_SOURCE'] : undefined);
   const query = values.query ?? (named === undefined ? env['CATALOG_QUERY'] : undefined);
@@ -142,7 +165,7 @@ function embedOptions(shared: SharedOptions, values: Values, env: NodeJS.Process
   }
   if (source !== undefined && query !== undefined) throw new RefusedError('Give either a source or --query, not both.');
   return {
-    ...shared, command: 'embed', source, query,
+    ...shared, source, query,
     queryDatabase: values['query-database'] ?? shared.database,
     idColumn: values['id-column'] ?? 'id',
     locationColumn: values['location-column'],
@@ -153,6 +176,15 @@ function embedOptions(shared: SharedOptions, values: Values, env: NodeJS.Process
     recheck: values.recheck ?? false,
     dryRun: values['dry-run'] ?? false,
   };
+}
+
+function watchOptions(catalogue: CatalogueOptions, values: Values): WatchOptions {
+  for (const flag of ['trigger', 'updated'] as const) {
+    if (values[flag] !== undefined && catalogue.query === undefined) throw new RefusedError(`--${flag} goes with --query.`);
+  }
+  if (values.trigger !== undefined) assertTable('trigger', values.trigger);
+  const { prune = false, trigger, updated } = values;
+  return { ...catalogue, command: 'watch', everyMs: count('every', values.every ?? '5') * 1000, prune, trigger, updated };
 }
 
 function searchOptions(shared: SharedOptions, values: Values): SearchOptions {

@@ -1,11 +1,12 @@
 /** What --help prints. */
 
 export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector, search it, move it to another model, find what is
-in it twice.
+in it twice, keep up with it.
 
   generate-embeddings-from-catalog.ts [embed] SOURCE [options]
   generate-embeddings-from-catalog.ts search (--text TEXT | --image FILE) [options]
   generate-embeddings-from-catalog.ts migrate (--to MODEL | --status | --switch | --rollback | --drop MODEL) [options]
+  generate-embeddings-from-catalog.ts watch SOURCE [options]
   generate-embeddings-from-catalog.ts duplicates [--html FILE] [--json] [options]
 
 SOURCE        a folder of images, a .csv or .tsv, or a .jsonl/.ndjson file whose rows have an id and a path or URL;
@@ -43,6 +44,12 @@ migrate: a table beside the first, with the vectors of another model, until you 
   --switch                  let TABLE_current show the new model's vectors; --rollback shows the old ones again
   --allow-missing           switch although rows have no vector of the other model
   --drop MODEL              drop this model's table, which is not the one shown
+
+watch: embed what is there, and from then on what is new or changed, until interrupted
+  --every SECONDS           how often to look where nothing tells of a change (default: 5)
+  --prune                   delete the rows of what is gone from SOURCE, from which then all rows of the table must be
+  --updated COLUMN          of --query: differs when the row has changed, as updated_at; its image is read again
+  --trigger TABLE           of --query: has TABLE tell of its changes, by a trigger made on it; or NOTIFY clipsrv_watch yourself
 
 duplicates: images of the same bytes, of the same pixels, and near ones
   --html FILE               a contact sheet, with small copies of the images inside

@@ -2,9 +2,9 @@
 import type { RetryNotice } from 'clipsrv-client';
 import { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
-import { problemOf, runJob } from '../job.ts';
+import { problemOf, runJob, type Observer } from '../job.ts';
 import { keepInStep, toStderr } from '../migrate/step.ts';
-import type { EmbedOptions } from '../options.ts';
+import type { EmbedOptions, CatalogueOptions } from '../options.ts';
 import { Report, type Totals } from '../report.ts';
 import { refuseOther, served, type Model } from '../server.ts';
 import { openQuery, openSource } from '../sources/open.ts';
@@ -15,49 +15,76 @@ import { VectorTable } from '../tables/table.ts';
 /** Returns the exit status: 0, or 1 if an image failed. Throws RefusedError, or what made it impossible to go on. */
 export async function embedCommand(options: EmbedOptions, signal: AbortSignal): Promise<number> {
   let note = toStderr;
-  const onRetry = ({ error, delayMs }: RetryNotice): void =>
-    note(`waiting ${(delayMs / 1000).toFixed(1)} s: ${error.message}`);
-  const { patienceMs } = options;
-  const connect = (url: string): Database => new Database({ url, patienceMs, signal, onRetry });
-  const database = connect(options.database);
-  const queryDatabase = options.query === undefined ? undefined : connect(options.queryDatabase);
+  const onRetry = retryTo((line) => note(line));
+  const database = new Database({ url: options.database, patienceMs: options.patienceMs, signal, onRetry });
+  const queryDatabase = openQueryDatabase(options, signal, onRetry);
   try {
     const source = await sourceOf(options, queryDatabase);
     const total = await countEntries(source);
-    const sides = await sidesOf(database, options.table);
-    const current = sides.find(({ isCurrent }) => isCurrent);
-    // To embed anew is to change to the server's own choice; else the catalogue's model is asked for, whichever the default is.
-    const wanted = options.reembed ? undefined : current?.embeddingId;
-    const found = await served(options, signal, wanted, onRetry);
-    if (sides.length > 1) {
-      if (options.reembed) throw new RefusedError(`${options.table} is moving to another model: end that first (migrate --status).`);
-      refuseOther(options.table, current, found);
-    }
-    const { client, model } = found;
-    const table = new VectorTable(database, current?.table ?? options.table);
-    const tableExists = await prepareTable(table, model, options);
-    // What was noted may be of a model whose vectors another program has replaced since.
-    const isStale = current !== undefined && current.embeddingId !== model.embeddingId;
-    if (tableExists && sides.length < 2 && !options.dryRun && (options.create || options.reembed || isStale)) await publishTable(table, model, note);
-    const report = new Report(total, options.dryRun ? undefined : options.failures);
-    note = (line) => report.note(line);
-    try {
-      const { recheck, dryRun, batch } = options;
-      const { embeddingId } = model;
-      await runJob({ source, table, client, embeddingId, tableExists, recheck, dryRun, batch, observer: report, signal });
-    } finally {
-      summarize(report.close(), options, model.name);
-    }
-    if (!options.dryRun) await finishTable(table, model, options);
-    if (!options.dryRun && sides.length > 1) await keepInStep({ database, sides, options, servers: [options.server], base: source.base, signal, note: toStderr });
-    return report.totals.failed > 0 ? 1 : 0;
+    const open = (): Report => {
+      const report = new Report(total, options.dryRun ? undefined : options.failures);
+      note = (line) => report.note(line);
+      return report;
+    };
+    const totals = await embedSource({ database, source, options, signal, onRetry, note: (line) => note(line), open, summarize });
+    return totals.failed > 0 ? 1 : 0;
   } finally {
     await Promise.all([database.close(), queryDatabase?.close()]);
   }
 }
 
-function sourceOf(options: EmbedOptions, queryDatabase: Database | undefined): Promise<Source> | Source {
-  if (options.query !== undefined && queryDatabase !== undefined) return openQuery(queryDatabase, options.query, options.base);
+export interface Pass {
+  readonly database: Database;
+  readonly source: Source;
+  readonly options: CatalogueOptions;
+  readonly signal: AbortSignal;
+  readonly onRetry: (notice: RetryNotice) => void;
+  readonly note: (line: string) => void;
+  /** Called once server and table are found to fit; closed whatever happens. */
+  readonly open: () => Observer & { close(): Totals };
+  readonly summarize: (totals: Totals, options: CatalogueOptions, model: string) => void;
+}
+
+/** What has no vector yet of the model that counts gets one, in both tables of a catalogue that moves. Throws as the command does. */
+export async function embedSource({ database, source, options, signal, onRetry, note, open, summarize }: Pass): Promise<Totals> {
+  const sides = await sidesOf(database, options.table);
+  const current = sides.find(({ isCurrent }) => isCurrent);
+  // To embed anew is to change to the server's own choice; else the catalogue's model is asked for, whichever the default is.
+  const wanted = options.reembed ? undefined : current?.embeddingId;
+  const found = await served(options, signal, wanted, onRetry);
+  if (sides.length > 1) {
+    if (options.reembed) throw new RefusedError(`${options.table} is moving to another model: end that first (migrate --status).`);
+    refuseOther(options.table, current, found);
+  }
+  const { client, model } = found;
+  const table = new VectorTable(database, current?.table ?? options.table);
+  const tableExists = await prepareTable(table, model, options);
+  // What was noted may be of a model whose vectors another program has replaced since.
+  const isStale = current !== undefined && current.embeddingId !== model.embeddingId;
+  if (tableExists && sides.length < 2 && !options.dryRun && (options.create || options.reembed || isStale)) await publishTable(table, model, note);
+  const observer = open();
+  let totals: Totals | undefined;
+  try {
+    const { recheck, dryRun, batch } = options;
+    const { embeddingId } = model;
+    await runJob({ source, table, client, embeddingId, tableExists, recheck, dryRun, batch, observer, signal });
+  } finally {
+    totals = observer.close();
+    summarize(totals, options, model.name);
+  }
+  if (!options.dryRun) await finishTable(table, model, options);
+  if (!options.dryRun && sides.length > 1) await keepInStep({ database, sides, options, servers: [options.server], base: source.base, signal, note: toStderr });
+  return totals;
+}
+
+export const retryTo = (note: (line: string) => void) => ({ error, delayMs }: RetryNotice): void => note(`waiting ${(delayMs / 1000).toFixed(1)} s: ${error.message}`);
+
+export function openQueryDatabase({ patienceMs, query, queryDatabase }: CatalogueOptions, signal: AbortSignal, onRetry: (notice: RetryNotice) => void): Database | undefined {
+  return query === undefined ? undefined : new Database({ url: queryDatabase, patienceMs, signal, onRetry });
+}
+
+export function sourceOf(options: CatalogueOptions, queryDatabase: Database | undefined, updated?: string): Promise<Source> | Source {
+  if (options.query !== undefined && queryDatabase !== undefined) return openQuery(queryDatabase, options.query, options.base, updated);
   const columns = { id: options.idColumn, location: options.locationColumn };
   return openSource(options.source ?? '', { columns, base: options.base, encoding: options.encoding });
 }
@@ -76,7 +103,7 @@ async function publishTable(table: VectorTable, model: Model, note: (line: strin
 const INSUFFICIENT_PRIVILEGE = '42501';
 
 /** False if the table is not there, which only a dry run accepts. */
-async function prepareTable(table: VectorTable, model: Model, options: EmbedOptions): Promise<boolean> {
+async function prepareTable(table: VectorTable, model: Model, options: CatalogueOptions): Promise<boolean> {
   let dimensions = await table.dimensions();
   if (dimensions === undefined && options.dryRun) return false;
   if (dimensions === undefined) {
@@ -99,7 +126,7 @@ async function prepareTable(table: VectorTable, model: Model, options: EmbedOpti
   return true;
 }
 
-async function finishTable(table: VectorTable, model: Model, options: EmbedOptions): Promise<void> {
+async function finishTable(table: VectorTable, model: Model, options: CatalogueOptions): Promise<void> {
   if (options.index) await table.createIndex();
   const left = options.reembed ? await table.foreign(model.embeddingId) : undefined;
   if (left !== undefined) {
@@ -125,7 +152,7 @@ async function countEntries(source: Source): Promise<number> {
   return count;
 }
 
-function summarize(totals: Totals, options: EmbedOptions, model: string): void {
+function summarize(totals: Totals, options: CatalogueOptions, model: string): void {
   const { due, failed, repeated, skipped, stored, total } = totals;
   const done = options.dryRun ? `${due} would be embedded` : `${stored} embedded with ${model}`;
   const again = repeated > 0 ? `, ${repeated} named twice` : '';

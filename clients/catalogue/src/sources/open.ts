@@ -27,6 +27,6 @@ export async function openSource(name: string, { columns, base, encoding }: Sour
   throw new RefusedError(`${name} is neither a folder nor a .csv, .tsv, .jsonl or .ndjson file.`);
 }
 
-export function openQuery(database: Database, query: string, base: string | undefined): Source {
-  return { base: path.resolve(base ?? '.'), entries: () => queryEntries(database, query) };
+export function openQuery(database: Database, query: string, base: string | undefined, updated?: string): Source {
+  return { base: path.resolve(base ?? '.'), entries: () => queryEntries(database, query, updated) };
 }

@@ -6,8 +6,10 @@ export interface CatalogueItem {
   readonly location: string;
 }
 
-/** A row of the catalogue, or why it is not one. `where` is the place a person would look. */
-export type Entry = { readonly item: CatalogueItem } | { readonly where: string; readonly problem: string };
+/**
+ * A row of the catalogue, or why it is not one. `where` is the place a person would look; `mark` is what the row says of its last change.
+ */
+export type Entry = { readonly item: CatalogueItem; readonly mark?: string } | { readonly where: string; readonly problem: string };
 
 export interface Source {
   /** Relative locations are relative to this folder. */
