@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from clipsrv.bulk.records import BadFile, Entry
+from clipsrv.bulk.errors import FetchError
+from clipsrv.bulk.records import BadFile, Entry, bad_file
+from clipsrv.bulk.sources import tar
 from clipsrv.bulk.sources.below import objects_of
 from clipsrv.bulk.sources.lists import STDIN, check_encoding, read_list
-from clipsrv.bulk.sources.local import files_of, read_file
+from clipsrv.bulk.sources.local import files_of, read_file, read_part
 from clipsrv.bulk.sources.objects import EXTRAS
 from clipsrv.bulk.sources.reader import Fetching, Reader, scheme_of
 from clipsrv.errors import ConfigError
@@ -75,19 +78,37 @@ class Inputs:
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """As records.Source has it. Raises UnicodeEncodeError for a path that is no file's name."""
+        if tar.is_member(path):
+            return tar.read_member(path, max_bytes, self._part)
         return read_file(path, max_bytes) if scheme_of(path) is None else self._reader.read(path, max_bytes)
 
     def close(self) -> None:
         """Ends what was opened to read with; it is opened again if need be."""
         self._reader.close()
 
-    def _named(self, path: str) -> Iterator[Entry]:
+    def _named(self, path: str) -> Iterator[Entry | BadFile]:
         scheme = scheme_of(path)
         if scheme in EXTRAS:
-            for found in objects_of(path, self._reader):
-                yield Entry(self._id(found.url), found.url, found.size, found.etag)
+            found = (Entry(self._id(one.url), one.url, one.size, one.etag) for one in objects_of(path, self._reader))
         else:
-            yield from (Entry(self._id(name), name) for name in ((path,) if scheme else files_of(path)))
+            found = (Entry(self._id(name), name) for name in ((path,) if scheme else files_of(path)))
+        for entry in found:
+            if entry.path.lower().endswith(tar.SUFFIX):
+                yield from self._in_tar(entry)
+            else:
+                yield entry
+
+    def _in_tar(self, entry: Entry) -> Iterator[Entry | BadFile]:
+        try:
+            for one in tar.images_in(partial(self._part, entry.path)):
+                yield Entry(f"{entry.id}/{one.key}", one.path(entry.path), one.size)
+        except FetchError as error:
+            yield bad_file(entry, error.code, error.message)
+        except OSError as error:
+            yield bad_file(entry, "unreadable_file", f"The file cannot be read: {error.strerror}.")
+
+    def _part(self, path: str, start: int, length: int) -> bytes:
+        return read_part(path, start, length) if scheme_of(path) is None else self._reader.part(path, start, length)
 
     def _id(self, path: str) -> str:
         base = self.relative_to

@@ -26,6 +26,13 @@ def read_file(path: str, max_bytes: int) -> bytes:
         return file.read(max_bytes + 1)
 
 
+def read_part(path: str, start: int, length: int) -> bytes:
+    """`length` bytes of a file from `start` on, fewer where it ends. Raises OSError."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        file.seek(start)
+        return file.read(length)
+
+
 def _open_without_waiting(path: str, flags: int) -> int:
     # Opening a named pipe would wait for its writer for ever.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

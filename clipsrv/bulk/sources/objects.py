@@ -70,8 +70,10 @@ class ObjectStore:
         try:
             body: bytes = await self._files._cat_file(key, start=start, end=end)
         except OSError as error:
-            if error.errno != errno.EINVAL or start:
+            if error.errno != errno.EINVAL:
                 raise
+            if start:
+                return b""
             body = await self._files._cat_file(key)  # no range can be had of nothing
             if body:
                 raise

@@ -28,6 +28,7 @@ _CONNECT_SECONDS, _SILENT_SECONDS = 10.0, 15.0
 _BLOCK = 1 << 16
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _GONE, _DENIED = frozenset({404, 410}), frozenset({401, 403, 407, 451})
+_PAST_THE_END = 416
 #: Statuses after which another try may help, beside all from 500.
 _BUSY = frozenset({408, 425, 429})
 
@@ -90,6 +91,8 @@ def _socket(allow_private: bool, info: Any) -> socket.socket:
 
 
 async def _body(answer: aiohttp.ClientResponse, max_bytes: int, start: int | None) -> bytes:
+    if start is not None and answer.status == _PAST_THE_END:
+        return b""
     _check(answer, start)
     if start is None and (answer.content_length or 0) > max_bytes:
         raise ImageTooLargeError(
