@@ -48,24 +48,30 @@ export class Database {
     });
   }
 
-  /** Runs statements in one transaction, without a time limit: for index builds and session settings. */
+  /** Runs statements in one transaction, without a time limit: for session settings. */
   async transaction<T>(statements: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    return this.#patiently(async () => {
-      const client = await this.#pool.connect();
-      let failure: Error | undefined;
-      try {
-        await client.query('BEGIN');
-        const result = await statements(client);
-        await client.query('COMMIT');
-        return result;
-      } catch (error) {
-        failure = error as Error;
-        throw error;
-      } finally {
-        // Closing the connection is also the rollback.
-        client.release(failure);
-      }
-    });
+    return this.#patiently(() => this.#lent(async (client) => {
+      await client.query('BEGIN');
+      const result = await statements(client);
+      await client.query('COMMIT');
+      return result;
+    }));
+  }
+
+  /**
+   * Runs statements on a connection of their own, each its own transaction, without a time limit: for what no transaction can hold. What
+   * they set ends with it. `pid` is its process in the database. They are run again if the database went away, so they must be idempotent.
+   */
+  async session<T>(statements: (client: pg.PoolClient, pid: number) => Promise<T>): Promise<T> {
+    return this.#patiently(() => this.#lent(async (client) => {
+      const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+      return statements(client, rows[0]?.pid ?? 0);
+    }, true));
+  }
+
+  /** Ends the statement that the process `pid` is at, also after the signal. */
+  async cancel(pid: number): Promise<void> {
+    await this.#pool.query('SELECT pg_cancel_backend($1)', [pid]);
   }
 
   /**
@@ -108,6 +114,20 @@ export class Database {
     await Promise.race([this.#pool.end(), sleep(PARTING_MS, timer.signal)]);
     // A timer left running keeps the process from ending.
     timer.abort();
+  }
+
+  /** Closing the connection, after a failure or when it is `spent`, also ends its transaction and its settings. */
+  async #lent<T>(use: (client: pg.PoolClient) => Promise<T>, spent = false): Promise<T> {
+    const client = await this.#pool.connect();
+    let failure: Error | undefined;
+    try {
+      return await use(client);
+    } catch (error) {
+      failure = error as Error;
+      throw error;
+    } finally {
+      client.release(failure ?? spent);
+    }
   }
 
   #patiently<T>(send: () => Promise<T>): Promise<T> {

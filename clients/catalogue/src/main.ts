@@ -2,6 +2,7 @@
 import { ClipError, ClipServerError, OverloadedError, UnavailableError } from 'clipsrv-client';
 import { duplicatesCommand } from './commands/duplicates.ts';
 import { embedCommand } from './commands/embed.ts';
+import { indexCommand } from './commands/index.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { searchCommand } from './commands/search.ts';
 import { watchCommand } from './commands/watch.ts';
@@ -47,6 +48,7 @@ async function run(options: Options, signal: AbortSignal): Promise<number> {
     case 'migrate': return migrateCommand(options, signal);
     case 'duplicates': return duplicatesCommand(options, signal);
     case 'watch': return watchCommand(options, signal);
+    case 'index': return indexCommand(options, signal);
     case 'help':
       process.stdout.write(USAGE);
       return 0;

@@ -1,6 +1,7 @@
 /** The command line and the environment, as one checked object for each command. Opens nothing. */
 import { parseArgs } from 'node:util';
 import { RefusedError } from './errors.ts';
+import { isKind, KINDS, type KindName } from './indexes/kinds.ts';
 import { decoderOf } from './text.ts';
 
 export interface SharedOptions {
@@ -78,29 +79,48 @@ export interface DuplicatesOptions extends SharedOptions {
   readonly json: boolean;
 }
 
-export type Options = EmbedOptions | SearchOptions | MigrateOptions | DuplicatesOptions | WatchOptions | { readonly command: 'help' };
+export interface IndexOptions extends SharedOptions {
+  readonly command: 'index';
+  readonly type: KindName;
+  /** Only tell what each type would lose and save. */
+  readonly measure: boolean;
+  readonly sample: number | undefined;
+  /** Undefined: by the number of rows. */
+  readonly m: number | undefined;
+  readonly efConstruction: number | undefined;
+  readonly workers: number | undefined;
+  readonly memory: string | undefined;
+  /** Drop the other HNSW indexes of this job once the new one is there. */
+  readonly replace: boolean;
+  readonly json: boolean;
+}
 
-type Command = 'embed' | 'search' | 'migrate' | 'duplicates' | 'watch';
-const COMMANDS: readonly Command[] = ['embed', 'search', 'migrate', 'duplicates', 'watch'];
+export type Options = EmbedOptions | SearchOptions | MigrateOptions | DuplicatesOptions | WatchOptions | IndexOptions | { readonly command: 'help' };
+
+type Command = 'embed' | 'search' | 'migrate' | 'duplicates' | 'watch' | 'index';
+const COMMANDS: readonly Command[] = ['embed', 'search', 'migrate', 'duplicates', 'watch', 'index'];
 
 const all = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: COMMANDS });
+const some = <T extends 'string' | 'boolean'>(type: T, ...of: Command[]) => ({ type, of: of as readonly Command[] });
 /** `search` has always taken the options of `embed` without a word, and the other way round. */
-const both = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['embed', 'search'] as readonly Command[] });
-const source = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['embed', 'search', 'watch'] as readonly Command[] });
-const watch = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['watch'] as readonly Command[] });
-const migrate = <T extends 'string' | 'boolean'>(type: T) => ({ type, of: ['migrate'] as readonly Command[] });
-const duplicates = <T extends 'string' | 'boolean'>(type: T, ...others: Command[]) => ({ type, of: ['duplicates', ...others] as readonly Command[] });
+const both = <T extends 'string' | 'boolean'>(type: T) => some(type, 'embed', 'search');
+const source = <T extends 'string' | 'boolean'>(type: T) => some(type, 'embed', 'search', 'watch');
+const watch = <T extends 'string' | 'boolean'>(type: T) => some(type, 'watch');
+const migrate = <T extends 'string' | 'boolean'>(type: T) => some(type, 'migrate');
+const duplicates = <T extends 'string' | 'boolean'>(type: T, ...others: Command[]) => some(type, 'duplicates', ...others);
 
 const FLAGS = {
   database: all('string'), table: all('string'), server: all('string'), batch: all('string'), concurrency: all('string'),
   patience: all('string'), failures: all('string'), base: all('string'),
   query: source('string'), 'query-database': source('string'), 'id-column': source('string'), 'location-column': source('string'),
   encoding: source('string'), create: source('boolean'), index: both('boolean'), reembed: both('boolean'), recheck: source('boolean'),
-  'dry-run': both('boolean'), text: both('string'), image: both('string'), limit: both('string'), json: duplicates('boolean', 'embed', 'search'),
-  to: migrate('string'), 'to-server': migrate('string'), judgements: migrate('string'), sample: duplicates('string', 'migrate'), follow: migrate('boolean'),
+  'dry-run': both('boolean'), text: both('string'), image: both('string'), limit: both('string'), json: duplicates('boolean', 'embed', 'search', 'index'),
+  to: migrate('string'), 'to-server': migrate('string'), judgements: migrate('string'), sample: duplicates('string', 'migrate', 'index'), follow: migrate('boolean'),
   status: migrate('boolean'), switch: migrate('boolean'), rollback: migrate('boolean'), 'allow-missing': migrate('boolean'), drop: migrate('string'),
   threshold: duplicates('string'), html: duplicates('string'),
   every: watch('string'), prune: watch('boolean'), trigger: watch('string'), updated: watch('string'),
+  type: some('string', 'index'), measure: some('boolean', 'index'), m: some('string', 'index'), 'ef-construction': some('string', 'index'),
+  workers: some('string', 'index'), memory: some('string', 'index'), replace: some('boolean', 'index'),
 } as const;
 const HELP = { help: { type: 'boolean', short: 'h', default: false } } as const;
 
@@ -121,7 +141,8 @@ export function parseOptions(args: readonly string[], env: NodeJS.ProcessEnv): O
   if (command === 'embed') return { ...catalogueOptions(shared, values, env, others[0]), command };
   if (command === 'watch') return watchOptions(catalogueOptions(shared, values, env, others[0]), values);
   if (command === 'search') return searchOptions(shared, values);
-  if (others[0] !== undefined) throw new RefusedError(`${command} takes no source: ${others[0]}. Where its images are is told by --base.`);
+  if (others[0] !== undefined) throw new RefusedError(`${command} takes no source: ${others[0]}.${command === 'index' ? '' : ' Where its images are is told by --base.'}`);
+  if (command === 'index') return indexOptions(shared, values);
   return command === 'duplicates' ? duplicatesOptions(shared, values) : migrateOptions(shared, values);
 }
 
@@ -223,8 +244,23 @@ function duplicatesOptions(shared: SharedOptions, values: Values): DuplicatesOpt
   return { ...shared, command: 'duplicates', threshold, sample: count('sample', values.sample ?? '100'), html: values.html, json: values.json ?? false };
 }
 
-function count(flag: string, value: string): number {
+function indexOptions(shared: SharedOptions, values: Values): IndexOptions {
+  const { type = 'vector', memory, replace = false, measure = false } = values;
+  if (!isKind(type)) throw new RefusedError(`--type must be one of ${Object.keys(KINDS).join(', ')}, not ${type}.`);
+  if (memory !== undefined && !/^\d+(kB|MB|GB)$/.test(memory)) throw new RefusedError(`--memory must be a size such as 512MB or 2GB, not ${memory}.`);
+  const [m, efConstruction] = [values.m, values['ef-construction']].map((value, i) => (value === undefined ? undefined : count(i === 0 ? 'm' : 'ef-construction', value)));
+  if (m !== undefined && (m < 2 || m > 100)) throw new RefusedError(`--m must be from 2 to 100, not ${m}.`);
+  if (efConstruction !== undefined && (efConstruction > 1000 || efConstruction < 4)) throw new RefusedError(`--ef-construction must be from 4 to 1000, not ${efConstruction}.`);
+  return {
+    ...shared, command: 'index', type, memory, replace, measure, m, efConstruction,
+    sample: values.sample === undefined ? undefined : count('sample', values.sample),
+    workers: values.workers === undefined ? undefined : count('workers', values.workers, 0),
+    json: values.json ?? false,
+  };
+}
+
+function count(flag: string, value: string, least = 1): number {
   const number = Number(value);
-  if (!Number.isInteger(number) || number < 1) throw new RefusedError(`--${flag} must be a whole number above 0, not ${value}.`);
+  if (!Number.isInteger(number) || number < least || value.trim() === '') throw new RefusedError(`--${flag} must be a whole number above ${least - 1}, not ${value}.`);
   return number;
 }

@@ -1,10 +1,11 @@
 /** What --help prints. */
 
-export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector, search it, move it to another model, find what is
-in it twice, keep up with it.
+export const USAGE = `Embed a catalogue of images into PostgreSQL with pgvector, search it, keep it small, move it to another model,
+find what is in it twice, keep up with it.
 
   generate-embeddings-from-catalog.ts [embed] SOURCE [options]
   generate-embeddings-from-catalog.ts search (--text TEXT | --image FILE) [options]
+  generate-embeddings-from-catalog.ts index [--type vector|halfvec|bit] [options]
   generate-embeddings-from-catalog.ts migrate (--to MODEL | --status | --switch | --rollback | --drop MODEL) [options]
   generate-embeddings-from-catalog.ts watch SOURCE [options]
   generate-embeddings-from-catalog.ts duplicates [--html FILE] [--json] [options]
@@ -32,6 +33,17 @@ embed:
 
 search:
   --limit N                 how many (default: 10)
+  --json                    one JSON object a line
+
+index: the HNSW index, made in parallel while the catalogue is read and written; first it tells what it loses and saves
+  --type NAME               vector (default), halfvec: two bytes a number, bit: one bit a number; both need pgvector 0.7.
+                            Searches compare the full vectors of what the index finds
+  --measure                 only tell, of every type: recall@10 of your own rows, and the size of the index
+  --sample N                rows whose neighbours are compared for it (default: 200, fewer in a large table)
+  --m N, --ef-construction N  links of a row, and how far is looked for them (default: by the number of rows)
+  --workers N               beside the first (default: the database's max_parallel_maintenance_workers)
+  --memory SIZE             for the making (default: the database's maintenance_work_mem)
+  --replace                 then drop this job's HNSW indexes of other types
   --json                    one JSON object a line
 
 migrate: a table beside the first, with the vectors of another model, until you switch and drop

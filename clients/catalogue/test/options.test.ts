@@ -29,6 +29,12 @@ test('a folder may be called search or embed when the command is named', () => {
   assert.equal(embedding(['embed', 'search'], env).source, 'search');
 });
 
+test('an index is made by as many as it is told, also by one', () => {
+  const options = parseOptions(['index', '--type', 'bit', '--workers', '0'], env);
+  assert.ok(options.command === 'index');
+  assert.deepEqual([options.type, options.workers, options.memory, options.replace], ['bit', 0, undefined, false]);
+});
+
 test('what cannot be meant is refused in one line that names the flag', () => {
   const cases: [string[], RegExp][] = [
     [[], /No catalogue/],
@@ -45,6 +51,13 @@ test('what cannot be meant is refused in one line that names the flag', () => {
     [['migrate', 'photos', '--to', 'b'], /takes no source: photos.*--base/],
     [['migrate', '--status', '--follow'], /--follow goes with --to/],
     [['photos', '--to', 'b'], /--to is none of embed/],
+    [['index', '--type', 'float16'], /--type must be one of vector, halfvec, bit/],
+    [['index', '--memory', 'lots'], /--memory must be a size/],
+    [['index', '--workers=-1'], /--workers must be a whole number above -1/],
+    [['index', '--m', '1'], /--m must be from 2 to 100/],
+    [['index', '--ef-construction', '3'], /--ef-construction must be from 4 to 1000/],
+    [['index', 'photos'], /index takes no source: photos/],
+    [['search', '--text', 'a', '--type', 'bit'], /--type is none of search/],
     [['migrate', '--to', 'b', '--create'], /--create is none of migrate/],
     [['watch'], /No catalogue/],
     [['watch', 'photos', '--reembed'], /--reembed is none of watch/],

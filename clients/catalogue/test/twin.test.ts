@@ -109,7 +109,7 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
     test('a query with the other model\'s vector finds nothing, fails never, and prepared statements outlive the switch', async () => {
       const { old, young, there } = await moving('shown', 3);
       await there.carry((await all(there.missingRows())).map((row) => ({ ...row, embedding })));
-      for (const { table } of [old, young]) await new VectorTable(database, table).createIndex();
+      for (const { table } of [old, young]) await postgres.query(`CREATE INDEX ${table}_embedding_hnsw ON ${table} USING hnsw (embedding vector_cosine_ops)`);
       const shop = new pg.Client({ connectionString: postgres.url });
       await shop.connect();
       await shop.query('SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan');

@@ -2,7 +2,11 @@
 import type { RetryNotice } from 'clipsrv-client';
 import { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
+import { isKind, KINDS, settingsFor } from '../indexes/kinds.ts';
+import { indexesOf, indexName } from '../indexes/make.ts';
+import { makeShown } from '../indexes/show.ts';
 import { problemOf, runJob, type Observer } from '../job.ts';
+import { rowsOf } from '../migrate/measure.ts';
 import { keepInStep, toStderr } from '../migrate/step.ts';
 import type { EmbedOptions, CatalogueOptions } from '../options.ts';
 import { Report, type Totals } from '../report.ts';
@@ -72,7 +76,7 @@ export async function embedSource({ database, source, options, signal, onRetry, 
     totals = observer.close();
     summarize(totals, options, model.name);
   }
-  if (!options.dryRun) await finishTable(table, model, options);
+  if (!options.dryRun) await finishTable(table, model, options, signal);
   if (!options.dryRun && sides.length > 1) await keepInStep({ database, sides, options, servers: [options.server], base: source.base, signal, note: toStderr });
   return totals;
 }
@@ -126,8 +130,8 @@ async function prepareTable(table: VectorTable, model: Model, options: Catalogue
   return true;
 }
 
-async function finishTable(table: VectorTable, model: Model, options: CatalogueOptions): Promise<void> {
-  if (options.index) await table.createIndex();
+async function finishTable(table: VectorTable, model: Model, options: CatalogueOptions, signal: AbortSignal): Promise<void> {
+  if (options.index) await indexTable(table, model, signal);
   const left = options.reembed ? await table.foreign(model.embeddingId) : undefined;
   if (left !== undefined) {
     process.stderr.write(
@@ -135,6 +139,13 @@ async function finishTable(table: VectorTable, model: Model, options: CatalogueO
         'this catalogue. search leaves them out.\n',
     );
   }
+}
+
+/** Built after loading, which is much faster than keeping it up while loading. A smaller one that is there will do. */
+async function indexTable({ database, name }: VectorTable, { dimensions }: Model, signal: AbortSignal): Promise<void> {
+  const names = Object.keys(KINDS).filter(isKind).map((kind) => indexName(name, kind));
+  if ((await indexesOf(database, name)).some((index) => index.isValid && names.includes(index.name))) return;
+  await makeShown(database, { table: name, dimensions, kind: 'vector', settings: settingsFor(await rowsOf(database, { table: name })) }, signal);
 }
 
 /** Throws RefusedError if there are entries and none can be used: then it is the catalogue that is wrong, not its entries. */

@@ -2,6 +2,10 @@
 import path from 'node:path';
 import { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
+import { megabytes, number, percent } from '../figures.ts';
+import { settingsFor } from '../indexes/kinds.ts';
+import { indexesOf } from '../indexes/make.ts';
+import { makeShown } from '../indexes/show.ts';
 import { readJudgements } from '../migrate/judgements.ts';
 import { recallOf, rowsOf, sharedNeighbours, NEIGHBOURS } from '../migrate/measure.ts';
 import { carryEverything, clientFor, keepInStep, passagesOf, toStderr, type Move } from '../migrate/step.ts';
@@ -48,10 +52,12 @@ async function moveTo(begun: Move, options: MigrateOptions): Promise<number> {
   }
   const { carried, failed } = await carryEverything(passage, move);
   process.stdout.write(`${number(carried)} rows embedded with ${target.name} into ${passage.to.table}, ${failed} failed\n`);
-  const [from, to] = [passage.from, passage.to].map((side) => new VectorTable(database, side.table));
-  if (from !== undefined && to !== undefined && (await from.hasIndex()) && !(await to.hasIndex())) {
-    toStderr(`making the index of ${to.name}`);
-    await to.createIndex();
+  // The second table was made with the indexes that the first one had then.
+  const [was, is] = await Promise.all([passage.from, passage.to].map((side) => indexesOf(database, side.table)));
+  const kind = was?.find(({ isValid }) => isValid)?.kind;
+  if (kind !== undefined && is?.length === 0) {
+    const { table, dimensions } = passage.to;
+    await makeShown(database, { table, dimensions, kind, settings: settingsFor(await rowsOf(database, passage.from)) }, signal);
   }
   await tellStatus(move);
   const [a, b] = [passage.from, passage.to];
@@ -127,7 +133,7 @@ async function tellStatus(move: Move): Promise<number> {
     const rows = await rowsOf(move.database, side);
     const bytes = await new VectorTable(move.database, side.table).bytes();
     const coverage = side === passage?.to ? `, ${number(await passage.missing())} rows missing` : ', shown';
-    process.stdout.write(`${side.model}: ${number(rows)} rows of ${side.dimensions} in ${side.table}, ${(bytes / 1e6).toFixed(1)} MB${coverage}\n`);
+    process.stdout.write(`${side.model}: ${number(rows)} rows of ${side.dimensions} in ${side.table}, ${megabytes(bytes)}${coverage}\n`);
   }
   return 0;
 }
@@ -149,6 +155,3 @@ async function follow(move: Move): Promise<void> {
 }
 
 const EVERY_MS = 5000;
-
-const number = (value: number): string => value.toLocaleString('en-US');
-const percent = (share: number): string => `${(share * 100).toFixed(1)} %`;

@@ -59,7 +59,7 @@ export async function recallOf(database: Database, side: Side, client: ClipClien
   return { first: first / judgements.length, ten: ten / judgements.length };
 }
 
-export async function rowsOf(database: Database, { table }: Side): Promise<number> {
+export async function rowsOf(database: Database, { table }: Pick<Side, 'table'>): Promise<number> {
   const [found] = await database.query<{ rows: string }>(`SELECT count(*) AS rows FROM ${quoted(table)}`);
   return Number(found?.rows);
 }

@@ -2,7 +2,9 @@
 import { COLUMNS, LOCK } from '../contract.ts';
 import type { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
-import { bare, quoted } from './names.ts';
+import { efSearch, KINDS, MAX_EF_SEARCH } from '../indexes/kinds.ts';
+import { indexesOf } from '../indexes/make.ts';
+import { quoted } from './names.ts';
 
 export interface StoredRow {
   readonly id: string;
@@ -31,7 +33,6 @@ export interface RefusedRow {
 const NAMES = Object.keys(COLUMNS) as (keyof NewRow)[];
 const DEFINITIONS = Object.entries(COLUMNS).map(([name, kind]) => `${name} ${kind}`).join(', ');
 const OTHERS = NAMES.filter((name) => name !== 'id');
-const MAX_EF_SEARCH = 1000;
 /** Text the database cannot hold, a key too long for its index, an id twice by the column's own rules; a constraint. */
 const OF_ROWS = /^(22...|54000|21000|23...)$/;
 
@@ -130,33 +131,20 @@ export class VectorTable {
     return found;
   }
 
-  /** The HNSW index for cosine distance; built after loading, which is much faster than keeping it up while loading. */
-  async createIndex(): Promise<void> {
-    const index = `${bare(this.name)}_embedding_hnsw`;
-    await this.database.transaction((client) =>
-      client.query(`CREATE INDEX IF NOT EXISTS "${index}" ON ${this.#sql} USING hnsw (embedding vector_cosine_ops)`),
-    );
-  }
-
-  async hasIndex(): Promise<boolean> {
-    const rows = await this.database.query(
-      `SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
-       WHERE i.indrelid = to_regclass($1) AND m.amname = 'hnsw'`,
-      [this.#sql],
-    );
-    return rows.length > 0;
-  }
-
   /** The nearest rows with this embedding_id, best first: as many as there are, up to `limit`. */
   async nearest(vector: Float32Array, embeddingId: string, limit: number): Promise<Hit[]> {
+    const index = (await indexesOf(this.database, this.name)).find(({ isValid }) => isValid);
+    const { distance, taken } = KINDS[index?.kind ?? 'vector'];
     const values = [vectorLiteral(vector), embeddingId, limit];
     const rows = `SELECT id, location, embedding <=> $1::vector AS distance FROM ${this.#sql} WHERE embedding_id = $2`;
     const best = (from: string): string => `SELECT id, location, 1 - distance AS similarity FROM (${from}) AS r ORDER BY distance LIMIT $3`;
     return this.database.transaction(async (client) => {
       if (limit <= MAX_EF_SEARCH) {
         // An HNSW scan returns at most ef_search rows, 40 by default, whatever LIMIT says.
-        await client.query(`SET LOCAL hnsw.ef_search = ${Math.max(100, limit)}`);
-        const hits = (await client.query<Hit>(best(rows), values)).rows;
+        await client.query(`SET LOCAL hnsw.ef_search = ${efSearch(taken(limit))}`);
+        // Whatever the index knows of the vectors: the full ones tell which of its rows are nearest.
+        const nearest = `${rows} ORDER BY ${distance(vector.length, '$1::vector')} LIMIT ${taken(limit)}`;
+        const hits = (await client.query<Hit>(best(nearest), values)).rows;
         if (hits.length === limit) return hits;
         // Rows of another model, or rows replaced and not yet vacuumed, are among those ef_search, and fall out only then.
       }

@@ -6,6 +6,8 @@ import { withRetry } from 'clipsrv-client';
 import type pg from 'pg';
 import type { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
+import { KINDS } from '../indexes/kinds.ts';
+import { indexName } from '../indexes/make.ts';
 import { lock, makeModels, schemaOf, show, type Side } from './catalogue.ts';
 import { bare, belonging, literal, quoted } from './names.ts';
 
@@ -107,20 +109,29 @@ async function refuseWhatIsNotCarriedOver(client: pg.PoolClient, table: string):
 }
 
 /**
- * Gives the empty table of `side` its dimensions. An HNSW index is kept, with its settings: to build it when the table is full would
- * hold up whoever deletes a row. An IVFFlat index is not: its lists are drawn from the rows there are.
+ * Gives the empty table of `side` its dimensions. HNSW indexes are kept, with their settings: to build one when the table is full would
+ * take long. Those over another form of the vectors name the dimensions, and are made for the new ones. An IVFFlat index is not kept:
+ * its lists are drawn from the rows there are.
  */
 async function makeIndexesFit(client: pg.PoolClient, side: Side): Promise<void> {
   const to = quoted(side.table);
-  const { rows } = await client.query<{ name: string; kind: string }>(
-    `SELECT c.oid::regclass::text AS name, m.amname AS kind FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
-     JOIN pg_am AS m ON m.oid = c.relam WHERE i.indrelid = to_regclass($1) AND m.amname IN ('hnsw', 'ivfflat') ORDER BY m.amname, c.oid`,
+  const { rows } = await client.query<{ name: string; kind: string; operators: string; options: string[] | null; over: string | null }>(
+    `SELECT c.oid::regclass::text AS name, m.amname AS kind, o.opcname AS operators, c.reloptions AS options, pg_get_expr(i.indexprs, i.indrelid) AS over
+     FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam JOIN pg_opclass AS o ON o.oid = i.indclass[0]
+     WHERE i.indrelid = to_regclass($1) AND m.amname IN ('hnsw', 'ivfflat') ORDER BY m.amname, c.oid`,
     [to],
   );
-  for (const { name } of rows.filter(({ kind }) => kind === 'ivfflat')) await client.query(`DROP INDEX ${name}`);
+  const isMade = ({ kind, over }: (typeof rows)[number]): boolean => kind === 'hnsw' && over === null;
+  for (const row of rows) if (!isMade(row)) await client.query(`DROP INDEX ${row.name}`);
   await client.query(`ALTER TABLE ${to} ALTER COLUMN embedding TYPE vector(${side.dimensions})`);
-  const [first] = rows.filter(({ kind }) => kind === 'hnsw');
-  if (first !== undefined) await client.query(`ALTER INDEX ${first.name} RENAME TO "${bare(side.table)}_embedding_hnsw"`);
+  const [first] = rows.filter(isMade);
+  if (first !== undefined) await client.query(`ALTER INDEX ${first.name} RENAME TO "${indexName(side.table, 'vector')}"`);
+  for (const { kind, operators, options, over } of rows) {
+    const form = Object.values(KINDS).find((one) => kind === 'hnsw' && over !== null && one.operators === operators);
+    if (form === undefined) continue;
+    const settings = options === null ? '' : ` WITH (${options.join(', ')})`;
+    await client.query(`CREATE INDEX IF NOT EXISTS "${indexName(side.table, form.name)}" ON ${to} USING hnsw (${form.key(side.dimensions)} ${operators})${settings}`);
+  }
 }
 
 async function copyForeignKeys(client: pg.PoolClient, from: string, to: string): Promise<void> {

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { image } from '../../../typescript/test/support/images.ts';
 import { ClipServer } from '../../../typescript/test/support/server.ts';
 import { launch, type Outcome, type Running } from './cli.ts';
-import { Postgres } from './postgres.ts';
+import { Postgres, type INSTALLS } from './postgres.ts';
 
 export interface Row {
   readonly id: string;
@@ -23,8 +23,8 @@ export class Workshop {
     readonly folder: string,
   ) {}
 
-  static async open(): Promise<Workshop> {
-    const [postgres, server] = await Promise.all([Postgres.start(), ClipServer.start()]);
+  static async open(pgvector?: keyof typeof INSTALLS): Promise<Workshop> {
+    const [postgres, server] = await Promise.all([Postgres.start(pgvector), ClipServer.start()]);
     return new Workshop(postgres, server, mkdtempSync(path.join(tmpdir(), 'clipsrv-catalogue-')));
   }
 
