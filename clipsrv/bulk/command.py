@@ -12,6 +12,7 @@ from typing import Any
 
 from clipsrv.bulk.errors import ENGINE_EXIT_STATUS, GivenUpError, OutputError
 from clipsrv.bulk.options import ENGINES, LOCAL, JobOptions
+from clipsrv.bulk.sources.columns import Columns
 from clipsrv.bulk.sources.inputs import Inputs
 from clipsrv.bulk.sources.reader import Fetching
 from clipsrv.bulk.voice import Voice
@@ -109,6 +110,12 @@ def job_parser(command: str, about: str) -> argparse.ArgumentParser:
         "--allow-private-addresses", action="store_true", help="fetch http(s) URLs of this machine and its networks too"
     )
     add("--encoding", metavar="NAME", help="of lists: utf-16, cp932 (default: as marked, else the bytes of the paths)")
+    add("--id-column", metavar="NAME", help="of Parquet and lists of objects: ids (default: id)")
+    add(
+        "--image-column",
+        metavar="NAME",
+        help="paths, URLs or bytes of images (default: path, or the only other one)",
+    )
     add("--relative-to", metavar="FOLDER", help="ids are paths relative to this folder (default: paths as given)")
     add(
         "--image-seconds",
@@ -172,7 +179,8 @@ def _stoppable(inputs: Inputs, received: Received) -> Inputs:
 def _options(given: Mapping[str, Any]) -> JobOptions:
     fetching = Fetching(given["fetch_seconds"], given["allow_private_addresses"])
     lists = (given["paths"], given["files_from"], given["null"])
-    inputs = Inputs(*lists, given["relative_to"], given["encoding"], fetching)
+    columns = Columns(given["id_column"], given["image_column"])
+    inputs = Inputs(*lists, given["relative_to"], given["encoding"], fetching, columns)
     names = (item.name for item in fields(JobOptions) if item.name in given)
     return JobOptions(inputs, **{name: given[name] for name in names})
 

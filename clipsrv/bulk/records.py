@@ -37,8 +37,8 @@ class BadFile:
 
     `code` is an ImageError's, or bad_entry (a line of a list that names no image), duplicate_id, invalid_name (no
     output can hold the id or the path, or this one cannot), refused_row (the database's own rules), took_too_long,
-    unreadable_file; bad_archive (of a tar, or of an image in one); of what lies elsewhere fetch_denied, fetch_failed,
-    not_found, url_forbidden.
+    unreadable_file; bad_archive (a tar, or an image in one or in a row); of what lies elsewhere fetch_denied,
+    fetch_failed, not_found, url_forbidden.
     """
 
     id: str

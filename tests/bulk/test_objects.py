@@ -102,23 +102,14 @@ def faulty(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Website]
 
 @pytest.mark.parametrize("fault", ["busy", "cut"])
 def test_a_store_that_is_busy_or_cuts_its_answers_is_asked_again(faulty: Website, fault: str) -> None:
-    fsspec_forgets()
     assert Inputs([]).read(f"s3://{fault}/2/k", 10**6) == b"whole" * 1_000
     assert faulty.asked[f"/{fault}/2/k"] == 3
 
 
 def test_what_a_store_refuses_is_asked_for_once(faulty: Website) -> None:
-    fsspec_forgets()
     with pytest.raises(FetchError) as caught:
         Inputs([]).read("s3://status/403/k", 10**6)
     assert (caught.value.code, faulty.asked["/status/403/k"]) == ("fetch_denied", 1)
-
-
-def fsspec_forgets() -> None:
-    """The instances it keeps know the endpoint of before."""
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_the_vectors_are_those_of_the_same_files_and_a_bad_object_is_a_row(

@@ -10,18 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from clipsrv.bulk.errors import FetchError
 from clipsrv.bulk.records import BadFile, Entry, bad_file
-from clipsrv.bulk.sources import tar
+from clipsrv.bulk.sources import parquet, tar
 from clipsrv.bulk.sources.below import objects_of
+from clipsrv.bulk.sources.columns import Columns
 from clipsrv.bulk.sources.lists import STDIN, check_encoding, read_list
 from clipsrv.bulk.sources.local import files_of, read_file, read_part
 from clipsrv.bulk.sources.objects import EXTRAS
+from clipsrv.bulk.sources.ranges import Ranges
 from clipsrv.bulk.sources.reader import Fetching, Reader, scheme_of
 from clipsrv.errors import ConfigError
 
 _SHOWN = 3
+_AHEAD = 1 << 20
 
 
 def _never() -> bool:
@@ -43,32 +47,37 @@ class Inputs:
     relative_to: str | None = None
     encoding: str | None = None
     fetching: Fetching = field(default_factory=Fetching)
+    columns: Columns = field(default_factory=Columns)
     stop: Callable[[], bool] = field(default=_never, compare=False, repr=False)
     _reader: Reader = field(init=False, compare=False, repr=False)
+    _rows: parquet.Rows = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
         object.__setattr__(self, "_reader", Reader(self.fetching, self.stop))
+        object.__setattr__(self, "_rows", parquet.Rows(self._open))
 
     def __reduce__(self) -> tuple[type[Inputs], tuple[object, ...]]:
-        return Inputs, (self.paths, self.lists, self.null, self.relative_to, self.encoding, self.fetching)
+        return Inputs, (self.paths, self.lists, self.null, self.relative_to, self.encoding, self.fetching, self.columns)
 
     def entries(self) -> Iterator[Entry | BadFile]:
         """Raises ConfigError for a path that is not there, a glob without a match or a list that cannot be read."""
         lists = [*self.lists, *(STDIN for path in self.paths if path == STDIN)]
         if lists.count(STDIN) > 1:
             raise ConfigError("Standard input can be read only once: give - in one place.")
+        keys = (self.columns.id or "id", self.columns.image or "path")
         for path in self.paths:
             if path != STDIN:
                 yield from self._named(path)
         for name in lists:
-            for item in read_list(name, null=self.null, encoding=self.encoding):
+            for item in read_list(name, null=self.null, encoding=self.encoding, columns=keys):
                 yield Entry(self._id(item), item) if isinstance(item, str) else item
 
     @property
     def fetches(self) -> bool:
-        """Whether images may lie elsewhere: a list is not read to tell."""
-        return bool(self.lists) or any(path == STDIN or scheme_of(path) for path in self.paths)
+        """Whether images may lie elsewhere: neither lists nor tables are read to tell."""
+        tables = (STDIN, parquet.SUFFIX)
+        return bool(self.lists) or any(scheme_of(path) or path.lower().endswith(tables) for path in self.paths)
 
     @property
     def in_words(self) -> str:
@@ -80,6 +89,8 @@ class Inputs:
         """As records.Source has it. Raises UnicodeEncodeError for a path that is no file's name."""
         if tar.is_member(path):
             return tar.read_member(path, max_bytes, self._part)
+        if parquet.is_row(path):
+            return self._rows.read(path, max_bytes)
         return read_file(path, max_bytes) if scheme_of(path) is None else self._reader.read(path, max_bytes)
 
     def close(self) -> None:
@@ -95,6 +106,8 @@ class Inputs:
         for entry in found:
             if entry.path.lower().endswith(tar.SUFFIX):
                 yield from self._in_tar(entry)
+            elif entry.path.lower().endswith(parquet.SUFFIX):
+                yield from parquet.rows_of(entry, partial(self._open, entry.path), self.columns)
             else:
                 yield entry
 
@@ -106,6 +119,14 @@ class Inputs:
             yield bad_file(entry, error.code, error.message)
         except OSError as error:
             yield bad_file(entry, "unreadable_file", f"The file cannot be read: {error.strerror}.")
+
+    def _open(self, path: str) -> BinaryIO:
+        """A file to seek in, which holds nothing open. Raises OSError, FetchError, ConfigError."""
+        if scheme_of(path) is None:
+            size: int | None = os.stat(path).st_size
+        else:
+            size = found.size if (found := self._reader.describe(path)) else None
+        return cast("BinaryIO", Ranges.buffered(partial(self._part, path), _AHEAD, size))
 
     def _part(self, path: str, start: int, length: int) -> bytes:
         return read_part(path, start, length) if scheme_of(path) is None else self._reader.part(path, start, length)

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 from clipsrv.bulk.records import BadFile, Entry, bad_file
+from clipsrv.bulk.sources.columns import entry_of, identity_of
 from clipsrv.errors import ConfigError
 
 STDIN = "-"
@@ -31,11 +32,14 @@ def check_encoding(encoding: str | None) -> None:
         raise ConfigError(f"--encoding {encoding!r} is none that is known here: utf-16, cp932 and such.") from None
 
 
-def read_list(name: str, *, null: bool = False, encoding: str | None = None) -> Iterator[str | Entry | BadFile]:
+def read_list(
+    name: str, *, null: bool = False, encoding: str | None = None, columns: tuple[str, str] = ("id", "path")
+) -> Iterator[str | Entry | BadFile]:
     """What the lines of the list `name` are: paths, entries with an id of their own, or neither.
 
     Without `encoding` a mark at the beginning tells it, and else paths are the bytes that the system knows them by.
-    `null`: names end in NUL and are nothing but paths. Raises ConfigError for a list that cannot be read.
+    `null`: names end in NUL and are nothing but paths. `columns` are the keys of objects. Raises ConfigError for a list
+    that cannot be read.
     """
     shown = "standard input" if name == STDIN else name
     if name == STDIN and sys.stdin is None:
@@ -49,7 +53,7 @@ def read_list(name: str, *, null: bool = False, encoding: str | None = None) -> 
                 if null:
                     yield text
                 elif text.removeprefix("\ufeff").startswith("{"):  # a mark: files with one were joined
-                    yield _parse_object(text.removeprefix("\ufeff"), f"{shown}, line {number}")
+                    yield _parse_object(text.removeprefix("\ufeff"), columns, f"{shown}, line {number}")
                 elif text:
                     yield text
     except OSError as error:
@@ -85,28 +89,19 @@ def _split(blocks: Iterator[bytes], end: bytes, shown: str) -> Iterator[bytes]:
         yield rest
 
 
-def _parse_object(text: str, where: str) -> Entry | BadFile:
+def _parse_object(text: str, columns: tuple[str, str], where: str) -> Entry | BadFile:
+    identity, image = columns
     try:
         record: Any = json.loads(text)
     except (ValueError, RecursionError):
-        return _bad_entry("", where, 'a line that begins with { must be like {"id": "42", "path": "a.jpg"}')
-    identity, path = _identity(record.get("id")), record.get("path")
-    if missing := [name for name in ("id", "path") if name not in record]:
+        shape = json.dumps({identity: "42", image: "a.jpg"})
+        return _bad_entry("", where, f"a line that begins with {{ must be like {shape}")
+    if missing := [name for name in columns if name not in record]:
         found = ", ".join(list(record)[:20])
-        return _bad_entry(identity or "", where, f"no {' and no '.join(missing)}; its keys are: {found or 'none'}")
-    if identity is None:
-        return _bad_entry("", where, "id must be a string that is not empty, or a whole number")
-    if not isinstance(path, str) or not path:
-        return _bad_entry(identity, where, "path must be a string that is not empty")
-    return Entry(identity, path)
+        known = identity_of(record.get(identity)) or ""
+        return _bad_entry(known, where, f"no {' and no '.join(missing)}; its keys are: {found or 'none'}")
+    return entry_of(record[identity], record[image], columns, where)
 
 
 def _bad_entry(identity: str, where: str, message: str) -> BadFile:
     return bad_file(Entry(identity, where), "bad_entry", message)
-
-
-def _identity(value: object) -> str | None:
-    """An id as text. A whole number may be written 42.0, as some exports do."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None

@@ -37,8 +37,8 @@ class ObjectStore:
         try:
             import fsspec
 
-            # Listings are asked for once, and must not stay in memory.
-            self._files: Any = fsspec.filesystem(scheme, use_listings_cache=False)
+            # Listings are asked for once, and must not stay in memory; what the environment says may change.
+            self._files: Any = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
         except ImportError:
             raise ConfigError(f"{scheme}:// needs a library: {how_to_install(EXTRAS[scheme])}") from None
         except ValueError as error:

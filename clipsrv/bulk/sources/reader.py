@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from clipsrv.bulk.errors import FetchError
 from clipsrv.bulk.sources.objects import EXTRAS, Object, ObjectStore
 from clipsrv.bulk.sources.patience import Patience
 
@@ -58,6 +59,8 @@ class Reader:
 
     def describe(self, url: str) -> Object | None:
         """The object of this name in its store; None for a folder. Raises FetchError, ConfigError."""
+        if scheme_of(url) == "http":
+            raise FetchError("fetch_failed", "Of what lies behind a URL nothing is known before it is fetched.")
         store = self._store(url)
         return self._insist(partial(store.describe, url))
 

@@ -16,13 +16,11 @@ from urllib.parse import quote, unquote
 
 from clipsrv.bulk.contract import IMAGE_SUFFIXES
 from clipsrv.bulk.errors import FetchError
+from clipsrv.bulk.sources.ranges import Part, Ranges
 from clipsrv.errors import ImageTooLargeError
 
 #: The end of a tar's name. Members of a compressed one cannot be read by themselves.
 SUFFIX = ".tar"
-
-#: Gives the bytes of a tar from a place on, so many; fewer where it ends.
-Part = Callable[[int, int], bytes]
 
 _PATH = re.compile(r"tar://(\d{1,18})\+(\d{1,18})@(.+)#([^#]*)", re.DOTALL)
 _BLOCK = tarfile.BLOCKSIZE
@@ -93,7 +91,7 @@ def read_member(path: str, max_bytes: int, part: Callable[[str, int, int], bytes
 
 
 def _members(part: Part) -> Iterator[tarfile.TarInfo]:
-    file: Any = _Bounded(io.BufferedReader(_Ranges(part), _AHEAD))  # no class of tarfile's, but all that it calls
+    file: Any = _Bounded(Ranges.buffered(part, _AHEAD))  # no class of tarfile's, but all that it calls
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             kept: list[tarfile.TarInfo] = vars(tar)["members"]  # of a listing of millions it would keep every one
@@ -131,33 +129,6 @@ def _is_header_of(block: bytes, name: str, size: int) -> bool:
         return False
     short = name.isascii() and len(name) < tarfile.LENGTH_NAME  # longer ones stand in blocks before it
     return header.size == size and (header.name == name or not short)
-
-
-class _Ranges(io.RawIOBase):
-    """A tar as a file, read in parts."""
-
-    def __init__(self, part: Part) -> None:
-        self._part, self._place = part, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        assert whence != io.SEEK_END, "how long it is nobody knows"
-        self._place = offset + (self._place if whence == io.SEEK_CUR else 0)
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        found = self._part(self._place, len(buffer))
-        buffer[: len(found)] = found
-        self._place += len(found)
-        return len(found)
 
 
 class _Bounded:
