@@ -123,7 +123,7 @@ def synthetic_images(count: int, seed: int) -> Iterator[Image.Image]:
         yield Image.fromarray(np.rint(image.clip(0, 1) * 255).astype(np.uint8))
 
 
-def _pixels(images: Sequence[Image.Image], spec: PreprocessSpec) -> Pixels:
+def pixels_of(images: Sequence[Image.Image], spec: PreprocessSpec) -> Pixels:
     out = np.empty((len(images), 3, spec.crop_size, spec.crop_size), np.float32)
     for index, image in enumerate(images):
         preprocess_image(image, spec, out[index])
@@ -137,8 +137,11 @@ def _encode(session: ort.InferenceSession, pixels: Pixels, batch: int) -> Pixels
 
 
 def quality(session: ort.InferenceSession, exact: Pixels, pixels: Pixels) -> str:
+    return quality_of(_encode(session, pixels, 8), exact)
+
+
+def quality_of(ours: Pixels, exact: Pixels) -> str:
     """Mean and worst error over the mean distance between exact vectors; agreement of the 1 and 10 nearest others."""
-    ours = _encode(session, pixels, 8)
     spread = np.linalg.norm(exact[:, None] - exact[None], axis=-1)[np.triu_indices(len(exact), 1)].mean()
     error = np.linalg.norm(ours - exact, axis=-1) / spread
     recalls = []
@@ -202,8 +205,8 @@ def main() -> None:
     if args.images:
         files = sorted(path for path in args.images.iterdir() if path.is_file())[: args.count]
         images = [decode_image(path.read_bytes()) for path in files]
-    pixels = _pixels(images, manifest.preprocess)
-    calibration = _pixels(list(synthetic_images(16, 2)), manifest.preprocess)
+    pixels = pixels_of(images, manifest.preprocess)
+    calibration = pixels_of(list(synthetic_images(16, 2)), manifest.preprocess)
 
     sessions: dict[str, ort.InferenceSession] = {}
     with tempfile.TemporaryDirectory() as scratch:

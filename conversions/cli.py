@@ -85,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="a further precision to write; fp32 always is; may be repeated",
     )
+    parser.add_argument(
+        "--exact-texts",
+        action="store_true",
+        help="leave texts in fp32 beside int8 images: the embedding_id of folders converted before int8 took texts",
+    )
     parser.add_argument("--license", metavar="TEXT", help="what the weights may be used under, for /models")
     parser.add_argument("--note", metavar="TEXT", help="what the model is and is not for, for /models")
     parser.add_argument(
@@ -140,7 +145,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     asked = {"fp32", *args.precision}
     precisions = tuple(variant for name, variants in PRECISIONS.items() if name in asked for variant in variants)
     facts = {key: getattr(args, key) for key in ("license", "note", "languages") if getattr(args, key)}
-    job = Job(name, args.models_dir, source, precisions, args.offline, args.force, args.wait, facts)
+    job = Job(name, args.models_dir, source, precisions, args.offline, args.force, args.wait, facts, args.exact_texts)
     with Progress(job.stages) as progress:
         table = convert(job, progress)
     if table is None:

@@ -9,7 +9,7 @@ import datetime
 import gc
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,14 +27,12 @@ from conversions.files import hash_files
 from conversions.folder import locked, partial_folder, publish, require_space
 from conversions.golden import TEXTS, golden_images
 from conversions.known import HubCheckpoint
+from conversions.texts import INT8, TOWERS, are_exact, leave_out, towers_of
 
 if TYPE_CHECKING:
     from conversions.families.family import Identity, Original
     from conversions.reference import Originals
 
-TOWERS = (VISION, TEXT)
-#: A text is computed once and searched with many times: int8 would save little there and cost accuracy.
-TOWERS_OF = {"int8": (VISION,), "int8-openvino": (VISION,)}
 _LIBRARIES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy", "pillow")
 _RAW = "raw"
 
@@ -44,7 +42,8 @@ class Job:
     """One conversion. `source` is a repository of the Hub or a folder; `precisions` are variants of optimize.py, fp32
     always among them.
 
-    `facts` (license, note) are what the user says of the model, and go before what the source says.
+    `exact_texts` leaves texts in fp32 beside int8 images. `facts` (license, note) are what the user says of the model,
+    and go before what the source says.
     """
 
     name: str
@@ -55,11 +54,12 @@ class Job:
     force: bool = False
     wait: float = 600.0
     facts: Mapping[str, str] = field(default_factory=dict)
+    exact_texts: bool = False
 
     @property
     def stages(self) -> int:
         """How many stages `convert` announces, the waiting for another converter not counted."""
-        written = sum(len(TOWERS_OF.get(precision, TOWERS)) for precision in self.precisions)
+        written = sum(len(towers_of(name, exact_texts=self.exact_texts)) for name in self.precisions)
         return 5 + len(TOWERS) + written
 
     @property
@@ -96,12 +96,15 @@ def _convert(job: Job, say: Say) -> verify.Table | None:
         unchanged = _is_the_same(job.place, old, checkpoint, originals)
         if enough and unchanged:
             return None
+    if old and unchanged and are_exact(old) and not job.exact_texts:
+        say("Leaving texts in fp32 as they are there, so that stored vectors keep their id")
+        job = replace(job, exact_texts=True)
     # Explained before the partial folder goes: afterwards a full disk no longer looks full.
     with partial_folder(job.models_dir, job.name) as partial, explained(job.models_dir):
         tokenizer, content = checkpoint.family.tokenizer(checkpoint.folder, checkpoint.facts)
         (partial / tokenizer).write_bytes(content)
         scoring, identity = original.scoring, original.identity(content)
-        towers = {tower: _write_tower(original, tower, job.precisions, partial, say) for tower in TOWERS}
+        towers = {tower: _write_tower(original, tower, job, partial, say) for tower in TOWERS}
         del original
         gc.collect()
         if old and unchanged:
@@ -109,6 +112,10 @@ def _convert(job: Job, say: Say) -> verify.Table | None:
         manifest = _describe(job, checkpoint, towers, partial, tokenizer, scoring, identity)
         say("Comparing the conversion with the original")
         table = verify.measure(partial, job.precisions, golden_images(), TEXTS, originals)
+        if INT8 in table[TEXT] and not table[TEXT][INT8].within(verify.LIMITS[INT8]):
+            say("Leaving texts in fp32: in int8 they would be too far from the original")
+            manifest = leave_out(manifest, partial)
+            del table[TEXT][INT8]
         verify.judge(table)
         _write_manifest(partial, replace(manifest, parity=verify.as_json(table)))
         say("Moving it into place")
@@ -172,7 +179,7 @@ def _write_manifest(folder: Path, manifest: ModelManifest) -> None:
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _write_tower(original: Original, tower: str, precisions: Sequence[str], partial: Path, say: Say) -> dict[str, str]:
+def _write_tower(original: Original, tower: str, job: Job, partial: Path, say: Say) -> dict[str, str]:
     """Writes the tower's graphs; returns the file name of each precision."""
     from conversions.export import export_tower
     from conversions.optimize import VARIANTS, RawGraph
@@ -184,8 +191,8 @@ def _write_tower(original: Original, tower: str, precisions: Sequence[str], part
     say(f"Exporting the {tower} tower")
     export_tower(part, tower, raw.path)
     variants = {}
-    for precision in precisions:
-        if tower not in TOWERS_OF.get(precision, TOWERS):
+    for precision in job.precisions:
+        if tower not in towers_of(precision, exact_texts=job.exact_texts):
             continue
         say(f"Writing {tower} {precision}")
         variants[precision] = f"{tower}.{precision}.onnx"

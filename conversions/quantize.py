@@ -20,6 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from conversions.errors import ConversionError
 from conversions.patches import patches_to_rows
+from conversions.tables import compress_tables
 
 #: onnxruntime's own operators; MatMulIntegerToFloat is one of them.
 _DOMAIN = "com.microsoft"
@@ -46,10 +47,12 @@ def quantize(graph: Path, out: Path) -> None:
 
     Every product of activations with a constant matrix becomes integer, the patch embedding among them, but the last,
     the projection: it sees one token, so it costs nothing, and no later layer evens its error out. Attention,
-    normalisation and the activation function stay float32. The same graph gives the same bytes.
+    normalisation and the activation function stay float32. A text tower's table of tokens is packed by the row.
+    The same graph gives the same bytes.
     Raises ConversionError if there is nothing to quantise or the graph's operator set is too old.
     """
     tower = _Tower.read(graph)
+    compress_tables(tower.model.graph)
     added = tower.even_channels() + [numpy_helper.from_array(array, name) for name, array in _CONSTANTS.items()]
     scaled: set[str] = set()
 
