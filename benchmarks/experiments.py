@@ -25,11 +25,18 @@ from clipsrv.manifest import VISION, load_manifest
 from clipsrv.runtime.session import SPINNING
 
 #: What the server does, and then what it could do instead: one change each.
-_OURS: dict[str, Any] = {"threads": 2, "batch": 8, "runs": 1, "arena": False, "pattern": True, "entries": SPINNING}
+_OURS: dict[str, Any] = {
+    **{"threads": 2, "batch": 8, "runs": 1, "arena": False, "pattern": True, "entries": SPINNING},
+    "environment": {},
+}
 _CHOICES: dict[str, dict[str, Any]] = {
     "as served: 2 threads, batches of 8": {},
     "threads fall asleep between operators": {"entries": {"session.intra_op.allow_spinning": "0"}},
     "threads spin while idle (onnxruntime's default)": {"entries": {}},
+    "threads wait for 200 µs": {"entries": SPINNING | {"session.intra_op.spin_duration_us": "200"}},
+    # Of glibc 2.35 and later; 1 asks the system for huge pages, whatever it does by itself.
+    "huge pages for malloc": {"environment": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}},
+    "weights as they are, not packed": {"entries": SPINNING | {"session.disable_prepacking": "1"}},
     "operators cut into smaller blocks": {"entries": SPINNING | {"session.dynamic_block_base": "4"}},
     "with the CPU arena": {"arena": True},
     "without the memory pattern": {"pattern": False},
@@ -80,7 +87,8 @@ def compare(arguments: list[str]) -> str:
     for _ in range(2):
         for name in _CHOICES:
             command = [sys.executable, "-m", "benchmarks.experiments", *arguments, "--only", name]
-            found[name].append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+            own = {**os.environ, **(_OURS | _CHOICES[name])["environment"]}
+            found[name].append(json.loads(subprocess.run(command, capture_output=True, check=True, env=own).stdout))
     medians = {
         name: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for name, runs in found.items()
     }
