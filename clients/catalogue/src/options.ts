@@ -1,6 +1,8 @@
 /** The command line and the environment, as one checked object for each command. Opens nothing. */
 import { parseArgs } from 'node:util';
 import { RefusedError } from './errors.ts';
+import { filtersOf, type Filters } from './hybrid/filters.ts';
+import type { Texts } from './hybrid/function.ts';
 import { isKind, KINDS, type KindName } from './indexes/kinds.ts';
 import { decoderOf } from './text.ts';
 
@@ -54,6 +56,10 @@ export interface SearchOptions extends SharedOptions {
   readonly text: string | undefined;
   readonly image: string | undefined;
   readonly limit: number;
+  /** What is not wanted, in words and as images. */
+  readonly not: readonly string[];
+  readonly notImages: readonly string[];
+  readonly filters: Filters;
   readonly json: boolean;
 }
 
@@ -92,6 +98,8 @@ export interface IndexOptions extends SharedOptions {
   readonly memory: string | undefined;
   /** Drop the other HNSW indexes of this job once the new one is there. */
   readonly replace: boolean;
+  /** Undefined: those that were searched before, if any. */
+  readonly texts: Texts | undefined;
   readonly json: boolean;
 }
 
@@ -120,7 +128,11 @@ const FLAGS = {
   threshold: duplicates('string'), html: duplicates('string'),
   every: watch('string'), prune: watch('boolean'), trigger: watch('string'), updated: watch('string'),
   type: some('string', 'index'), measure: some('boolean', 'index'), m: some('string', 'index'), 'ef-construction': some('string', 'index'),
+  columns: some('string', 'index'), items: some('string', 'index'), 'items-id': some('string', 'index'),
   workers: some('string', 'index'), memory: some('string', 'index'), replace: some('boolean', 'index'),
+} as const;
+const SEVERAL = {
+  not: { ...some('string', 'search'), multiple: true }, 'not-image': { ...some('string', 'search'), multiple: true }, where: { ...some('string', 'search'), multiple: true },
 } as const;
 const HELP = { help: { type: 'boolean', short: 'h', default: false } } as const;
 
@@ -134,7 +146,7 @@ export function parseOptions(args: readonly string[], env: NodeJS.ProcessEnv): O
   const command = named ?? 'embed';
   const others = named === undefined ? positionals : positionals.slice(1);
   if (others.length > 1) throw new RefusedError(`One source at a time, not ${others.join(' and ')}.`);
-  for (const [flag, { of }] of Object.entries(FLAGS)) {
+  for (const [flag, { of }] of Object.entries({ ...FLAGS, ...SEVERAL })) {
     if (values[flag as keyof Values] !== undefined && !of.includes(command)) throw new RefusedError(`--${flag} is none of ${command} (--help lists the options).`);
   }
   const shared = sharedOptions(values, env);
@@ -148,7 +160,7 @@ export function parseOptions(args: readonly string[], env: NodeJS.ProcessEnv): O
 
 function parse(args: readonly string[]) {
   try {
-    return parseArgs({ args: [...args], options: { ...FLAGS, ...HELP }, allowPositionals: true });
+    return parseArgs({ args: [...args], options: { ...FLAGS, ...SEVERAL, ...HELP }, allowPositionals: true });
   } catch (error) {
     throw new RefusedError(`${(error as Error).message} (--help lists the options)`);
   }
@@ -211,7 +223,23 @@ function watchOptions(catalogue: CatalogueOptions, values: Values): WatchOptions
 function searchOptions(shared: SharedOptions, values: Values): SearchOptions {
   const { text, image } = values;
   if ((text === undefined) === (image === undefined)) throw new RefusedError('search needs either --text TEXT or --image FILE.');
-  return { ...shared, command: 'search', text, image, limit: count('limit', values.limit ?? '10'), json: values.json ?? false };
+  const { not = [], 'not-image': notImages = [], where = [] } = values;
+  if (not.some((words) => words.trim() === '')) throw new RefusedError('--not needs words.');
+  return { ...shared, command: 'search', text, image, limit: count('limit', values.limit ?? '10'), not, notImages, filters: filtersOf(where), json: values.json ?? false };
+}
+
+const COLUMN = /^[\p{L}_][\p{L}\p{N}_ ]*$/u;
+
+function textsNamed({ columns, items, 'items-id': itemsId = 'id' }: Values): Texts | undefined {
+  if (columns === undefined) {
+    if (items !== undefined) throw new RefusedError('--items goes with --columns, which names those that are searched.');
+    return undefined;
+  }
+  const names = columns.split(',').map((name) => name.trim());
+  const odd = [...names, itemsId].find((name) => !COLUMN.test(name));
+  if (odd !== undefined) throw new RefusedError(`--columns and --items-id must be plain names, not ${odd === '' ? 'empty' : odd}.`);
+  if (items !== undefined) assertTable('items', items);
+  return { columns: [...new Set(names)], items, itemsId };
 }
 
 function migrateOptions(shared: SharedOptions, values: Values): MigrateOptions {
@@ -252,7 +280,7 @@ function indexOptions(shared: SharedOptions, values: Values): IndexOptions {
   if (m !== undefined && (m < 2 || m > 100)) throw new RefusedError(`--m must be from 2 to 100, not ${m}.`);
   if (efConstruction !== undefined && (efConstruction > 1000 || efConstruction < 4)) throw new RefusedError(`--ef-construction must be from 4 to 1000, not ${efConstruction}.`);
   return {
-    ...shared, command: 'index', type, memory, replace, measure, m, efConstruction,
+    ...shared, command: 'index', type, memory, replace, measure, m, efConstruction, texts: textsNamed(values),
     sample: values.sample === undefined ? undefined : count('sample', values.sample),
     workers: values.workers === undefined ? undefined : count('workers', values.workers, 0),
     json: values.json ?? false,

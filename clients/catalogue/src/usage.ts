@@ -33,6 +33,9 @@ embed:
 
 search:
   --limit N                 how many (default: 10)
+                            with TABLE_search (see index): words are looked for in columns too, and why each was found is told
+  --not TEXT, --not-image FILE  what is not wanted, as often as there is: less like it, and without these words
+  --where COLUMN=VALUE      only these, as often as there is; also <, <=, >, >=, !=. A column named twice may have either value
   --json                    one JSON object a line
 
 index: the HNSW index, made in parallel while the catalogue is read and written; first it tells what it loses and saves
@@ -43,6 +46,9 @@ index: the HNSW index, made in parallel while the catalogue is read and written;
   --m N, --ef-construction N  links of a row, and how far is looked for them (default: by the number of rows)
   --workers N               beside the first (default: the database's max_parallel_maintenance_workers)
   --memory SIZE             for the making (default: the database's maintenance_work_mem)
+  --columns A,B             text columns that search --text looks in, of the table, or of
+  --items TABLE             a table or view beside it, whose --items-id COLUMN (default: id) has the catalogue's ids.
+                            All of this makes TABLE_search(words, vector, embedding_id), for search and for your own queries
   --replace                 then drop this job's HNSW indexes of other types
   --json                    one JSON object a line
 

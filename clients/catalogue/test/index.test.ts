@@ -6,7 +6,7 @@ import pg from 'pg';
 import { Database } from '../src/database.ts';
 import { RefusedError } from '../src/errors.ts';
 import { settingsFor, type KindName } from '../src/indexes/kinds.ts';
-import { indexesOf, makeIndex } from '../src/indexes/make.ts';
+import { hnsw, indexesOf, makeIndex } from '../src/indexes/make.ts';
 import { publish } from '../src/tables/catalogue.ts';
 import { VectorTable } from '../src/tables/table.ts';
 import { dropTwin, makeCurrent, makeTwin } from '../src/tables/twin.ts';
@@ -44,7 +44,7 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
     }
 
     const make = (table: string, kind: KindName, more: object = {}, database_ = database, signal = new AbortController().signal): Promise<void> =>
-      makeIndex(database_, { table, dimensions: DIMENSIONS, kind, settings: settingsFor(0), ...more }, () => undefined, signal);
+      makeIndex(database_, { ...hnsw(table, DIMENSIONS, kind, settingsFor(0)), ...more }, () => undefined, signal);
 
     const question = async (table: string): Promise<Float32Array> => {
       const [row] = await postgres.query<{ embedding: string }>(`SELECT embedding::text FROM ${table} WHERE id = 'p7'`);
@@ -138,7 +138,7 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
       await shop.connect();
       await shop.query('BEGIN; SELECT FROM busy LIMIT 1; UPDATE busy SET location = location WHERE id = $$p1$$');
       const phases: string[] = [];
-      const plan = { table: 'busy', dimensions: DIMENSIONS, kind: 'vector', settings: settingsFor(0) } as const;
+      const plan = hnsw('busy', DIMENSIONS, 'vector', settingsFor(0));
       const making = [1, 2].map(() => makeIndex(database, plan, (_, phase) => phases.push(phase), new AbortController().signal));
       while (phases.length < 4) await delay(20);
       await postgres.query("INSERT INTO busy SELECT 'new', location, sha256, embedding_id, embedding FROM busy WHERE id = 'p2'");

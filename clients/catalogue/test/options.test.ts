@@ -35,6 +35,12 @@ test('an index is made by as many as it is told, also by one', () => {
   assert.deepEqual([options.type, options.workers, options.memory, options.replace], ['bit', 0, undefined, false]);
 });
 
+test('conditions on columns are read with their operators, and a column told twice may have either value', () => {
+  const options = parseOptions(['search', '--text', 'a', '--where', 'kind=a=b', '--where', 'price >=5', '--where', 'price<9', '--where', 'kind=', '--where', 'x!=y'], env);
+  assert.ok(options.command === 'search');
+  assert.deepEqual(options.filters, { kind: ['a=b', ''], price: { '>=': '5', '<': '9' }, x: { '<>': 'y' } });
+});
+
 test('what cannot be meant is refused in one line that names the flag', () => {
   const cases: [string[], RegExp][] = [
     [[], /No catalogue/],
@@ -56,6 +62,15 @@ test('what cannot be meant is refused in one line that names the flag', () => {
     [['index', '--workers=-1'], /--workers must be a whole number above -1/],
     [['index', '--m', '1'], /--m must be from 2 to 100/],
     [['index', '--ef-construction', '3'], /--ef-construction must be from 4 to 1000/],
+    [['index', '--columns', 'name,'], /plain names, not empty/],
+    [['index', '--columns', 'na"me'], /plain names/],
+    [['index', '--items', 'products'], /--items goes with --columns/],
+    [['index', '--columns', 'a', '--items', 'x y'], /--items must be a plain name/],
+    [['search', '--text', 'a', '--not', ' '], /--not needs words/],
+    [['search', '--text', 'a', '--where', 'price'], /--where must be column=value/],
+    [['search', '--text', 'a', '--where', '=5'], /--where must be column=value/],
+    [['search', '--text', 'a', '--where', 'p=5', '--where', 'p<9'], /p cannot be told by = and compared/],
+    [['index', '--where', 'a=1'], /--where is none of index/],
     [['index', 'photos'], /index takes no source: photos/],
     [['search', '--text', 'a', '--type', 'bit'], /--type is none of search/],
     [['migrate', '--to', 'b', '--create'], /--create is none of migrate/],

@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Database } from '../src/database.ts';
 import { settingsFor } from '../src/indexes/kinds.ts';
-import { makeIndex } from '../src/indexes/make.ts';
+import { hnsw, makeIndex } from '../src/indexes/make.ts';
 import { VectorTable } from '../src/tables/table.ts';
 import { INSTALLS, Postgres } from './support/postgres.ts';
 
@@ -41,7 +41,7 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
     }
 
     const indexed = ({ name }: VectorTable): Promise<void> =>
-      makeIndex(database, { table: name, dimensions: DIMENSIONS, kind: 'vector', settings: settingsFor(0) }, () => undefined, new AbortController().signal);
+      makeIndex(database, hnsw(name, DIMENSIONS, 'vector', settingsFor(0)), () => undefined, new AbortController().signal);
 
     /** By comparing every row. */
     async function exact(name: string, embeddingId: string, limit: number): Promise<string[]> {

@@ -3,7 +3,7 @@ import type { RetryNotice } from 'clipsrv-client';
 import { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
 import { isKind, KINDS, settingsFor } from '../indexes/kinds.ts';
-import { indexesOf, indexName } from '../indexes/make.ts';
+import { hnsw, indexesOf, indexName } from '../indexes/make.ts';
 import { makeShown } from '../indexes/show.ts';
 import { problemOf, runJob, type Observer } from '../job.ts';
 import { rowsOf } from '../migrate/measure.ts';
@@ -145,7 +145,7 @@ async function finishTable(table: VectorTable, model: Model, options: CatalogueO
 async function indexTable({ database, name }: VectorTable, { dimensions }: Model, signal: AbortSignal): Promise<void> {
   const names = Object.keys(KINDS).filter(isKind).map((kind) => indexName(name, kind));
   if ((await indexesOf(database, name)).some((index) => index.isValid && names.includes(index.name))) return;
-  await makeShown(database, { table: name, dimensions, kind: 'vector', settings: settingsFor(await rowsOf(database, { table: name })) }, signal);
+  await makeShown(database, hnsw(name, dimensions, 'vector', settingsFor(await rowsOf(database, { table: name }))), signal);
 }
 
 /** Throws RefusedError if there are entries and none can be used: then it is the catalogue that is wrong, not its entries. */

@@ -2,8 +2,9 @@
 import { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
 import { megabytes, number, percent } from '../figures.ts';
+import { functionName, gramsIndex, makeFunction, NO_TEXTS, textsOf } from '../hybrid/function.ts';
 import { KINDS, settingsFor, type KindName, type Settings } from '../indexes/kinds.ts';
-import { indexesOf, indexName, type Made } from '../indexes/make.ts';
+import { hnsw, indexesOf, indexName, type Made } from '../indexes/make.ts';
 import { NEIGHBOURS, questionsOf, recallOfKind, sizesOfKinds, type Figures, type Question } from '../indexes/measure.ts';
 import { makeShown } from '../indexes/show.ts';
 import { rowsOf } from '../migrate/measure.ts';
@@ -23,11 +24,15 @@ export async function indexCommand(options: IndexOptions, signal: AbortSignal): 
     if (dimensions === undefined) throw new RefusedError(`There is no table ${table.name}: embed a catalogue first.`);
     const offered = await kindsOf(database, dimensions);
     if (!offered.includes(options.type)) throw new RefusedError(await whyNot(database, options.type, dimensions));
+    if (options.measure) {
+      await measure(table, dimensions, offered, options);
+      return 0;
+    }
+    await makeSearch(table, options, signal);
     const there = (await indexesOf(database, table.name)).find(({ name, isValid }) => isValid && name === indexName(table.name, options.type));
-    if (options.measure) await measure(table, dimensions, offered, options);
-    else if (there === undefined) await measureAndMake(table, dimensions, options, signal);
-    else process.stderr.write(`${there.name} is there already (${megabytes(there.bytes)}); DROP INDEX it to have it made with other settings.\n`);
-    if (!options.measure) await tellOthers(database, table.name, options);
+    if (there === undefined) await measureAndMake(table, dimensions, options, signal);
+    else if (options.texts === undefined) process.stderr.write(`${there.name} is there already (${megabytes(there.bytes)}); DROP INDEX it to have it made with other settings.\n`);
+    await tellOthers(database, table.name, options);
     return 0;
   } finally {
     await database.close();
@@ -47,7 +52,7 @@ async function measureAndMake(table: VectorTable, dimensions: number, options: I
   const { figures, questions, settings } = await figuresOf(table, dimensions, kinds, options);
   await tellMemory(database, figures.find(({ kind }) => kind === type)?.bytes ?? 0, memory);
   const begun = performance.now();
-  await makeShown(database, { table: name, dimensions, kind: type, settings, workers, memory }, signal);
+  await makeShown(database, { ...hnsw(name, dimensions, type, settings), workers, memory }, signal);
   const seconds = (performance.now() - begun) / 1000;
   if (options.replace) await tellOthers(database, name, options);
   await tellMade(table, settings, questions, seconds, options);
@@ -77,6 +82,31 @@ async function figuresOf(table: VectorTable, dimensions: number, kinds: readonly
   tellFigures(figures, rows, dimensions, questions.length, options.json);
   return { figures, questions, settings };
 }
+
+/** The function that a search by words asks, and an index over the pieces of each column that is searched. */
+async function makeSearch({ database, name: table }: VectorTable, { table: catalogue, texts: wanted }: IndexOptions, signal: AbortSignal): Promise<void> {
+  const texts = wanted ?? (await textsOf(database, catalogue)) ?? NO_TEXTS;
+  const { columns, items } = texts;
+  try {
+    await makeFunction(database, catalogue, table, texts);
+  } catch (error) {
+    if (!isDenied(error)) throw error;
+    process.stderr.write(`${functionName(catalogue)} was not made: ${error.message}.\n`);
+    return;
+  }
+  const where = columns.length === 0 ? 'vectors' : `vectors, and words in ${columns.join(', ')}${items === undefined ? '' : ` of ${items}`}`;
+  process.stderr.write(`${functionName(catalogue)} searches by ${where}\n`);
+  try {
+    for (const column of columns) await makeShown(database, gramsIndex(catalogue, items ?? table, column), signal);
+    if (columns.length > 0) await database.query(`ANALYZE ${quoted(items ?? table)}`);
+  } catch (error) {
+    if (!isDenied(error)) throw error;
+    process.stderr.write(`${error.message}: words are looked for in every row.\n`);
+  }
+}
+
+/** insufficient_privilege; wrong_object_type: a view, whose tables may have indexes of their own. */
+const isDenied = (error: unknown): error is Error => error instanceof Error && 'code' in error && (error.code === '42501' || error.code === '42809');
 
 /** The kinds that this pgvector has, for vectors of this length. */
 async function kindsOf(database: Database, dimensions: number): Promise<KindName[]> {

@@ -4,7 +4,7 @@ import { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
 import { megabytes, number, percent } from '../figures.ts';
 import { settingsFor } from '../indexes/kinds.ts';
-import { indexesOf } from '../indexes/make.ts';
+import { hnsw, indexesOf } from '../indexes/make.ts';
 import { makeShown } from '../indexes/show.ts';
 import { readJudgements } from '../migrate/judgements.ts';
 import { recallOf, rowsOf, sharedNeighbours, NEIGHBOURS } from '../migrate/measure.ts';
@@ -57,7 +57,7 @@ async function moveTo(begun: Move, options: MigrateOptions): Promise<number> {
   const kind = was?.find(({ isValid }) => isValid)?.kind;
   if (kind !== undefined && is?.length === 0) {
     const { table, dimensions } = passage.to;
-    await makeShown(database, { table, dimensions, kind, settings: settingsFor(await rowsOf(database, passage.from)) }, signal);
+    await makeShown(database, hnsw(table, dimensions, kind, settingsFor(await rowsOf(database, passage.from))), signal);
   }
   await tellStatus(move);
   const [a, b] = [passage.from, passage.to];

@@ -3,10 +3,8 @@ import type { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
 import { quoted } from '../tables/names.ts';
 import { vectorLiteral } from '../tables/table.ts';
+import type { Filters } from './filters.ts';
 import { functionName } from './function.ts';
-
-/** Values of columns: one of several, or compared. */
-export type Filters = Readonly<Record<string, readonly string[] | Readonly<Record<string, string>>>>;
 
 export interface Wish {
   readonly words: string | undefined;

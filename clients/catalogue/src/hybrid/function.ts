@@ -6,6 +6,7 @@ import type pg from 'pg';
 import type { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
 import { KINDS, MAX_EF_SEARCH } from '../indexes/kinds.ts';
+import type { Plan } from '../indexes/make.ts';
 import { lock, schemaOf } from '../tables/catalogue.ts';
 import { bare, belonging, literal, quoted } from '../tables/names.ts';
 import { gramsFunction, plainFunction, word } from './words.ts';
@@ -22,12 +23,17 @@ export const NO_TEXTS: Texts = { columns: [], items: undefined, itemsId: 'id' };
 
 /** Reciprocal rank fusion: 60 is the constant of its authors (Cormack, Clarke and Buettcher, SIGIR 2009). */
 const K = 60;
+/** Characters of a query whose words are looked for: more is no name. */
+const LONGEST_QUERY = 1000;
 /** Of the pieces of a query so many must be in a text: pg_trgm's own word_similarity_threshold. */
 const SHARE = 0.6;
 /** Ranks that are fused: of the vectors, and of each column. */
 const RANKS = 100;
-/** With something that is not wanted, of so many nearest images those come first that are like the one and unlike the other. */
-const RANKS_NOT = 300;
+/**
+ * How much likeness to what is not wanted counts against an image, of likeness to what is. Measured on 1,923 drawings of emoji with queries
+ * such as heart, not red: more of it finds what is neither.
+ */
+const NOT = 0.25;
 
 export const functionName = (catalogue: string): string => belonging(catalogue, 'search');
 
@@ -44,6 +50,16 @@ export async function textsOf(database: Database, catalogue: string): Promise<Te
   }
 }
 
+/** The index by which rows are found that hold pieces of a query in a column of `relation`. */
+export const gramsIndex = (catalogue: string, relation: string, column: string): Plan => ({
+  table: relation,
+  name: bare(belonging(relation, `${column.slice(0, LONGEST_COLUMN)}_grams`)),
+  using: `USING gin (${quoted(belonging(catalogue, 'grams'))}("${column}"))`,
+});
+
+/** In the name of an index. */
+const LONGEST_COLUMN = 30;
+
 /** Makes TABLE_search, with what it needs. Throws RefusedError for columns that are not there or have no text. */
 export async function makeFunction(database: Database, catalogue: string, table: string, texts: Texts): Promise<void> {
   await database.transaction(async (client) => {
@@ -59,7 +75,6 @@ export async function makeFunction(database: Database, catalogue: string, table:
       await client.query(gramsFunction(grams, plain));
     }
     const { rows } = await client.query<{ there: boolean }>("SELECT current_setting('hnsw.iterative_scan', true) IS NOT NULL AS there");
-    await client.query(`DROP FUNCTION IF EXISTS ${search}`);
     await client.query(searchFunction({ catalogue, schema, table, texts, plain, grams, search, iterates: rows[0]?.there ?? false }));
     await client.query(`COMMENT ON FUNCTION ${search} IS ${literal(JSON.stringify(texts))}`);
   });
@@ -97,16 +112,22 @@ function searchFunction({ catalogue, schema, table, texts, plain, grams, search,
   const { columns, items, itemsId } = texts;
   const models = `${schema}.${quoted(bare(belonging(catalogue, 'models')))}`;
   const itemsTable = items === undefined ? 'NULL' : literal(quoted(items));
-  const from = items === undefined ? '%1$s AS e' : `%1$s AS e JOIN ${quoted(items)} AS i ON i.${quoted(itemsId)}::text = e.id`;
-  const value = (column: string): string => `${items === undefined ? 'e' : 'i'}.${quoted(column)}`;
+  const from = items === undefined ? '%1$s AS e' : `%1$s AS e JOIN ${quoted(items)} AS i ON i."${itemsId}"::text = e.id`;
+  const value = (column: string): string => `${items === undefined ? 'e' : 'i'}."${column}"`;
   const kinds = Object.values(KINDS);
   const ways = kinds.map(({ name, operators, distance, taken }) =>
     `WHEN ${literal(operators)} THEN nearest := replace(${literal(distance(0, '$1').replace(/\bembedding\b/, 'e.embedding'))}, '(0)', '(' || dimensions || ')'); again := ${name === 'vector' ? RANKS : taken(RANKS)};`);
+  // Distances of texts and of images have scales of their own: each is told in deviations from its mean over the nearest.
+  const deviation = (distance: string, window: string): string => `coalesce((${distance} - avg(${distance}) OVER ${window}) / nullif(stddev_pop(${distance}) OVER ${window}, 0), 0)`;
   const nearest = `
-    SELECT coalesce(array_agg(r.id ORDER BY r.distance, r.id), '{}') FROM (
-      SELECT c.id, c.distance - (SELECT coalesce(sum(c.embedding <=> n), 0) FROM unnest($3) AS n) AS distance
-      FROM (SELECT e.id, e.embedding, e.embedding <=> $1 AS distance FROM ${from} WHERE e.embedding_id = $2 AND %2$s %3$s) AS c
-      ORDER BY 2 LIMIT $4) AS r`;
+    WITH candidates AS (
+      SELECT * FROM (SELECT e.id, e.embedding, e.embedding <=> $1 AS distance FROM ${from} WHERE e.embedding_id = $2 AND %2$s %3$s) AS c
+      ORDER BY c.distance, c.id LIMIT $4)
+    SELECT coalesce(array_agg(r.id ORDER BY r.rating, r.id), '{}') FROM (
+      SELECT w.id, w.z - ${NOT} * coalesce(u.z, 0) AS rating FROM (SELECT c.id, ${deviation('c.distance', '()')} AS z FROM candidates AS c) AS w
+      LEFT JOIN (SELECT n.id, min(n.z) AS z FROM (
+          SELECT c.id, ${deviation('(c.embedding <=> v.vector)', '(PARTITION BY v.i)')} AS z FROM candidates AS c CROSS JOIN unnest($3) WITH ORDINALITY AS v (vector, i)
+        ) AS n GROUP BY n.id) AS u ON u.id = w.id) AS r`;
   // A list for each column: the rows that have most of the query in it, those first that are it, then those that have more of it, and less else.
   const lists = columns.map((column, i) => `UNION ALL
       SELECT * FROM (SELECT ${literal(column)}, c.id, c.value, c.share, c.exact, row_number() OVER (ORDER BY c.exact DESC, c.share DESC, length(c.p), c.id) AS rank
@@ -118,15 +139,16 @@ function searchFunction({ catalogue, schema, table, texts, plain, grams, search,
     WITH lists AS (
       SELECT NULL::text AS name, v.id, NULL::text AS value, NULL::float8 AS share, false AS exact, v.rank FROM unnest($6) WITH ORDINALITY AS v (id, rank)
       ${lists.join('\n')}),
+    best AS (SELECT DISTINCT ON (l.name, l.id) l.* FROM lists AS l ORDER BY l.name, l.id, l.rank),
     fused AS (
       SELECT l.id, sum(1.0 / (${K} + l.rank))::float8 AS score, bool_or(l.exact) AS exact, min(l.rank) FILTER (WHERE l.name IS NULL)::integer AS vector_rank,
         coalesce(jsonb_agg(jsonb_build_object('column', l.name, 'text', l.value, 'rank', l.rank, 'share', l.share, 'exact', l.exact) ORDER BY l.rank, l.name)
-          FILTER (WHERE l.name IS NOT NULL), '[]') AS texts FROM lists AS l GROUP BY l.id)
+          FILTER (WHERE l.name IS NOT NULL), '[]') AS texts FROM best AS l GROUP BY l.id)
     SELECT f.id, e.location, f.score, f.exact, 1 - (e.embedding <=> $1), f.vector_rank, f.texts FROM fused AS f JOIN %1$s AS e ON e.id = f.id
     ORDER BY f.exact DESC, f.score DESC, f.vector_rank, f.id LIMIT $7`;
   const unwanted = columns.map((column) => ` AND NOT coalesce(strpos(${plain}(${value(column)}), ${word(`${plain}(%1$L)`)}) > 0, false)`);
   return `
-    CREATE FUNCTION ${search}(words text, vector vector, embedding_id text, hits integer DEFAULT 10, filters jsonb DEFAULT '{}',
+    CREATE OR REPLACE FUNCTION ${search}(words text, vector vector, embedding_id text, hits integer DEFAULT 10, filters jsonb DEFAULT '{}',
       not_words text[] DEFAULT '{}', not_vectors vector[] DEFAULT '{}')
     RETURNS TABLE (id text, location text, score float8, exact boolean, similarity float8, vector_rank integer, texts jsonb)
     LANGUAGE plpgsql SET hnsw.ef_search = 100${iterates ? ' SET hnsw.iterative_scan = strict_order' : ''} AS $search$
@@ -169,7 +191,7 @@ function searchFunction({ catalogue, schema, table, texts, plain, grams, search,
       END LOOP;`}
 
       IF vector IS NOT NULL THEN
-        wanted := greatest(${RANKS}, hits, CASE WHEN cardinality(not_vectors) > 0 THEN ${RANKS_NOT} ELSE 0 END);
+        wanted := greatest(${RANKS}, hits);
         again := greatest(again, wanted);
         -- Of what the index gives the full vectors tell the order; where it gives too few, every row is compared.
         IF wanted <= ${MAX_EF_SEARCH} THEN
@@ -191,6 +213,7 @@ function searchFunction({ catalogue, schema, table, texts, plain, grams, search,
  * pieces of a column is asked. A word of the query with a digit is a code: a column that is the code is exact.
  */
 const wordsPart = ({ columns, items }: Texts, plain: string, grams: string, itemsTable: string): string => `
+      words := left(words, ${LONGEST_QUERY});
       IF btrim(${plain}(coalesce(words, ''))) <> '' THEN
         query_grams := ARRAY(SELECT g FROM unnest(${grams}(words)) AS g WHERE length(g) > 1 OR g = ANY (string_to_array(btrim(${plain}(words)), ' ')));
         codes := ARRAY(SELECT t FROM regexp_split_to_table(words, '\\s+') AS t WHERE t ~ '[0-9]' AND length(t) > 2);

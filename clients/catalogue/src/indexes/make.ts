@@ -14,11 +14,12 @@ export interface Made {
   readonly bytes: number;
 }
 
+/** An index, and what may be used to make it. */
 export interface Plan {
   readonly table: string;
-  readonly dimensions: number;
-  readonly kind: KindName;
-  readonly settings: Settings;
+  readonly name: string;
+  /** What follows the table's name in CREATE INDEX. */
+  readonly using: string;
   /** Beside the one that leads; undefined: as the database has it. */
   readonly workers?: number | undefined;
   /** maintenance_work_mem, as PostgreSQL writes sizes; undefined: as the database has it. */
@@ -43,18 +44,24 @@ export async function indexesOf(database: Database, table: string): Promise<Made
     rows.filter((row) => row.operators === operators).map(({ name, valid, bytes }) => ({ name, kind, isValid: valid, bytes: Number(bytes) })));
 }
 
+/** The index of this kind over the vectors of a table. */
+export function hnsw(table: string, dimensions: number, kind: KindName, { m, efConstruction }: Settings): Plan {
+  const { key, operators } = KINDS[kind];
+  return { table, name: indexName(table, kind), using: `USING hnsw (${key(dimensions)} ${operators}) WITH (m = ${m}, ef_construction = ${efConstruction})` };
+}
+
 /**
- * Makes the index of this kind if it is not there. One whose making was ended is made anew; one that another process is making is
- * waited for. Throws RefusedError where the database has not the memory it was told to take.
+ * Makes an index if it is not there. One whose making was ended is made anew; one that another process is making is waited for. Throws
+ * RefusedError where the database has not the memory it was told to take.
  */
 export async function makeIndex(database: Database, plan: Plan, onProgress: OnProgress, signal: AbortSignal): Promise<void> {
-  const { table, dimensions, kind, settings } = plan;
-  const name = indexName(table, kind);
+  const { table, name, using } = plan;
+  const full = quoted(beside(table, name));
   for (;;) {
     signal.throwIfAborted();
-    const there = (await indexesOf(database, table)).find((index) => index.name === name);
-    if (there?.isValid) return;
-    const [progress] = await database.query<ProgressRow>(`${PROGRESS} WHERE index_relid = to_regclass($1)`, [quoted(beside(table, name))]);
+    const [there] = await database.query<{ valid: boolean }>('SELECT indisvalid AS valid FROM pg_index WHERE indexrelid = to_regclass($1)', [full]);
+    if (there?.valid) return;
+    const [progress] = await database.query<ProgressRow>(`${PROGRESS} WHERE index_relid = to_regclass($1)`, [full]);
     if (progress !== undefined) {
       onProgress(...told(progress));
       await sleep(POLL_MS, signal);
@@ -62,13 +69,10 @@ export async function makeIndex(database: Database, plan: Plan, onProgress: OnPr
     }
     await database.session(async (client, pid) => {
       const concurrently = (await isPlain(client, table)) ? 'CONCURRENTLY' : '';
-      const drop = (): Promise<unknown> => client.query(`DROP INDEX ${concurrently} IF EXISTS ${quoted(beside(table, name))}`);
+      const drop = (): Promise<unknown> => client.query(`DROP INDEX ${concurrently} IF EXISTS ${full}`);
       if (there !== undefined) await drop();
       await take(client, plan);
-      const { key, operators } = KINDS[kind];
-      const create =
-        `CREATE INDEX ${concurrently} IF NOT EXISTS "${name}" ON ${quoted(table)} USING hnsw (${key(dimensions)} ${operators}) ` +
-        `WITH (m = ${settings.m}, ef_construction = ${settings.efConstruction})`;
+      const create = `CREATE INDEX ${concurrently} IF NOT EXISTS "${name}" ON ${quoted(table)} ${using}`;
       await watched(database, pid, client.query(create), onProgress, signal).catch(async (error: Error & { code?: string }) => {
         if (TAKEN.has(error.code ?? '')) return;
         // What is left of it would cost every write and serve no query. Where someone holds it, the next run drops it.
