@@ -18,6 +18,7 @@ const database = new Database({ url: shop.postgres.url, patienceMs: 10_000 });
 try {
   const embedded = await shop.run(folder, '--create');
   process.stdout.write(embedded.stdout);
+  // Also without an index the planner is to know the table.
   await shop.postgres.query('ANALYZE image_embeddings');
   const table = new VectorTable(database, 'image_embeddings');
   const [embeddingId = ''] = await table.kinds();

@@ -55,7 +55,6 @@ try {
     await ask(language, 'vectors and words, every row read for words', both);
   }
   for (const column of texts.columns) await makeIndex(database, gramsIndex('image_embeddings', 'names', column), () => undefined, new AbortController().signal);
-  await shop.postgres.query('ANALYZE names');
   for (const language of [0, 1] as const) await ask(language, 'vectors and words, by their indexes', both);
 } finally {
   await database.close();

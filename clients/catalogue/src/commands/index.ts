@@ -98,7 +98,6 @@ async function makeSearch({ database, name: table }: VectorTable, { table: catal
   process.stderr.write(`${functionName(catalogue)} searches by ${where}\n`);
   try {
     for (const column of columns) await makeShown(database, gramsIndex(catalogue, items ?? table, column), signal);
-    if (columns.length > 0) await database.query(`ANALYZE ${quoted(items ?? table)}`);
   } catch (error) {
     if (!isDenied(error)) throw error;
     process.stderr.write(`${error.message}: words are looked for in every row.\n`);

@@ -68,12 +68,14 @@ export async function makeIndex(database: Database, plan: Plan, onProgress: OnPr
       continue;
     }
     await database.session(async (client, pid) => {
+      // Without statistics, as right after a table was filled, the planner compares every row rather than ask the index.
+      const statistics = (): Promise<unknown> => client.query(`ANALYZE ${quoted(table)}`);
       const concurrently = (await isPlain(client, table)) ? 'CONCURRENTLY' : '';
       const drop = (): Promise<unknown> => client.query(`DROP INDEX ${concurrently} IF EXISTS ${full}`);
       if (there !== undefined) await drop();
       await take(client, plan);
       const create = `CREATE INDEX ${concurrently} IF NOT EXISTS "${name}" ON ${quoted(table)} ${using}`;
-      await watched(database, pid, client.query(create), onProgress, signal).catch(async (error: Error & { code?: string }) => {
+      await watched(database, pid, client.query(create).then(statistics), onProgress, signal).catch(async (error: Error & { code?: string }) => {
         if (TAKEN.has(error.code ?? '')) return;
         // What is left of it would cost every write and serve no query. Where someone holds it, the next run drops it.
         await client.query(`SET lock_timeout = ${DROP_PATIENCE_MS}`).then(drop).catch(() => undefined);
