@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from clipsrv.errors import ClipsrvError, ImageError
 from clipsrv.images.decode import decode_image
-from clipsrv.server.wire.bodies import Blob
 from clipsrv.server.wire.forms import read_form
+from clipsrv.server.wire.pieces import Blob
 from clipsrv.settings import ImageLimits
 from drills.inputs import flip
 from tests.support.serving import BOUNDARY, assert_as_before, drawn, form, part, request, serving

@@ -1,7 +1,6 @@
 """One connection: its limits in time and number, and answers to what is not HTTP.
 
-The only code that leans on what aiohttp and asyncio do not document (INSIDE). Knows nothing of endpoints; what it
-refuses never becomes a request.
+It alone leans on what aiohttp and asyncio do not document (INSIDE). What it refuses never becomes a request.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ INSIDE: Mapping[type, tuple[str, ...]] = {
     web.RequestHandler: (
         *("connection_made", "data_received", "pause_writing", "resume_writing", "connection_lost"),
         *("handle_error", "finish_response", "keep_alive", "close", "force_close", "transport"),
+        *("resume_reading", "_reading_paused"),
     ),
     web.Server: ("connections", "request_handler", "request_factory"),
     web.AppRunner: ("_make_server",),
@@ -41,10 +41,12 @@ INSIDE: Mapping[type, tuple[str, ...]] = {
 
 #: The version a request claims, where it is none of ours; it is answered in HTTP/1.1.
 OTHER_VERSION = web.RequestKey("other version", str)
+#: Called with status and code for every refusal outside of a request.
+Refused = Callable[[int, str], None]
 #: Seconds that a caller told to go away has to take its answer.
 _GOODBYE = 1.0
-#: Bytes read of a connection in one go, for asyncio's 262,144: sent in chunks of a byte, they keep the loop.
-_ONE_GO = 65_536
+#: Bytes that a round of the loop reads of all connections, so many of each; asyncio's 262,144 of each keep the loop.
+_ROUND, _LEAST, _MOST = 524_288, 8_192, 65_536
 #: Connections beyond the limit that are told why; more are cut off at once, for each takes a file while it reads.
 TOLD = 64
 _TOO_MANY = Failure(503, "too_many_connections", "The server has too many connections. Try again in a moment.")
@@ -82,8 +84,7 @@ class Connection(web.RequestHandler):
         assert isinstance(transport, asyncio.Transport)
         # No buffer: writing waits until the caller has taken the answer, and what it does not take is noticed.
         transport.set_write_buffer_limits(high=0)
-        if isinstance(transport, _SelectorSocketTransport):
-            transport.max_size = _ONE_GO
+        self._share_reading()
         self._expect_head()
         excess = len(self._server.connections) - self._limits.connections
         if excess > 0 and not self._server.make_room():
@@ -93,6 +94,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._share_reading()
         if data and not self._in_work:
             self._begun, self.idle_since = True, None
             if self._head is None:
@@ -104,9 +106,15 @@ class Connection(web.RequestHandler):
         self._in_work, self._begun, self.idle_since = True, False, None
         self._forget_head()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # Asked after each chunk of a body, it has aiohttp go on parsing: 16,384 times in one go for chunks of a byte.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._cut = asyncio.get_running_loop().call_later(self._limits.answer, self._abort)
+        assert self.transport is not None
+        self._cut = asyncio.get_running_loop().call_later(self._limits.answer, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -152,6 +160,10 @@ class Connection(web.RequestHandler):
         self.idle_since = None
         self.force_close()
 
+    def _share_reading(self) -> None:
+        if isinstance(self.transport, _SelectorSocketTransport):
+            self.transport.max_size = min(_MOST, max(_LEAST, _ROUND // len(self._server.connections)))
+
     def _answer(self, failure: Failure, request_id: str | None = None) -> web.Response:
         self._refused(failure.status, failure.code)
         request_id = request_id or new_request_id()
@@ -190,18 +202,10 @@ class Connection(web.RequestHandler):
             self._head.cancel()
             self._head = None
 
-    def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
     def _forget_cut(self) -> None:
         if self._cut is not None:
             self._cut.cancel()
             self._cut = None
-
-
-#: Called with status and code for every refusal outside of a request.
-Refused = Callable[[int, str], None]
 
 
 class Server(web.Server):

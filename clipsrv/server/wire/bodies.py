@@ -17,12 +17,11 @@ from clipsrv.server.wire.envelope import (
     RequestTimeoutError,
     UnsupportedContentEncodingError,
 )
+from clipsrv.server.wire.pieces import Pieces, Whole
 from clipsrv.serving.admission import Admission, Lease
 
 #: Seconds an upload may pause once the server is stopping.
 _HURRY = 2.0
-#: Bytes that are joined in one go.
-_ONE_GO = 2**22
 #: Bytes of a body that may always grow so far.
 _SMALL = 2**20
 
@@ -36,10 +35,6 @@ class BodyLimits:
     body_timeout: float
     pause: float = 10.0
     min_rate: int = 500_000
-
-
-#: Bytes of an upload, or of a part of it.
-Blob = bytes | memoryview
 
 
 class ByteLimit(NamedTuple):
@@ -62,38 +57,6 @@ class Pace:
     def add(self, read: int, waited: float) -> None:
         self.read += read
         self.waited += waited
-
-
-class Pieces:
-    """Bytes that come a piece at a time. Large ones grow in place: to join them in the end would stop the loop."""
-
-    def __init__(self, most: int | None = None) -> None:
-        """Of more than `most` bytes the first are kept, with one more that tells."""
-        self._pieces: list[bytes] = []
-        self._size, self._large = 0, bytearray()
-        self._kept = None if most is None else most + 1
-
-    def __len__(self) -> int:
-        return self._size
-
-    def add(self, piece: bytes) -> None:
-        if self._kept is not None:
-            piece = piece[: self._kept - self._size]
-        self._size += len(piece)
-        if self._size <= _ONE_GO:
-            self._pieces.append(piece)
-            return
-        if self._pieces:
-            self._large = bytearray().join(self._pieces)
-            self._pieces.clear()
-        self._large += piece
-
-    def whole(self) -> bytes | bytearray:
-        return self._large if self._size > _ONE_GO else b"".join(self._pieces)
-
-    def blob(self) -> Blob:
-        """As `whole`, for who need not search it."""
-        return memoryview(self._large) if self._size > _ONE_GO else b"".join(self._pieces)
 
 
 class BodyReader:
@@ -197,7 +160,7 @@ class BodyReader:
             self._waits.discard(wait)
         raise problems.pop()
 
-    async def read(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> bytes | bytearray:
+    async def read(self, request: web.Request, lease: Lease, limit: ByteLimit | None = None) -> Whole:
         """The whole body. Raises as `chunks`."""
         pieces = Pieces()
         async for chunk in self.chunks(request, lease, limit):

@@ -6,9 +6,11 @@ of two bytes of text. So long strings are cut out first, and never become text a
 
 from __future__ import annotations
 
+import gc
 import re
 import secrets
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,8 +18,10 @@ import numpy as np
 import orjson
 from aiohttp import web
 
+from clipsrv.errors import ClipsrvError
 from clipsrv.server.wire.bodies import BodyReader, ByteLimit
 from clipsrv.server.wire.envelope import BodyTooLargeError, EmptyBodyError, InvalidJsonError
+from clipsrv.server.wire.pieces import Whole, blob_of
 from clipsrv.serving.admission import Lease
 from clipsrv.serving.pool import FairPool
 from clipsrv.settings import JSON_BYTES_PER_ITEM, JSON_SIGNS_PER_ITEM
@@ -94,17 +98,37 @@ class DocumentReader:
         most = ByteLimit(self._limits.max_bytes, "--max-json-bytes")
         return await self.translated(await self._bodies.read(request, lease, most), translate, lease.holder)
 
-    async def translated(
-        self, body: bytes | bytearray, translate: Callable[[Document], Result], caller: Hashable
-    ) -> Result:
+    async def translated(self, body: Whole, translate: Callable[[Document], Result], caller: Hashable) -> Result:
         """What `translate` makes of the document that `body` is. Raises as `read`."""
         if len(body) <= _LARGE:
             return translate(document_of(body))
         limits = self._limits
-        return await self._thread.run(lambda: translate(parse(body, limits)), caller)
+        return await self._thread.run(lambda: _translated(body, limits, translate), caller)
 
 
-def parse(body: bytes | bytearray, limits: DocumentLimits) -> Document:
+def _translated(body: Whole, limits: DocumentLimits, translate: Callable[[Document], Result]) -> Result:
+    refused: list[ClipsrvError] = []
+    with _collecting_nothing():
+        try:
+            return translate(parse(body, limits))
+        except ClipsrvError as error:
+            refused.append(error.with_traceback(None))  # which holds the document
+    raise refused.pop()
+
+
+@contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """Python looks for no cycles: to look through a large document takes tens of milliseconds, of every thread."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def parse(body: Whole, limits: DocumentLimits) -> Document:
     """The JSON object that a large `body` is. Raises BodyTooLargeError, InvalidJsonError."""
     items, mark = limits.items, secrets.token_hex(8)
     _check("quotes", _count(body, '"'), JSON_SIGNS_PER_ITEM * items)
@@ -123,7 +147,7 @@ def _check(what: str, count: int, most: int) -> None:
         raise BodyTooLargeError(f"The JSON has {count:,} {what}, more than {most:,}. Send less at once.", limit=most)
 
 
-def _count(body: bytes | bytearray, signs: str) -> int:
+def _count(body: Whole, signs: str) -> int:
     characters, found = np.frombuffer(body, np.uint8), 0
     for at in range(0, len(characters), _PIECE):
         piece = characters[at : at + _PIECE]
@@ -131,7 +155,7 @@ def _count(body: bytes | bytearray, signs: str) -> int:
     return found
 
 
-def _cut(body: bytes | bytearray, mark: str) -> tuple[list[memoryview | bytes], list[LongString]]:
+def _cut(body: Whole, mark: str) -> tuple[list[memoryview | bytes], list[LongString]]:
     """The document without its long strings, in pieces: in the place of each stands the mark and its number."""
     view, kept, found, at, look = memoryview(body), list[memoryview | bytes](), list[LongString](), 0, 0
     while (start := _quote(body, look)) >= 0:
@@ -146,7 +170,7 @@ def _cut(body: bytes | bytearray, mark: str) -> tuple[list[memoryview | bytes], 
     return [*kept, view[at:]], found
 
 
-def _quote(body: bytes | bytearray, start: int) -> int:
+def _quote(body: Whole, start: int) -> int:
     """Where the next quote stands; -1 for nowhere."""
     for at in range(start, len(body), _PIECE):
         found = body.find(b'"', at, at + _PIECE)
@@ -155,7 +179,7 @@ def _quote(body: bytes | bytearray, start: int) -> int:
     return -1
 
 
-def _closing(body: bytes | bytearray, start: int) -> int:
+def _closing(body: Whole, start: int) -> int:
     """Where the quote stands that ends the string that begins at `start`; -1 for nowhere."""
     end = _quote(body, start)
     while end >= 0 and _backslashes(body, start, end) % 2:
@@ -163,7 +187,7 @@ def _closing(body: bytes | bytearray, start: int) -> int:
     return end
 
 
-def _backslashes(body: bytes | bytearray, start: int, end: int) -> int:
+def _backslashes(body: Whole, start: int, end: int) -> int:
     """How many stand directly before `end`, not counting those before `start`."""
     found, width = 0, 16
     while True:
@@ -185,7 +209,7 @@ def _put_back(document: Document, mark: str, long_strings: list[LongString]) -> 
                 nodes.append(value)
 
 
-def document_of(body: bytes | bytearray) -> Document:
+def document_of(body: Whole) -> Document:
     """The JSON object that `body` is, however many values it has. Raises EmptyBodyError, InvalidJsonError."""
     if not body:
         raise EmptyBodyError("The body is empty; send JSON.")
@@ -199,9 +223,9 @@ def _unescaped(raw: memoryview) -> str:
     return str(_loaded(b'"%s"' % raw))
 
 
-def _loaded(body: bytes | bytearray) -> Any:
+def _loaded(body: Whole) -> Any:
     try:
-        return orjson.loads(body)
+        return orjson.loads(blob_of(body))
     except (orjson.JSONDecodeError, RecursionError):  # which holds the whole text
         pass
     raise invalid_json()

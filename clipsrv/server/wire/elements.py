@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from typing import NoReturn
 
-from clipsrv.server.wire.bodies import Pieces
 from clipsrv.server.wire.documents import document_of, invalid_json
 from clipsrv.server.wire.envelope import (
     BodyTooLargeError,
@@ -22,6 +21,7 @@ from clipsrv.server.wire.envelope import (
 )
 from clipsrv.server.wire.forms import names, too_many_streamed
 from clipsrv.server.wire.inputs import model_of
+from clipsrv.server.wire.pieces import Pieces
 from clipsrv.settings import JSON_SIGNS_PER_ITEM
 
 _IMAGES, _MODEL = "images", "model"

@@ -11,7 +11,6 @@ from contextlib import aclosing
 
 import multipart
 
-from clipsrv.server.wire.bodies import Blob, Pieces
 from clipsrv.server.wire.boundaries import Unpadded
 from clipsrv.server.wire.envelope import (
     BodyTooLargeError,
@@ -25,6 +24,7 @@ from clipsrv.server.wire.envelope import (
     UnexpectedFieldError,
     UnsupportedPartEncodingError,
 )
+from clipsrv.server.wire.pieces import Blob, Pieces
 
 #: Parts a form may have beside its images before it is refused, and bytes after its end.
 _SPARE_PARTS, _EPILOGUE = 8, 65_536

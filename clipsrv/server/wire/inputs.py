@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 
 from clipsrv.errors import InvalidTextError
 from clipsrv.images.region import Encoded
-from clipsrv.server.wire.bodies import Blob, BodyReader, Pieces
+from clipsrv.server.wire.bodies import BodyReader
 from clipsrv.server.wire.crops import CROP, crop_of, cropped
 from clipsrv.server.wire.documents import Document, DocumentReader, LongString
 from clipsrv.server.wire.envelope import (
@@ -27,6 +27,7 @@ from clipsrv.server.wire.envelope import (
     UnsupportedMediaTypeError,
 )
 from clipsrv.server.wire.forms import names, read_form, too_many
+from clipsrv.server.wire.pieces import Blob, Pieces, blob_of
 from clipsrv.serving.admission import Lease
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
@@ -75,8 +76,7 @@ class Inputs:
         if kind == "application/json":
             return await self._documents.read(request, lease, lambda document: images_of(document, field, limit))
         if not many and hdrs.CONTENT_TYPE in request.headers and _is_image(kind):
-            body = await self._bodies.read(request, lease)
-            return Asked([memoryview(body) if isinstance(body, bytearray) else body], None, many)
+            return Asked([blob_of(await self._bodies.read(request, lease))], None, many)
         forms = f"multipart/form-data with {field!r}{'' if many else ', the image itself,'} or {AS_JSON}"
         raise unaccepted(request, forms, await self._hint(request, lease))
 
@@ -100,7 +100,7 @@ class Inputs:
     async def _hint(self, request: web.Request, lease: Lease) -> str:
         if not request.content_type.startswith("text/plain") or (request.content_length or 99) > 64:
             return ""
-        if (await self._bodies.read(request, lease)).strip() == b"[object FormData]":
+        if (await self._bodies.read(request, lease))[:].strip() == b"[object FormData]":
             return " The form was sent as a string: use the FormData of the platform, not of the 'form-data' package."
         return ""
 

@@ -12,11 +12,11 @@ from typing import Generic, NamedTuple, TypeVar
 from aiohttp import hdrs, web
 
 from clipsrv.errors import InvalidTextError
-from clipsrv.server.wire.bodies import Blob
 from clipsrv.server.wire.documents import Document, DocumentReader, LongString
 from clipsrv.server.wire.envelope import InvalidBase64Error, RemoteUrlError
 from clipsrv.server.wire.forms import too_many
 from clipsrv.server.wire.inputs import AS_JSON, hold_wide, image_of, text_of, too_many_texts, unaccepted
+from clipsrv.server.wire.pieces import Blob
 from clipsrv.serving.admission import Lease
 from clipsrv.settings import TEXTS_PER_SLOT
 

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 
 from clipsrv.errors import InvalidLabelsError
 from clipsrv.models.scoring import LONGEST_LABEL, TEMPLATE, Labels
-from clipsrv.server.wire.bodies import Blob, BodyReader
+from clipsrv.server.wire.bodies import BodyReader
 from clipsrv.server.wire.documents import Document, DocumentReader, LongString
 from clipsrv.server.wire.envelope import (
     DuplicateFieldError,
@@ -21,6 +21,7 @@ from clipsrv.server.wire.envelope import (
 )
 from clipsrv.server.wire.forms import names, read_fields
 from clipsrv.server.wire.inputs import AS_JSON, LONGEST_ESCAPE, image_of, is_string, model_of, text_of, unaccepted
+from clipsrv.server.wire.pieces import Blob
 from clipsrv.serving.admission import Lease
 
 IMAGE, LABELS, ONE_TEMPLATE = "image", "labels", "template"

@@ -15,12 +15,13 @@ from aiohttp import hdrs, web
 
 from clipsrv.errors import ClipsrvError, ImageTooLargeError
 from clipsrv.images.region import Encoded
-from clipsrv.server.wire.bodies import BodyReader, Pace, Pieces
+from clipsrv.server.wire.bodies import BodyReader, Pace
 from clipsrv.server.wire.documents import DocumentReader
 from clipsrv.server.wire.elements import AROUND, Elements
 from clipsrv.server.wire.envelope import InvalidJsonError, InvalidRequestError
 from clipsrv.server.wire.forms import stream_form
 from clipsrv.server.wire.inputs import AS_JSON, images_of, unaccepted
+from clipsrv.server.wire.pieces import Pieces
 from clipsrv.serving.admission import Admission, Lease
 
 _FIELD = "images"

@@ -19,6 +19,7 @@ SIGNATURES = {
     "connection_made": "transport",
     "data_received": "data",
     "connection_lost": "exc",
+    "resume_reading": "resume_parser",
     "handle_error": "request status exc message",
     "finish_response": "request resp start_time",
     "keep_alive": "val",
@@ -30,7 +31,10 @@ SIGNATURES = {
 }
 
 
-async def test_no_more_than_64_kib_are_read_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("others", "most"), [(0, 65_536), (31, 16_384), (99, 8_192)])
+async def test_the_more_connections_there_are_the_less_is_read_of_each_in_one_go(
+    others: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes, received = list[int](), Connection.data_received
 
     def counted(self: Connection, data: bytes) -> None:
@@ -39,9 +43,30 @@ async def test_no_more_than_64_kib_are_read_in_one_go(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Connection, "data_received", counted)
     async with serving() as served:
+        idle = [(await ask(served))[1] for _ in range(others)]
         assert (await served.post("/embed", bytes(2_000_000))).status == 422
+        for writer in idle:
+            writer.close()
     assert sum(sizes) > 2_000_000
-    assert max(sizes) <= 65_536
+    assert most // 2 < max(sizes) <= most
+
+
+async def test_a_body_in_chunks_of_a_byte_has_the_parser_go_on_only_where_it_was_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resumed, fed = list[None](), web.RequestHandler.data_received
+
+    def counted(self: web.RequestHandler, data: bytes) -> None:
+        fed(self, data)
+        if not data:
+            resumed.append(None)
+
+    monkeypatch.setattr(web.RequestHandler, "data_received", counted)
+    async with serving() as served:
+        body = b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
+        head = request("POST", "/embed", None, "Content-Type: image/png", "Transfer-Encoding: chunked")
+        assert (await served.send(head, body)).status == 422
+    assert len(resumed) < 100
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in INSIDE.items() for name in names])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+import mmap
 import random
 import subprocess
 import sys
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import Any
 
 import orjson
@@ -16,10 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsrv.config import Config
-from clipsrv.server.wire.documents import DocumentLimits, LongString, parse
-from clipsrv.server.wire.envelope import BodyTooLargeError, InvalidBase64Error, InvalidJsonError
+from clipsrv.server.wire.bodies import BodyLimits, BodyReader
+from clipsrv.server.wire.documents import DocumentLimits, DocumentReader, LongString, parse
+from clipsrv.server.wire.envelope import BodyTooLargeError, InvalidBase64Error, InvalidFieldError, InvalidJsonError
 from clipsrv.server.wire.inputs import image_of
+from clipsrv.serving.admission import Admission
 from clipsrv.serving.memory import JSON_BYTES
+from clipsrv.serving.pool import FairPool
 from clipsrv.settings import JSON_SIGNS_PER_ITEM, json_items, texts_of_a_request
 from tests.support.serving import Reply, Served, assert_as_before, drawn, request, serving
 
@@ -50,8 +56,10 @@ def test_a_document_without_its_long_strings_and_with_them_back_is_the_document(
     document: dict[str, Any], ascii_only: bool
 ) -> None:
     body = json.dumps(document, ensure_ascii=ascii_only, indent=1 if ascii_only else None).encode()
-    for kind in (bytes, bytearray):
-        assert expanded(parse(kind(body), LIMITS)) == document
+    mapped = mmap.mmap(-1, len(body))
+    mapped[:] = body
+    for whole in (body, mapped):
+        assert expanded(parse(whole, LIMITS)) == document
 
 
 def as_php(text: str) -> bytes:
@@ -113,6 +121,31 @@ def test_what_costs_far_more_than_its_bytes_is_refused_before_it_is_parsed(
 def test_a_hundred_megabytes_of_backslashes_are_one_string() -> None:
     body = b'{"image":"' + b"\\" * 100_000_000 + b'"}'
     assert len(parse(body, LIMITS)["image"]) == 100_000_000
+
+
+def refuse(document: dict[str, Any]) -> list[Any]:
+    if not document["image"]:
+        raise InvalidFieldError("Nothing.")
+    assert not gc.isenabled()
+    return list(document["image"])
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+async def test_a_large_document_is_never_looked_through_for_cycles(collecting: bool) -> None:
+    reader = DocumentReader(BodyReader(BodyLimits(1, 1), Admission(1, "bytes")), LIMITS, FairPool(1, "parse"))
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        body = b'{"image":[' + b"[]," * 30_000 + b"[]]}"
+        assert len(await reader.translated(body, refuse, None)) == 30_001
+        assert gc.isenabled() is collecting
+        with pytest.raises(InvalidFieldError) as caught:
+            await reader.translated(b'{"image":[],"b":[' + b"[]," * 30_000 + b"[]]}", refuse, None)
+        assert gc.isenabled() is collecting
+        frames = [frame.f_locals for frame, _ in walk_tb(caught.tb)]
+        assert not [value for found in frames for value in found.values() if isinstance(value, dict) and "b" in value]
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 @pytest.mark.parametrize(

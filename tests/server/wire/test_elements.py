@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsrv.server.wire.bodies import Pieces
 from clipsrv.server.wire.elements import AROUND, Elements
 from clipsrv.server.wire.envelope import InvalidRequestError
+from clipsrv.server.wire.pieces import Pieces
 
 STRINGS = st.one_of(st.text(max_size=12), st.text('\\"/[]{},: aA\u00e9\U0001f600', max_size=30))
 IMAGES = st.one_of(
@@ -43,7 +43,7 @@ def read(chunks: Sequence[bytes], limit: int = 100, most_bytes: int = 10_000) ->
 
 
 def values(found: Sequence[Pieces]) -> list[Any]:
-    return [orjson.loads(piece.whole())["images"][0] for piece in found]
+    return [orjson.loads(piece.blob())["images"][0] for piece in found]
 
 
 @settings(max_examples=150, deadline=None)
