@@ -150,6 +150,26 @@ test('rows stay without --prune, and with it when more is gone at once than is l
   rmSync(folder, { recursive: true });
 });
 
+test('a list is kept up with when it is replaced, and named once for what is wrong in it', async () => {
+  const folder = shop.images('listed', 4, 400);
+  const file = path.join(folder, 'list.jsonl');
+  const replace = (...lines: string[]): void => {
+    writeFileSync(`${file}.new`, lines.join('\n'));
+    renameSync(`${file}.new`, file);
+  };
+  const line = (i: number): string => JSON.stringify({ id: `p${i}`, path: `0000${i}.png` });
+  replace(line(0), line(1), '{"id": "p9"}');
+  const job = shop.launch('watch', file, '--table', 'listed', '--create', '--every', '3600');
+  await until(() => job.stderr().includes('2 images are watched'), job, 'watched');
+  replace(line(0), line(1), '{"id": "p9"}', line(2), JSON.stringify({ id: 'p0', path: '00003.png' }));
+  await until(hasRows('listed', 3), job, 'a line more');
+  const before = await digests('listed');
+  writeFileSync(path.join(folder, '00001.png'), image(410));
+  await until(async () => (await digests('listed'))['p1'] !== before['p1'], job, 'the image of a line');
+  await interrupted(job);
+  assert.equal(job.stderr().match(/list\.jsonl:3: bad_entry/g)?.length, 1);
+});
+
 test('a table is kept up with by its trigger: rows that come, change, name another image and go', async (t) => {
   const served = new Map<string, Buffer>([1, 2, 3].map((i) => [`/${i}.png`, image(300 + i)]));
   const site: Server = createServer((request, response) => void response.end(served.get(request.url ?? ''))).listen(0, '127.0.0.1');

@@ -1,5 +1,6 @@
 /** The `watch` command: keeps the table up with a folder, a file or a query, until it is interrupted. */
 import { rmSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { sleep } from 'clipsrv-client';
 import { Database } from '../database.ts';
@@ -27,7 +28,9 @@ export async function watchCommand(options: WatchOptions, signal: AbortSignal): 
       if (await makeTrigger(queryDatabase, options.trigger)) toStderr(`${options.trigger} tells of its changes from now on: trigger ${CHANNEL}, DROP it if you do not watch any more`);
     }
     rmSync(options.failures, { force: true });
-    const watcher = new Watcher(database, source, options, bell, signal);
+    // Of a list its folder, for who replaces a file makes another one.
+    const place = options.source === undefined ? undefined : path.resolve((await stat(options.source)).isDirectory() ? options.source : path.dirname(options.source));
+    const watcher = new Watcher(database, source, place, options, bell, signal);
     for await (const _ of queryDatabase?.wakes(CHANNEL, options.everyMs) ?? bell.wakes()) {
       while (!(await watcher.turn())) await sleep(SETTLE_MS, signal);
     }
@@ -55,6 +58,8 @@ class Watcher {
   constructor(
     readonly database: Database,
     readonly source: Source,
+    /** The folder of the source; undefined for a query. */
+    readonly place: string | undefined,
     readonly options: WatchOptions,
     readonly bell: Bell,
     readonly signal: AbortSignal,
@@ -85,7 +90,7 @@ class Watcher {
 
   /** Undefined if the source could not be read to its end: a folder that goes while it is read, a list that is half written. */
   async #look(): Promise<Look | undefined> {
-    const folders = new Set(this.options.source === undefined ? [] : [path.resolve(this.options.source)]);
+    const folders = new Set(this.place === undefined ? [] : [this.place]);
     const watched = (folder: string): void => {
       folders.add(folder);
       // Before its files are looked at: what changes after that rings.
@@ -104,6 +109,8 @@ class Watcher {
       if (this.options.query !== undefined) throw error;
       if (message !== this.#problem) toStderr(`not looked at: ${message}`);
       this.#problem = message;
+      // A folder that goes and comes back is another one: it is watched anew.
+      this.bell.close();
       return undefined;
     }
   }
