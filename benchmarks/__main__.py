@@ -72,7 +72,7 @@ def main() -> int:
         ceilings=_ceilings(models, manifest),
         cores=arguments.cores,
         repetitions=arguments.repetitions or (1 if arguments.quick else 3),
-        minutes=arguments.minutes or (12 if arguments.quick else 40),
+        minutes=arguments.minutes or (14 if arguments.quick else 40),
         work=work,
     )
     results = measure(plan, _facts(arguments.cores, manifest))
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--infinity-python", help="interpreter with infinity-emb[server,torch,vision]")
     parser.add_argument("--vllm-python", help="interpreter with vllm for the CPU")
     parser.add_argument("--openvino-python", help="interpreter with clipsrv's requirements and onnxruntime-openvino")
-    parser.add_argument("--quick", action="store_true", help="fewer loads, once, in 12 minutes with all rivals")
+    parser.add_argument("--quick", action="store_true", help="fewer loads, once, in 14 minutes with all rivals")
     parser.add_argument("--minutes", type=float, help="time to fit all measurements into (default 40)")
     parser.add_argument("--repetitions", type=int, help="times every load is run on every server (default 3)")
     parser.add_argument("--cores", type=_cores, default=sorted(os.sched_getaffinity(0))[:2], help="such as 0,1")

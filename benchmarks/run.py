@@ -23,9 +23,9 @@ from benchmarks.results import BASELINE, Ceilings, Results, Sample, quantile
 from benchmarks.servers import InProcess, Rival, Server
 from benchmarks.startup import import_seconds, seconds_to_healthy
 
-#: Of a measurement's seconds, what goes before the window; and what starting, stopping and the ceilings cost in all.
+#: Of a measurement's seconds, what goes before the window; and what the ceilings cost in all, and each server's starts.
 _WARM_UP_SHARE, _LEAST_WARM_UP = 0.2, 1.0
-_OVERHEAD = 150.0
+_CEILINGS, _STARTS = 150.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Of one measurement, its warm-up included, so that all fit into `minutes`."""
-        measurements = self.repetitions * sum(len(rival.loads) for rival in (*self.rivals, *self.remembering))
-        return max(2.0, (60 * self.minutes - _OVERHEAD) / max(1, measurements))
+        every = (*self.rivals, *self.remembering)
+        measurements = self.repetitions * sum(len(rival.loads) for rival in every)
+        return max(2.0, (60 * self.minutes - _CEILINGS - _STARTS * len(every)) / max(1, measurements))
 
 
 def measure(plan: Plan, facts: dict[str, str]) -> Results:
@@ -91,6 +92,7 @@ def _together(plan: Plan, rivals: Sequence[Rival], contents: Mapping[Load, list[
         for repetition, load, server in itertools.product(range(plan.repetitions), plan.loads, servers):
             if load.name in server.rival.loads:
                 results.samples.append(sample := _measure(plan, server, load, contents[load], repetition))
+                results.save(plan.work / "results.json")  # a run that ends early leaves what it has
                 _say(f"{repetition + 1}: {load.name}: {server.rival.name}: {sample.items_per_second:.2f}/s")
     finally:
         for server in servers:
