@@ -110,7 +110,8 @@ def job_parser(command: str, about: str) -> argparse.ArgumentParser:
         "--allow-private-addresses", action="store_true", help="fetch http(s) URLs of this machine and its networks too"
     )
     add("--encoding", metavar="NAME", help="of lists: utf-16, cp932 (default: as marked, else the bytes of the paths)")
-    add("--id-column", metavar="NAME", help="of Parquet and lists of objects: ids (default: id)")
+    add("--query", metavar="SQL", help="rows of a postgresql://... that is named: an id, and a path, URL or image")
+    add("--id-column", metavar="NAME", help="of Parquet, a query and lists of objects: ids (default: id)")
     add(
         "--image-column",
         metavar="NAME",
@@ -180,7 +181,7 @@ def _options(given: Mapping[str, Any]) -> JobOptions:
     fetching = Fetching(given["fetch_seconds"], given["allow_private_addresses"])
     lists = (given["paths"], given["files_from"], given["null"])
     columns = Columns(given["id_column"], given["image_column"])
-    inputs = Inputs(*lists, given["relative_to"], given["encoding"], fetching, columns)
+    inputs = Inputs(*lists, given["relative_to"], given["encoding"], fetching, columns, given["query"])
     names = (item.name for item in fields(JobOptions) if item.name in given)
     return JobOptions(inputs, **{name: given[name] for name in names})
 

@@ -6,6 +6,7 @@ Goes to other processes and machines as it is: what it opens to read with stays 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,9 +15,10 @@ from typing import BinaryIO, cast
 
 from clipsrv.bulk.errors import FetchError
 from clipsrv.bulk.records import BadFile, Entry, bad_file
-from clipsrv.bulk.sources import parquet, tar
+from clipsrv.bulk.sources import database, parquet, tar
 from clipsrv.bulk.sources.below import objects_of
 from clipsrv.bulk.sources.columns import Columns
+from clipsrv.bulk.sources.database import Database
 from clipsrv.bulk.sources.lists import STDIN, check_encoding, read_list
 from clipsrv.bulk.sources.local import files_of, read_file, read_part
 from clipsrv.bulk.sources.objects import EXTRAS
@@ -26,6 +28,11 @@ from clipsrv.errors import ConfigError
 
 _SHOWN = 3
 _AHEAD = 1 << 20
+
+
+def _open_part(name: str) -> str:
+    """A URL without a user's name and password."""
+    return re.sub(r"(?<=://)[^/@]*@", "", name)
 
 
 def _never() -> bool:
@@ -38,7 +45,8 @@ class Inputs:
 
     `null` makes NUL, not the newline, end a path of a list; `encoding` is that of lists. Ids are paths, relative to
     `relative_to` if given. `stop`, which does not travel, tells that fetches are to end: some seconds later `read`
-    raises GivenUpError. Raises ConfigError for an encoding that is none.
+    raises GivenUpError. `columns` are those of tables and of objects in lists; `query` is what the postgresql:// among
+    the paths is asked. Raises ConfigError for an encoding that is none, a query without a database or the reverse.
     """
 
     paths: Sequence[str]
@@ -48,17 +56,29 @@ class Inputs:
     encoding: str | None = None
     fetching: Fetching = field(default_factory=Fetching)
     columns: Columns = field(default_factory=Columns)
+    query: str | None = None
     stop: Callable[[], bool] = field(default=_never, compare=False, repr=False)
     _reader: Reader = field(init=False, compare=False, repr=False)
     _rows: parquet.Rows = field(init=False, compare=False, repr=False)
+    _database: Database | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
         object.__setattr__(self, "_reader", Reader(self.fetching, self.stop))
         object.__setattr__(self, "_rows", parquet.Rows(self._open))
+        object.__setattr__(self, "_database", self._asked())
 
     def __reduce__(self) -> tuple[type[Inputs], tuple[object, ...]]:
-        return Inputs, (self.paths, self.lists, self.null, self.relative_to, self.encoding, self.fetching, self.columns)
+        return Inputs, (
+            self.paths,
+            self.lists,
+            self.null,
+            self.relative_to,
+            self.encoding,
+            self.fetching,
+            self.columns,
+            self.query,
+        )
 
     def entries(self) -> Iterator[Entry | BadFile]:
         """Raises ConfigError for a path that is not there, a glob without a match or a list that cannot be read."""
@@ -77,12 +97,13 @@ class Inputs:
     def fetches(self) -> bool:
         """Whether images may lie elsewhere: neither lists nor tables are read to tell."""
         tables = (STDIN, parquet.SUFFIX)
-        return bool(self.lists) or any(scheme_of(path) or path.lower().endswith(tables) for path in self.paths)
+        elsewhere = bool(self.lists or self.query)
+        return elsewhere or any(scheme_of(path) or path.lower().endswith(tables) for path in self.paths)
 
     @property
     def in_words(self) -> str:
         """What was asked for, the first of it if it is much."""
-        named = ["standard input" if name == STDIN else repr(name) for name in (*self.paths, *self.lists)]
+        named = ["standard input" if name == STDIN else repr(_open_part(name)) for name in (*self.paths, *self.lists)]
         return ", ".join(named[:_SHOWN]) + (f" and {len(named) - _SHOWN:,} more" if len(named) > _SHOWN else "")
 
     def read(self, path: str, max_bytes: int) -> bytes:
@@ -91,13 +112,31 @@ class Inputs:
             return tar.read_member(path, max_bytes, self._part)
         if parquet.is_row(path):
             return self._rows.read(path, max_bytes)
+        if database.is_row(path):
+            return self._reader.insist(partial(self._rows_of_query().fetch, path, max_bytes))
         return read_file(path, max_bytes) if scheme_of(path) is None else self._reader.read(path, max_bytes)
 
     def close(self) -> None:
         """Ends what was opened to read with; it is opened again if need be."""
         self._reader.close()
+        if self._database is not None:
+            self._database.close()
+
+    def _asked(self) -> Database | None:
+        urls = [path for path in self.paths if path.startswith(database.SCHEMES)]
+        if len(urls) > 1 or bool(urls) != bool(self.query):
+            raise ConfigError("--query and a postgresql://... to ask go together, one of each.")
+        return Database(urls[0], self.query, self.columns, self.fetching.seconds) if self.query else None
+
+    def _rows_of_query(self) -> Database:
+        if self._database is None:
+            raise FetchError("fetch_failed", "No database was named in which this row would be (--query).")
+        return self._database
 
     def _named(self, path: str) -> Iterator[Entry | BadFile]:
+        if path.startswith(database.SCHEMES):
+            yield from self._rows_of_query().rows()
+            return
         scheme = scheme_of(path)
         if scheme in EXTRAS:
             found = (Entry(self._id(one.url), one.url, one.size, one.etag) for one in objects_of(path, self._reader))

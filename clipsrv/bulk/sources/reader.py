@@ -51,24 +51,24 @@ class Reader:
     def read(self, url: str, max_bytes: int) -> bytes:
         """All of it, of more the first `max_bytes` + 1. Raises FetchError, ImageTooLargeError, GivenUpError,
         ConfigError."""
-        return self._insist(lambda: self._place(url).fetch(url, max_bytes))
+        return self.insist(lambda: self._place(url).fetch(url, max_bytes))
 
     def part(self, url: str, start: int, length: int) -> bytes:
         """`length` bytes from `start` on, fewer where it ends. Raises as `read`."""
-        return self._insist(lambda: self._place(url).fetch(url, length, start))
+        return self.insist(lambda: self._place(url).fetch(url, length, start))
 
     def describe(self, url: str) -> Object | None:
         """The object of this name in its store; None for a folder. Raises FetchError, ConfigError."""
         if scheme_of(url) == "http":
             raise FetchError("fetch_failed", "Of what lies behind a URL nothing is known before it is fetched.")
         store = self._store(url)
-        return self._insist(partial(store.describe, url))
+        return self.insist(partial(store.describe, url))
 
     def below(self, url: str) -> Iterator[Object]:
         """Every object below a folder of a store, in an order that stays. Raises FetchError, ConfigError."""
         store, token = self._store(url), None
         while True:
-            children, token = self._insist(partial(store.folder, url, token))
+            children, token = self.insist(partial(store.folder, url, token))
             for child in children:
                 if isinstance(child, str):
                     yield from self.below(child)
@@ -84,7 +84,8 @@ class Reader:
                 self._web.close()
             self._web = None
 
-    def _insist(self, attempt: Callable[[], Future[Result]]) -> Result:
+    def insist(self, attempt: Callable[[], Future[Result]]) -> Result:
+        """What `attempt` brings, again where that helps and within the time. Raises FetchError, GivenUpError."""
         return self._patience.insist(lambda seconds: self._patience.result(attempt(), seconds))
 
     def _place(self, url: str) -> Web | ObjectStore:
