@@ -5,11 +5,12 @@ const PLAIN_INTERVAL_MS = 10_000;
 
 export class Progress {
   readonly #bar: SingleBar | undefined;
-  #lastLine = 0;
+  #lastLine = performance.now();
 
   constructor(
     readonly title: string,
     readonly out: NodeJS.WriteStream = process.stderr,
+    readonly lineEveryMs = PLAIN_INTERVAL_MS,
   ) {
     if (!out.isTTY) return;
     this.#bar = new SingleBar({ format: '{title} {bar} {percentage}% | {phase}', stream: out, hideCursor: true, barsize: 24, fps: 5 });
@@ -20,7 +21,7 @@ export class Progress {
   update(share: number, phase: string): void {
     const percent = Math.floor(100 * share);
     if (this.#bar !== undefined) this.#bar.update(percent, { title: this.title, phase });
-    else if (performance.now() - this.#lastLine > PLAIN_INTERVAL_MS) {
+    else if (performance.now() - this.#lastLine >= this.lineEveryMs) {
       this.out.write(`${this.title}: ${percent} % | ${phase}\n`);
       this.#lastLine = performance.now();
     }
