@@ -131,6 +131,7 @@ function tellFigures(figures: readonly Figures[], rows: number, dimensions: numb
     const saved = full === undefined || kind === 'vector' ? '' : `, ${percent(1 - bytes / full.bytes)} smaller; ${percent(1 - recall)} of recall@10 lost with ${candidates} compared again`;
     write(`  ${kind.padEnd(8)} an index of ${megabytes(bytes)}${saved}`);
   }
+  if (figures.some(({ kind }) => kind === 'bit')) write('  (These questions are images; words lose more with bit: docs/catalogue.md.)');
 }
 
 /** A graph that does not fit is made on disk, which takes many times as long. */
