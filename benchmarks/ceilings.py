@@ -28,6 +28,7 @@ from benchmarks.photos import make_images
 from benchmarks.phrases import make_texts
 from benchmarks.results import Ceilings
 from clipsrv.cli import read_config
+from clipsrv.images.decode import reuse_memory
 from clipsrv.manifest import TEXT, VISION
 from clipsrv.models.model import Model
 from clipsrv.runtime.choice import graph_file
@@ -55,6 +56,7 @@ class Bench:
 
     def decoding(self, images: Path, limits: ImageLimits) -> None:
         """From encoded bytes to pixels, on as many threads as the engine has."""
+        reuse_memory(self._model.threads)
         for load in (EIGHT, PHONES):
             blobs = make_images(load.photo, 12, images)
             self.found.rates[f"decoding alone, {load.photo.name}"] = self._decode(blobs, limits)
