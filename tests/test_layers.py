@@ -197,7 +197,7 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "progress": ("voice", "records"),
         "delivery": ("errors", "records", "progress", "work"),
         "worker": ("errors", "voice", "deadline", "records", "options", "job", "assembly", "work"),
-        "engines": ("errors", "records", "options", "work", "worker"),
+        "engines": ("errors", "records", "work", "worker"),
         "sharded": (
             *("errors", "voice", "records", "options", "progress", "work", "sinks", "delivery", "worker"),
             "engines",

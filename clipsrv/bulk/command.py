@@ -17,8 +17,8 @@ from clipsrv.bulk.sources.inputs import Inputs
 from clipsrv.bulk.sources.reader import Fetching
 from clipsrv.bulk.voice import Voice
 from clipsrv.config import Config, Parser, add_flags, read
-from clipsrv.errors import EngineError, StartError
-from clipsrv.installation import program
+from clipsrv.errors import ConfigError, EngineError, StartError
+from clipsrv.installation import how_to_install, program
 
 #: Gives the signal received, if any.
 Received = Callable[[], int | None]
@@ -165,8 +165,10 @@ def carry_out(given: Mapping[str, Any], job: Callable[[JobOptions, Config, Recei
 
 def _embed(options: JobOptions, config: Config, received: Received) -> int:
     if options.work is not None:
-        from clipsrv.bulk.sharded import run_in_shards
-
+        try:
+            from clipsrv.bulk.sharded import run_in_shards
+        except ImportError as error:
+            raise ConfigError(f"A job in shards needs {error.name}: {how_to_install('shards')}") from None
         return run_in_shards(options, config, received)
     from clipsrv.bulk.run import run_job
 

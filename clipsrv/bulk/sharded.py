@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 
 from clipsrv.bulk.delivery import Delivery
 from clipsrv.bulk.engines.engine import Engine
-from clipsrv.bulk.engines.local import LocalEngine
 from clipsrv.bulk.errors import NothingUsableError, OutputError
-from clipsrv.bulk.options import JobOptions
+from clipsrv.bulk.options import LOCAL, JobOptions
 from clipsrv.bulk.progress import Progress
 from clipsrv.bulk.records import Facts
 from clipsrv.bulk.sinks.opening import open_sink
@@ -25,6 +24,8 @@ from clipsrv.bulk.work.place import Place
 from clipsrv.bulk.work.plan import Plan, read_plan, write_plan
 from clipsrv.bulk.worker import Orders
 from clipsrv.config import Config
+from clipsrv.errors import ConfigError
+from clipsrv.installation import how_to_install
 from clipsrv.settings import image_limits
 
 Received = Callable[[], int | None]
@@ -41,7 +42,7 @@ def run_in_shards(options: JobOptions, config: Config, received: Received) -> in
         _refuse_other_division(work, parts, progress.say)
         if not place.take(progress.say):
             raise OutputError(f"{place.holder()} is at work on shards {part}/{parts} of {work.url} already.")
-        engine: Engine = opened.enter_context(closing(LocalEngine(Orders(options, config, options.work))))
+        engine = opened.enter_context(closing(_engine(Orders(options, config, options.work))))
         facts = {**engine.facts, **_facts(options, config)}
         plan = _planned(work, options, facts, progress.say)
         mine = [number for number in range(plan.shards) if number % parts == part]
@@ -69,6 +70,18 @@ def run_in_shards(options: JobOptions, config: Config, received: Received) -> in
     return 0
 
 
+def _engine(orders: Orders) -> Engine:
+    if orders.options.engine == LOCAL:
+        from clipsrv.bulk.engines.local import LocalEngine
+
+        return LocalEngine(orders)
+    try:
+        from clipsrv.bulk.engines.cluster import RayEngine
+    except ImportError:
+        raise ConfigError(f"--engine ray needs Ray: {how_to_install('ray')}") from None
+    return RayEngine(orders)
+
+
 def shown(url: str) -> str:
     """A URL without what is nobody's business: user, password and query."""
     if "://" not in url:
@@ -78,13 +91,15 @@ def shown(url: str) -> str:
 
 
 def _facts(options: JobOptions, config: Config) -> Facts:
+    asked = options.inputs
+    named = repr((list(asked.paths), list(asked.lists), asked.null, asked.relative_to, asked.encoding))
     return {
         "limits": asdict(image_limits(config)),
         "max_batch_size": config.max_batch_size,
         "shard_size": options.shard_size,
         "rows_per_shard": options.rows_in_shard,
         "out": shown(options.out) + (f" {options.table}" if "://" in options.out else ""),
-        "inputs": f"{options.inputs.in_words} ({hashlib.sha256(repr(options.inputs).encode()).hexdigest()[:8]})",
+        "inputs": f"{asked.in_words} ({hashlib.sha256(named.encode()).hexdigest()[:8]})",
     }
 
 

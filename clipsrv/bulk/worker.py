@@ -21,6 +21,7 @@ from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.records import BadFile, Facts, Refusal, Shard
 from clipsrv.bulk.voice import Voice
 from clipsrv.bulk.work.folder import Folder
+from clipsrv.bulk.work.model import fetch_model
 from clipsrv.config import Config
 from clipsrv.runtime.vectors import Vectors
 
@@ -32,12 +33,15 @@ Take = Callable[[Shard], list[Refusal]]
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is told. `cores` is how many it may use; None: all of this machine."""
+    """What a worker is told. `cores` is how many it may use; None: all of this machine. With `model_digest` the model
+    is that in the work folder. `directory` is where paths that are relative begin."""
 
     options: JobOptions
     config: Config
     work: str
     cores: int | None = None
+    model_digest: str | None = None
+    directory: str | None = None
 
 
 class Worker:
@@ -47,9 +51,10 @@ class Worker:
         self._options = replace(orders.options, strict=False)  # who takes what comes of it judges it
         self._config, self._cores = orders.config, orders.cores
         self._scratch = tempfile.TemporaryDirectory(prefix="clipsrv-worker-")
-        self._deadline = self._watch(Folder(orders.work), Path(self._scratch.name, "late.jsonl"))
+        work = Folder(orders.work)
+        self._deadline = self._watch(work, Path(self._scratch.name, "late.jsonl"))
         try:
-            self._model = open_model(orders.config)
+            self._model = open_model(_with_model(orders, work))
         except BaseException:
             self._forget()
             raise
@@ -88,6 +93,14 @@ class Worker:
             os._exit(TOO_LONG_EXIT_STATUS)
 
         return Deadline(self._options.image_seconds, file, leave)
+
+
+def _with_model(orders: Orders, work: Folder) -> Config:
+    config = orders.config
+    if orders.model_digest is None:
+        return config
+    models = fetch_model(Path(config.models_dir), config.model, work, orders.model_digest)
+    return replace(config, models_dir=str(models))
 
 
 class _Passing:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clipsrv.runtime.vectors import Vectors
-from tests.bulk.tool import SMALL, Embed, ids, vectors
+from tests.bulk.tool import SHARDS, SMALL, Embed, ids, vectors
 from tests.support.photos import cuttings
 from tests.support.postgres import Postgres
 
@@ -56,6 +56,15 @@ def uninterrupted(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFac
 def expected(uninterrupted: Path) -> dict[str, Vectors]:
     """Its vectors by their ids: what any other store holds of the same files."""
     return dict(zip(ids(uninterrupted), vectors(uninterrupted), strict=True))
+
+
+@pytest.fixture(scope="session")
+def whole(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the 1,000 files in one go. Tests do not write to it."""
+    folder = tmp_path_factory.mktemp("shards")
+    said = embed(many, "--work", folder / "work", "--out", folder / "whole.parquet", *SHARDS)
+    assert "all 16 shards" in said
+    return folder / "whole.parquet"
 
 
 @pytest.fixture

@@ -13,35 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsrv.runtime.vectors import Vectors
-from tests.bulk.tool import SMALL, Embed, finish, lines, wait_until
-
-SHARDS = (*SMALL, "--rows-per-shard", 64)
+from tests.bulk.tool import SHARDS, Embed, finish, lines, marks, same, wait_until
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """The rows of a folder of Parquet files, in the order of its files."""
     found: list[dict[str, Any]] = ds.dataset(out, format="parquet").to_table().to_pylist()
     return found
-
-
-def marks(work: Path) -> int:
-    return len(list((work / "done").glob("*.json")))
-
-
-def same(out: Path, whole: Path) -> bool:
-    """Whether two outputs are the same to the byte."""
-    names = sorted(path.name for path in whole.glob("*.parquet"))
-    assert sorted(path.name for path in out.iterdir() if path.name != "_clipsrv.json") == names
-    return all((out / name).read_bytes() == (whole / name).read_bytes() for name in names)
-
-
-@pytest.fixture(scope="session")
-def whole(embed: Embed, many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of the 1,000 files in one go. Tests do not write to it."""
-    folder = tmp_path_factory.mktemp("shards")
-    said = embed(many, "--work", folder / "work", "--out", folder / "whole.parquet", *SHARDS)
-    assert "all 16 shards" in said
-    return folder / "whole.parquet"
 
 
 def test_a_job_in_shards_has_the_rows_of_one_in_one_piece(

@@ -19,6 +19,8 @@ from clipsrv.runtime.vectors import Vectors
 ROOT = Path(__file__).parents[2]
 #: Many shards, and so many moments to be killed between.
 SMALL = ("--shard-size", 8)
+#: A job in shards of eight stretches.
+SHARDS = (*SMALL, "--rows-per-shard", 64)
 
 
 class Embed:
@@ -73,6 +75,18 @@ def shards(out: Path) -> int:
     return len(list(out.with_name(out.name + ".parts").glob("[0-9]*.jsonl")))
 
 
+def marks(work: Path) -> int:
+    """How many shards of a job are done."""
+    return len(list((work / "done").glob("*.json")))
+
+
+def same(out: Path, whole: Path) -> bool:
+    """Whether two outputs are the same to the byte."""
+    names = sorted(path.name for path in whole.glob("*.parquet"))
+    assert sorted(path.name for path in out.iterdir() if path.name != "_clipsrv.json") == names
+    return all((out / name).read_bytes() == (whole / name).read_bytes() for name in names)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():
@@ -80,7 +94,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.002)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 60.0) -> tuple[int, str]:
     """Exit status and stderr."""
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=seconds)
     return process.returncode, said

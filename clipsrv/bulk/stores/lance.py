@@ -56,12 +56,12 @@ class LanceStore(Growing):
         self._written, self._synced = 0, set[Path]()
         self._lock = hold(path, _LOCK)
         try:
-            with self._reporting():
+            with reporting(self._path):
                 self._dataset: Any = _opened(path)
                 if foreign := [name for name in os.listdir(path) if not name.startswith((_LOCK, *_LANCES))]:
                     raise OutputError(f"{path} holds {foreign[0]}, which is nothing of Lance. Name another.")
                 if self._dataset is not None:
-                    self._refuse_other(facts)
+                    refuse_other(self._dataset, self._path, facts)
                     self._read()
         except BaseException:
             self.close()
@@ -70,7 +70,7 @@ class LanceStore(Growing):
     def vector(self, sha256: str) -> Vectors | None:
         if not self.holds(sha256):
             return None
-        with self._reporting():
+        with reporting(self._path):
             found = self._dataset.to_table(columns=["embedding"], filter=f"sha256 = '{sha256}'", limit=1)
         return np.array(found.column("embedding")[0].as_py(), np.float32) if found.num_rows else None
 
@@ -78,7 +78,7 @@ class LanceStore(Growing):
         if not shard.rows:
             return []
         table = table_of([shard], self._schema)
-        with self._reporting():
+        with reporting(self._path):
             if self._dataset is None:
                 self._dataset = lance.write_dataset(table, str(self._path), mode="create")
             elif any(self._seen.sha256_at(row.id) is not None for row in shard.rows):
@@ -98,7 +98,7 @@ class LanceStore(Growing):
             return f"0 rows in {self._path}"
         others = self._count_others_or_prune()
         self._tidy()
-        with self._reporting():
+        with reporting(self._path):
             rows = self._dataset.count_rows()
             if self._ann and rows:
                 self._index(rows)
@@ -107,21 +107,6 @@ class LanceStore(Growing):
     def close(self) -> None:
         self._seen.close()
         self._lock.close()
-
-    def _refuse_other(self, facts: Facts) -> None:
-        try:
-            stored = orjson.loads((self._dataset.schema.metadata or {})[KEY])
-            fits = self._dataset.schema.equals(schema_of(stored))
-        except (KeyError, ValueError, TypeError):
-            fits = False
-        if not fits:
-            raise OutputError(f"{self._path} is no output of embed. Name another.")
-        if stored.get("embedding_id") != facts["embedding_id"]:
-            raise OutputError(
-                f"{self._path} holds vectors of embedding_id {stored.get('embedding_id')}, made by "
-                f"{stored.get('model')}; this job makes {facts['embedding_id']}. They cannot be compared: name another "
-                "--out."
-            )
 
     def _read(self) -> None:
         for batch in self._dataset.to_batches(columns=["id", "sha256"]):
@@ -139,14 +124,14 @@ class LanceStore(Growing):
         gone = self._seen.others(self._listed)
         for at in range(0, len(gone), _AT_ONCE):
             names = ", ".join("'" + str(name).replace("'", "''") + "'" for name in gone[at : at + _AT_ONCE])
-            with self._reporting():
+            with reporting(self._path):
                 self._dataset.delete(f"id IN ({names})")
         return f" ({len(gone):,} taken away)" if gone else ""
 
     def _tidy(self) -> None:
         """Joins small pieces, and forgets old versions and what a killed process left of one that was never made: their
         number does not grow with the shards that were ever written."""
-        with self._reporting():
+        with reporting(self._path):
             self._dataset.optimize.compact_files(target_rows_per_fragment=_ROWS)
             self._dataset.cleanup_old_versions(_KEPT, delete_unverified=True)
             self._sync()
@@ -172,14 +157,6 @@ class LanceStore(Growing):
                     os.close(descriptor)
         self._synced = there
 
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-            reason = str(error).split(", /", 1)[0].split("\n", 1)[0]  # behind it stands a place in Lance's own source
-            raise OutputError(f"Cannot use {self._path}: {reason}.") from None
-
 
 def _opened(path: Path) -> Any:
     """The dataset, None if there is none yet. Raises as Lance does."""
@@ -187,3 +164,30 @@ def _opened(path: Path) -> Any:
     if not versions.is_dir() or not any(name.endswith(".manifest") for name in os.listdir(versions)):
         return None
     return lance.dataset(str(path))
+
+
+def refuse_other(dataset: Any, path: Path | str, facts: Facts) -> None:
+    """Raises OutputError unless the dataset at `path` is clipsrv's, of the embedding_id of `facts`."""
+    try:
+        stored = orjson.loads((dataset.schema.metadata or {})[KEY])
+        fits = dataset.schema.equals(schema_of(stored))
+    except (KeyError, ValueError, TypeError):
+        fits = False
+    if not fits:
+        raise OutputError(f"{path} is no output of embed. Name another.")
+    if stored.get("embedding_id") != facts["embedding_id"]:
+        raise OutputError(
+            f"{path} holds vectors of embedding_id {stored.get('embedding_id')}, made by "
+            f"{stored.get('model')}; this job makes {facts['embedding_id']}. They cannot be compared: name another "
+            "--out."
+        )
+
+
+@contextmanager
+def reporting(path: Path | str) -> Iterator[None]:
+    """Turns what Lance refuses into OutputError about the dataset at `path`."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+        reason = str(error).split(", /", 1)[0].split("\n", 1)[0]  # behind it stands a place in Lance's own source
+        raise OutputError(f"Cannot use {path}: {reason}.") from None

@@ -67,9 +67,13 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a file in place of what was there."""
-        with self.draft(name) as draft:
-            draft.file.write(content)
-            draft.publish()
+        if self._is_local:
+            with self.draft(name) as draft:
+                draft.file.write(content)
+                draft.publish()
+        else:
+            with self.reporting(name):
+                self._store.pipe_file(self._at(name), content)  # in one request, and so whole or not at all
 
     def create(self, name: str, content: bytes) -> bool:
         """Makes a file; False, and nothing is changed, if there is one already."""

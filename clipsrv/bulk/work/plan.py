@@ -76,20 +76,16 @@ class Listed:
     number: int
     count: int
 
-    def entries(self, start: int = 0) -> Iterator[Entry | BadFile]:
-        """Entries from place `start` on. Raises OutputError if the shard is not what was planned."""
-        name, given = inputs(self.number), 0
+    def entries(self, start: int = 0, count: int | None = None) -> Iterator[Entry | BadFile]:
+        """Entries from place `start` on, or `count` of them. Raises OutputError if it is not what was planned."""
+        name = inputs(self.number)
+        end = self.count if count is None else start + count
         with self.folder.open(name) as file:
             try:
-                for batch in pq.ParquetFile(file).iter_batches(batch_size=_GROUP):
-                    for entry in entries_of(batch):
-                        given += 1
-                        if given > start:
-                            yield entry
+                for batch in _batches(pq.ParquetFile(file), self.count, start, end):
+                    yield from entries_of(batch)
             except (pa.ArrowException, OSError) as error:
                 raise OutputError(f"Cannot read {self.folder.url}/{name}: {error}.") from None
-        if given != self.count:
-            raise OutputError(f"{self.folder.url}/{name} holds {given:,} entries and not {self.count:,}.")
 
 
 def inputs(number: int) -> str:
@@ -142,6 +138,23 @@ def write_plan(
     index = {"format": FORMAT, "mark": plan.mark, "count": plan.count, "rows_per_shard": rows, "shards": shards}
     folder.write(INDEX, json.dumps({**index, "short": short, "facts": plan.facts}, indent=2).encode() + b"\n")
     return plan
+
+
+def _batches(table: Any, count: int, start: int, end: int) -> Iterator[Any]:
+    """The rows from `start` to `end` of a file; only their groups are read. Raises OSError if it has not `count`."""
+    if table.metadata.num_rows != count:
+        raise OSError(f"it holds {table.metadata.num_rows:,} entries and not {count:,}")
+    first = 0
+    for group in range(table.num_row_groups):
+        rows = table.metadata.row_group(group).num_rows
+        if first < end and first + rows > start:
+            place = first
+            for batch in table.iter_batches(batch_size=_GROUP, row_groups=[group]):
+                low, high = max(start - place, 0), min(end - place, batch.num_rows)
+                if low < high:
+                    yield batch.slice(low, high - low)
+                place += batch.num_rows
+        first += rows
 
 
 def entries_of(batch: Any) -> Iterator[Entry | BadFile]:
