@@ -59,7 +59,8 @@ def test_a_draft_is_seen_under_its_name_only_when_it_is_published(folder: Folder
 def test_what_a_killed_process_left_of_a_draft_is_taken_away(folder: Folder) -> None:
     folder.write("out/_shard.0123.tmp", b"left")
     folder.write("out/_other.0123.tmp", b"of another")
-    folder.write("out/shard", b"whole")
+    with folder.draft("out/shard") as draft:
+        draft.publish()
     assert folder.names("out") == {"_other.0123.tmp", "shard"}
 
 
