@@ -196,7 +196,7 @@ ROOMS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "sinks": ("errors", "contract", "records", "stores", "options", "work"),
         "progress": ("voice", "records"),
         "delivery": ("errors", "records", "progress", "work"),
-        "worker": ("errors", "voice", "deadline", "records", "options", "job", "assembly", "work"),
+        "worker": ("errors", "voice", "deadline", "records", "stores", "options", "job", "assembly", "work"),
         "engines": ("errors", "records", "work", "worker"),
         "sharded": (
             *("errors", "voice", "records", "options", "progress", "work", "sinks", "delivery", "worker"),

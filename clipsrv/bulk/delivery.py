@@ -57,4 +57,4 @@ class Delivery:
         self._place.check()
         self._marks.write(number, self._bad, {"rows": self._taken - len(self._bad), "bad": len(self._bad)})
         self._number = None
-        self._progress.shard_done(number, self._plan.shards)
+        self._progress.shard_done(number)

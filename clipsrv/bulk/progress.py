@@ -39,10 +39,10 @@ class Progress:
         if not self._voice.isatty() and time.monotonic() - self._said > _PAUSE:
             self.say(self._how_far())
 
-    def shard_done(self, number: int, shards: int) -> None:
-        """The shard `number` of so many `shards` is in the output."""
+    def shard_done(self, number: int) -> None:
+        """The shard `number` is in the output."""
         if not self._voice.isatty():
-            self.say(f"Shard {number:,} of {shards:,} is done. {self._how_far()}")
+            self.say(f"Shard {number} is done. {self._how_far()}")
 
     def say(self, message: str) -> None:
         """One line, above the bar if there is one."""

@@ -19,6 +19,7 @@ from clipsrv.bulk.errors import TOO_LONG_EXIT_STATUS, OutputError
 from clipsrv.bulk.job import Listed
 from clipsrv.bulk.options import JobOptions
 from clipsrv.bulk.records import BadFile, Facts, Refusal, Shard
+from clipsrv.bulk.stores.parts import reporting
 from clipsrv.bulk.voice import Voice
 from clipsrv.bulk.work.folder import Folder
 from clipsrv.bulk.work.model import fetch_model
@@ -82,7 +83,8 @@ class Worker:
     def _watch(self, work: Folder, file: Path) -> Deadline:
         """What took too long in any process of the job is passed over by all that begin after it."""
         noted = [work.read(f"{LATE}/{name}") or b"" for name in sorted(work.names(LATE))]
-        file.write_bytes(b"\n".join(noted))
+        with reporting(file.parent):
+            file.write_bytes(b"\n".join(noted))
 
         def leave(path: str) -> None:
             with suppress(OutputError):  # where it cannot be noted, another process ends here again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import pytest
 
 from clipsrv.bulk.errors import OutputError
 from clipsrv.bulk.work.folder import Folder
+from clipsrv.bulk.work.ids import Ids
+from clipsrv.bulk.work.model import fetch_model, publish_model
 from clipsrv.bulk.work.place import Place
-from clipsrv.errors import ConfigError
+from clipsrv.errors import ConfigError, ModelError
 from tests.bulk.tool import wait_until
 
 
@@ -70,6 +73,33 @@ def test_what_a_store_refuses_is_told_with_its_name(tmp_path: Path) -> None:
         Folder(str(tmp_path / "file" / "inner")).write("a", b"")
     with pytest.raises(ConfigError, match="nosuch://"):
         Folder("nosuch://bucket/work")
+
+
+def test_a_model_on_its_way_is_checked_by_its_checksums(folder: Folder, models_dir: Path, tmp_path: Path) -> None:
+    digest = publish_model(models_dir / "tiny", folder)
+    assert publish_model(models_dir / "tiny", folder) == digest
+    assert fetch_model(models_dir, "tiny", folder, digest) == models_dir
+    fetched = fetch_model(tmp_path, "tiny", folder, digest)
+    assert fetch_model(tmp_path, "tiny", folder, digest) == fetched != models_dir
+    for path in (models_dir / "tiny").iterdir():
+        assert (fetched / "tiny" / path.name).read_bytes() == path.read_bytes()
+    shutil.rmtree(fetched)
+    vision = f"model/{digest}/vision.fp32.onnx"
+    folder.write(vision, (folder.read(vision) or b"")[:-1] + b"x")
+    with pytest.raises(ModelError, match="differs from its manifest"):
+        fetch_model(tmp_path, "tiny", folder, digest)
+    assert not (fetched / "tiny").exists()
+    folder.write(f"model/{digest}/manifest.json", b"{}")
+    with pytest.raises(ModelError, match="its manifest is another"):
+        fetch_model(tmp_path, "tiny", folder, digest)
+
+
+def test_a_disk_without_room_for_ids_is_one_line(tmp_path: Path) -> None:
+    with closing(Ids()) as ids:
+        ids.add("a", "a", 0)
+        shutil.rmtree(ids._folder.name)
+        with pytest.raises(OutputError, match="Cannot keep the ids"):
+            ids.repeated()
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsrv.bulk.errors import OutputError
+
 #: The hash of an id in two halves, a hash of its path that means something in this process alone, and its row.
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("path", "<i8"), ("row", "<i8")])
 _PACK = struct.Struct("<16sqq").pack
@@ -32,7 +34,7 @@ class Ids:
         self._held = [bytearray() for _ in range(256)]
 
     def add(self, identity: str, path: str, row: int) -> None:
-        """Raises UnicodeEncodeError for an id that is not Unicode, OSError if the disk is full."""
+        """Raises UnicodeEncodeError for an id that is not Unicode, OutputError if the disk is full."""
         digest = hashlib.blake2b(identity.encode(), digest_size=16).digest()
         held = self._held[digest[0]]
         held += _PACK(digest, hash(path), row)
@@ -67,8 +69,13 @@ class Ids:
     def _write(self, bucket: int) -> None:
         held = self._held[bucket]
         if held:
-            with self._file(bucket).open("ab") as file:
-                file.write(held)
+            try:
+                with self._file(bucket).open("ab") as file:
+                    file.write(held)
+            except OSError as error:
+                raise OutputError(
+                    f"Cannot keep the ids of the list in {self._folder.name}: {error.strerror}."
+                ) from None
             held.clear()
 
     def _file(self, bucket: int) -> Path:

@@ -43,7 +43,10 @@ def fetch_model(models_dir: Path, name: str, work: Folder, digest: str) -> Path:
         pass  # another model, or none: the job's own is taken
     models = Path(tempfile.gettempdir(), f"clipsrv-models-{os.getuid() if hasattr(os, 'getuid') else 0}", digest)
     if not (models / name).is_dir():
-        models.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            models.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise OutputError(f"Cannot keep the model in {models}: {error.strerror}.") from None
         with tempfile.TemporaryDirectory(dir=models) as fetched:
             copy = Path(fetched, name)
             copy.mkdir()
