@@ -15,6 +15,8 @@ from pathlib import Path
 from clipsrv.cgroups import own_groups
 
 _PROC = Path("/proc/self")
+#: M_MMAP_THRESHOLD of glibc's malloc.h, and the bytes it is set to: more than a strip of pixels, less than activations.
+_MMAP_THRESHOLD, _LARGE = -3, 2**20
 
 
 def usable_cores(proc: Path = _PROC) -> int:
@@ -48,6 +50,16 @@ def free_memory(proc: Path = _PROC) -> int | None:
     if left := re.search(r"^MemAvailable:\s+(\d+) kB", _read(proc.parent / "meminfo") or "", re.MULTILINE):
         room.append(1024 * int(left[1]))
     return min(room, default=None)
+
+
+def keep_large_blocks_apart() -> None:
+    """Has glibc take each block of a MiB or more from the system, and give it back as soon as it is free.
+
+    Its own threshold rises up to 32 MiB with what is freed. Then activations of a new shape lie among other blocks of
+    the heap: a batch that needs 12 MiB at once was seen to take 120, and to keep them.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # as below
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def give_memory_back() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from clipsrv.cgroups import own_groups
-from clipsrv.machine import free_memory, memory_limit, physical_memory, usable_cores
+from clipsrv.machine import free_memory, keep_large_blocks_apart, memory_limit, physical_memory, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,32 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
+
+
+def test_a_large_block_goes_back_to_the_system_whatever_was_freed_before() -> None:
+    program = """
+import ctypes
+from clipsrv.machine import keep_large_blocks_apart
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
+def hole(size):
+    large, above = libc.malloc(size), libc.malloc(1 << 16)
+    ctypes.memset(large, 1, size)
+    libc.free(large)
+    return resident()
+libc.free(libc.malloc(24 << 20))  # from now on glibc keeps smaller ones
+before = resident()
+kept = hole(16 << 20) - before
+keep_large_blocks_apart()
+before = resident()
+print(kept >> 20, hole(20 << 20) - before >> 20)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    kept, kept_by_then = map(int, done.stdout.split())
+    assert kept > 8
+    assert kept_by_then < 4
+    keep_large_blocks_apart()
 
 
 # --- what a group's files mean ---

@@ -19,7 +19,7 @@ from clipsrv.config import Config
 from clipsrv.errors import AddressError, ClipsrvError, StartError
 from clipsrv.images.agreement import pixels_of_pillow, resize_is_pillows
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
-from clipsrv.machine import memory_limit
+from clipsrv.machine import keep_large_blocks_apart, memory_limit
 from clipsrv.models.known import in_words
 from clipsrv.models.library import Library
 from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for, save_addresses
@@ -54,6 +54,7 @@ async def serve(config: Config, library: Library | None = None) -> None:
     once. Raises StartError if the model, the device or the address cannot be had.
     """
     save_addresses()
+    keep_large_blocks_apart()
     stop = _signalled()
     asyncio.get_running_loop().set_exception_handler(FewFiles().handle)
     room = room_for(config.max_connections, TOLD, open_files(files_for(config.max_connections, TOLD)))
