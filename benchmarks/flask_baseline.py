@@ -1,8 +1,8 @@
 """The design of the self-hosting guide taken literally, Flask + PyTorch + transformers: the baseline of every ratio.
 
-    python -m benchmarks.flask_baseline CHECKPOINT PORT
+    python -m benchmarks.flask_baseline CHECKPOINT PORT [DEVICE]
 
-CHECKPOINT is a local folder in Hugging Face's layout.
+CHECKPOINT is a local folder in Hugging Face's layout, DEVICE PyTorch's word for where to compute (default cpu).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from werkzeug.datastructures import FileStorage
 
 
-def build_app(checkpoint: str) -> Flask:
+def build_app(checkpoint: str, device: str = "cpu") -> Flask:
     """An app with the guide's /embed, /embed/batch, /embed/text and /health."""
-    model: Any = AutoModel.from_pretrained(checkpoint).eval()
+    model: Any = AutoModel.from_pretrained(checkpoint).eval().to(device)
     processor: Any = AutoImageProcessor.from_pretrained(checkpoint, use_fast=False)
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     # SigLIP pools the last position, so that its texts are as long as its context; CLIP's only as the longest of them.
@@ -31,11 +31,11 @@ def build_app(checkpoint: str) -> Flask:
     def images_to_vectors(files: list[FileStorage]) -> list[list[float]]:
         images = [Image.open(BytesIO(file.read())).convert("RGB") for file in files]
         with torch.no_grad():
-            return unit(model.get_image_features(**processor(images=images, return_tensors="pt")))
+            return unit(model.get_image_features(**processor(images=images, return_tensors="pt").to(device)))
 
     def texts_to_vectors(texts: list[str]) -> list[list[float]]:
         with torch.no_grad():
-            return unit(model.get_text_features(**tokenizer(texts, return_tensors="pt", **filling)))
+            return unit(model.get_text_features(**tokenizer(texts, return_tensors="pt", **filling).to(device)))
 
     @app.post("/embed")
     def embed() -> Response:
@@ -70,4 +70,4 @@ def many(vectors: list[list[float]]) -> Response:
 
 
 if __name__ == "__main__":
-    build_app(sys.argv[1]).run(port=int(sys.argv[2]), threaded=True)
+    build_app(sys.argv[1], *sys.argv[3:]).run(port=int(sys.argv[2]), threaded=True)

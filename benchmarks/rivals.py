@@ -35,8 +35,9 @@ def ceiling_rival(
     return Rival(name, command, tuple(loads), in_process=True)
 
 
-def flask_rival(python: str, checkpoint: Path, loads: Sequence[str]) -> Rival:
-    return Rival("flask + torch", (python, "-m", "benchmarks.flask_baseline", str(checkpoint), "{port}"), tuple(loads))
+def flask_rival(python: str, checkpoint: Path, loads: Sequence[str], device: str = "cpu") -> Rival:
+    command = (python, "-m", "benchmarks.flask_baseline", str(checkpoint), "{port}", device)
+    return Rival("flask + torch", command, tuple(loads))
 
 
 def infinity_rival(python: str, checkpoint: Path, loads: Sequence[str]) -> Rival:

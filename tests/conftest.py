@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest_asyncio
 from clipsrv.config import Config
 from clipsrv.models.model import Model
 from clipsrv.server.app import open_library
+from tests.conversions.conftest import MAKE_CHECKPOINT, ROOT, command, environment
 from tests.support.debugging import DEBUGGING, no_callback_keeps_the_loop
 from tests.support.model import NAME, make_model, write_model
 from tests.support.npm import installed
@@ -138,3 +141,20 @@ def postgres() -> Iterator[Postgres]:
     database = Postgres()
     yield database
     database.remove()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    subprocess.run([sys.executable, MAKE_CHECKPOINT, "tiny", folder], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint converted with every precision."""
+    models = tmp_path_factory.mktemp("models")
+    arguments = ("--checkpoint", tiny_checkpoint, "--name", "tiny", "--models-dir", models, "--precision", "fp16")
+    done = subprocess.run(command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return models / "tiny"

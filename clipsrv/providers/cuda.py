@@ -9,7 +9,8 @@ from clipsrv.providers.provider import DevicePlan, Provider, same
 
 
 def _options(plan: DevicePlan) -> Mapping[str, Any]:
-    return {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    # TF32, which onnxruntime takes by itself, rounds fp32's factors to 11 bits: vectors would be fp32's in name only.
+    return {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
 
 CUDA = Provider(

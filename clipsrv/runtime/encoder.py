@@ -14,7 +14,11 @@ from clipsrv.errors import InferenceFailedError, ModelCorruptError, OutOfMemoryE
 from clipsrv.runtime.vectors import Vectors, unit
 from clipsrv.specs import TowerSpec
 
-_OUT_OF_MEMORY = ("bad_alloc", "bad alloc", "allocate memory", "out of memory", "memory allocation")
+#: Of onnxruntime, CUDA, cuBLAS and cuDNN.
+_OUT_OF_MEMORY = (
+    *("bad_alloc", "bad alloc", "allocate memory", "out of memory", "memory allocation"),
+    *("out_of_memory", "memoryallocation", "alloc_failed"),
+)
 
 
 class Encoder(Protocol):

@@ -35,20 +35,3 @@ def run(tmp_path: Path) -> Run:
         )
 
     return run_converter
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    subprocess.run([sys.executable, MAKE_CHECKPOINT, "tiny", folder], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def converted_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint converted with every precision."""
-    models = tmp_path_factory.mktemp("models")
-    arguments = ("--checkpoint", tiny_checkpoint, "--name", "tiny", "--models-dir", models, "--precision", "fp16")
-    done = subprocess.run(command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return models / "tiny"

@@ -73,6 +73,9 @@ def test_a_text_vector_does_not_depend_on_padding(model: Model) -> None:
         RuntimeError("std::bad_alloc"),
         RuntimeError("Failed to allocate memory for requested buffer of size 12"),
         RuntimeError("CUDA out of memory"),
+        RuntimeError("CUDA failure 2: cudaErrorMemoryAllocation"),
+        RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED: CUDA_ERROR_OUT_OF_MEMORY"),
     ],
 )
 def test_memory_that_is_not_there_is_told_apart(error: Exception) -> None:

@@ -124,6 +124,12 @@ def test_other_devices_get_their_own_options(seen: list[Any], tiny_model: Path, 
     assert settings
 
 
+def test_fp32_on_a_gpu_is_not_rounded_to_tf32(seen: list[Any], tiny_model: Path) -> None:
+    """onnxruntime would do so by itself."""
+    open_session(tiny_model / "vision.fp32.onnx", DevicePlan("cuda", 1))
+    assert seen[-1][1][1]["use_tf32"] == "0"
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("content", [b"garbage", None])
 def test_a_graph_that_cannot_be_read_is_the_models_fault_on_any_device(
