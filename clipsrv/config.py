@@ -55,7 +55,12 @@ class Config:
     )
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every network")
     port: int = setting(5000, "port to listen on; 0 takes a free one", low=0, high=65535)
-    threads: int = setting(0, "threads for one inference; 0 takes the cores this process may use", low=0, high=1024)
+    threads: int = setting(
+        0,
+        "threads for one inference; 0 takes the cores, of two kinds the fast ones",
+        low=0,
+        high=1024,
+    )
     decode_threads: int = setting(0, "threads that decode images; 0 takes the cores", low=0, high=1024)
     max_batch_size: int = setting(8, "images computed together at most; more helps GPUs only", low=1, high=1024)
     max_queue: int = setting(

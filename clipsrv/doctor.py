@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from clipsrv import __version__
 from clipsrv.config import Config
@@ -37,6 +36,7 @@ from clipsrv.providers.cpu import CPU
 from clipsrv.providers.instructions import VNNI
 from clipsrv.providers.openvino import OPENVINO
 from clipsrv.providers.table import PROVIDERS, cure, extras
+from clipsrv.runtime.trial import photographic
 from clipsrv.search.served import describe_served
 from clipsrv.settings import model_settings, offer_settings
 
@@ -102,6 +102,8 @@ def _chosen(model: Model, config: Config) -> Iterator[str]:
         f"{config.model} on {model.device}, {model.precision}, {model.threads} threads, "
         f"batches of up to {config.max_batch_size}, text {'on' if model.text_encoder else 'off'}"
     )
+    for trial in model.trials:
+        yield f"measured by --device auto: {trial}"
     for batch_size in sorted({1, min(8, config.max_batch_size), config.max_batch_size}):
         yield f"batch {batch_size:>3}: {_images_per_second(model, batch_size):.1f} images/s (model alone, no decoding)"
     if model.precision != "fp32":
@@ -121,25 +123,13 @@ def _library(config: Config) -> Library:
 def _difference(model: Model, config: Config) -> tuple[float, float]:
     """Mean and worst distance between an image's vector and its fp32 vector on the same device, relative to the mean
     distance between the fp32 vectors of two images."""
-    pixels = _images(model.manifest.preprocess.crop_size)
+    pixels = photographic(_IMAGES, model.manifest.preprocess.crop_size)
     wanted = replace(config, device=model.device, precision="fp32", text=False)
     with closing(_library(wanted).load(config.model)) as exact:
         ours, theirs = (one.image_encoder.embed(pixels) for one in (model, exact))
     distances = np.linalg.norm(theirs[:, None] - theirs[None], axis=-1)
     errors = np.linalg.norm(ours - theirs, axis=-1) / (distances.sum() / (_IMAGES * (_IMAGES - 1)))
     return float(errors.mean()), float(errors.max())
-
-
-def _images(size: int) -> NDArray[np.float32]:
-    """Normalised pixels (_IMAGES, 3, size, size) with the spectrum of photographs: amplitude falls as frequency
-    rises (Field 1987)."""
-    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
-    frequency[0, 0] = 1 / size
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((2, _IMAGES, 3, *frequency.shape))
-    waves = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency, s=(size, size))
-    pixels: NDArray[np.float64] = waves / waves.std() + rng.normal(size=(_IMAGES, 3, 1, 1))
-    return pixels.astype(np.float32)
 
 
 def _images_per_second(model: Model, batch_size: int) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clipsrv.cgroups import own_groups
 
-_PROC = Path("/proc/self")
+_PROC, _DEVICES = Path("/proc/self"), Path("/sys/devices")
 #: M_MMAP_THRESHOLD of glibc's malloc.h, and the bytes it is set to: more than a strip of pixels, less than activations.
 _MMAP_THRESHOLD, _LARGE = -3, 2**20
 
@@ -25,6 +25,24 @@ def usable_cores(proc: Path = _PROC) -> int:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(quota) for group in own_groups("cpu", proc) if (quota := _cpu_quota(group)) is not None]
     return max(1, min([affinity, *quotas]))
+
+
+def inference_threads(proc: Path = _PROC, devices: Path = _DEVICES) -> int:
+    """Threads for one inference: of the cores this process may use the fast ones, where there are kinds; at least 1.
+
+    An operator's work is dealt out evenly, so that the slowest core ends it. So many are taken, the fastest first, that
+    their number times the capacity of the slowest is largest. Capacities are Linux's (cpu_capacity, 1024 the fastest);
+    a hybrid CPU of Intel's may have the list of its fast cores instead (cpu_core/cpus).
+    """
+    cores = usable_cores(proc)
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    told = {cpu: _read(devices / f"system/cpu/cpu{cpu}/cpu_capacity") or "" for cpu in allowed}
+    if allowed and all(text.isdigit() for text in told.values()):
+        capacities = sorted(map(int, told.values()), reverse=True)
+        fast = max(range(1, len(allowed) + 1), key=lambda count: (count * capacities[count - 1], count))
+    else:
+        fast = len(_listed(_read(devices / "cpu_core/cpus") or "") & {*allowed}) or cores
+    return min(fast, cores)
 
 
 def memory_limit(proc: Path = _PROC) -> int | None:
@@ -92,6 +110,13 @@ def _room_in(group: Path) -> int | None:
             caches = re.findall(rf"^{kind}(?:in)?active_file (\d+)$", statistics, re.MULTILINE)
             return max(0, int(most) - int(used) + sum(map(int, caches)))
     return None
+
+
+def _listed(text: str) -> set[int]:
+    """The CPUs of a list as Linux writes it, 0-3,8; none if it is something else."""
+    found = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text)
+    ranges = [part.split("-") for part in text.split(",")] if found else []
+    return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}
 
 
 def _read(path: Path) -> str | None:

@@ -67,7 +67,7 @@ DEFAULT_DECODING = Decoding()
 class ModelSettings:
     """How a model is opened: on which device, in which precision, with or without its text tower.
 
-    `threads` is for one inference; 0 takes the cores this process may use.
+    `threads` is for one inference; 0 takes the cores this process may use, of two kinds the fast ones.
     """
 
     device: str = "auto"

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from clipsrv.cgroups import own_groups
-from clipsrv.machine import free_memory, keep_large_blocks_apart, memory_limit, physical_memory, usable_cores
+from clipsrv.machine import (
+    free_memory,
+    inference_threads,
+    keep_large_blocks_apart,
+    memory_limit,
+    physical_memory,
+    usable_cores,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -253,3 +260,58 @@ def test_lines_that_cannot_be_understood_are_passed_over(machine: Machine) -> No
     with (machine.proc / "mountinfo").open("a") as file:
         file.write("\n1 2\n3 4 5 - cgroup2\n")
     assert usable_cores(machine.proc) == 1
+
+
+# --- kinds of cores ---
+
+
+def capacities(folder: Path, *numbers: object) -> Path:
+    """/sys/devices of CPUs with these capacities."""
+    for cpu, number in enumerate(numbers):
+        place = folder / f"sys/system/cpu/cpu{cpu}"
+        place.mkdir(parents=True)
+        (place / "cpu_capacity").write_text(f"{number}\n")
+    return folder / "sys"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "threads"),
+    [
+        ([1024] * 8, 8),
+        ([1024] * 4 + [400] * 4, 4),
+        ([400] * 6 + [1024] * 2, 8),  # two fast ones do less than all, slow as the six are
+        ([1024] + [900] * 3 + [300] * 4, 4),
+        ([1024] * 4 + [600] * 4, 8),
+        ([1024] * 7 + ["unknown"], 8),
+        ([1024] * 4, 8),  # of the others nothing is known
+        ([0] * 8, 8),
+    ],
+)
+def test_one_inference_takes_the_cores_whose_slowest_does_not_hold_the_others_up(
+    machine: Machine, tmp_path: Path, numbers: list[object], threads: int
+) -> None:
+    assert inference_threads(machine.proc, capacities(tmp_path, *numbers)) == threads
+
+
+@pytest.mark.parametrize(
+    ("listed", "threads"), [("0-3,6", 5), ("0", 1), ("4-15", 4), ("16-31", 8), ("all of them", 8), ("", 8)]
+)
+def test_of_a_hybrid_cpu_without_capacities_the_performance_cores_are_taken(
+    machine: Machine, tmp_path: Path, listed: str, threads: int
+) -> None:
+    (tmp_path / "sys/cpu_core").mkdir(parents=True)
+    (tmp_path / "sys/cpu_core/cpus").write_text(f"{listed}\n")
+    assert inference_threads(machine.proc, tmp_path / "sys") == threads
+
+
+def test_a_quota_is_a_quota_of_fast_cores_too(machine: Machine, tmp_path: Path) -> None:
+    machine.stands("0::/service").tree("unified").group("unified/service", cpu__max="150000 100000")
+    assert inference_threads(machine.proc, capacities(tmp_path, *[1024] * 4, *[400] * 4)) == 2
+
+
+def test_a_system_that_tells_neither_affinity_nor_kinds_has_as_many_threads_as_cores(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert inference_threads(machine.proc, tmp_path) == 6

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from clipsrv.errors import DeviceError
-from clipsrv.machine import usable_cores
+from clipsrv.errors import DeviceError, EngineError
+from clipsrv.machine import inference_threads
 from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.model import Model
 from clipsrv.processor import this_processor
+from clipsrv.providers.cpu import CPU
 from clipsrv.providers.provider import DevicePlan
-from clipsrv.runtime.choice import candidate_devices, choose_precision, graph_file, in_parts
+from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, in_parts, variant
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.session import open_session
+from clipsrv.runtime.trial import Trial, beside_cpu
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
 from clipsrv.text.opening import Tokenizers
 from clipsrv.text.tokens import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 #: Bytes of memory for each byte of a graph and of the weights beside it, as measured: both are packed for the CPU, and
 #: what was read of a graph stays. And for a tokenizer and a batch.
@@ -37,27 +42,57 @@ def load_model(
     at its height, roughly, and may raise; `tokenizers` opens the tokenizer.
 
     Raises ModelError for the folder's faults, DeviceError if the device or precision asked for cannot be had.
-    Only `auto` may pick another device than the first it tries.
+    Only `auto` may pick another device than the first it tries: where the first does not open, gives other vectors than
+    the CPU, or is no faster.
     """
     manifest = load_manifest(folder)
     refusals: list[str] = []
+    trials: list[Trial] = []
     for candidate in candidate_devices(settings.device):
         try:
-            chosen = choose_precision(
-                settings.precision,
-                candidate,
-                manifest.towers[VISION],
-                this_processor(),
-                errors=manifest.relative_errors(VISION),
-            )
-            plan = DevicePlan(candidate, settings.threads or usable_cores(), chosen)
+            plan = _plan(manifest, candidate, settings)
             before(_memory(manifest, plan, settings))
-            return _open(folder, manifest, plan, settings, tokenizers or Tokenizers())
+            model = _open(folder, manifest, plan, settings, tokenizers or Tokenizers())
+            with ExitStack() as undo:  # unless it is taken
+                undo.callback(model.close)
+                if trial := _trial(folder, model, plan, settings):
+                    logger.info("--device auto: %s", trial)
+                    trials.append(trial)
+                if trial is None or trial.passed:
+                    undo.pop_all()
+                    return replace(model, trials=tuple(trials))
         except DeviceError as error:
             if settings.device != "auto":
                 raise
             refusals.append(error.message)
     raise DeviceError(" ".join(refusals) or "This onnxruntime has no device that clipsrv knows.")
+
+
+def _plan(manifest: ModelManifest, device: str, settings: ModelSettings) -> DevicePlan:
+    errors = manifest.relative_errors(VISION)
+    precision = choose_precision(settings.precision, device, manifest.towers[VISION], this_processor(), errors=errors)
+    return DevicePlan(device, settings.threads or inference_threads(), precision)
+
+
+def _trial(folder: Path, model: Model, plan: DevicePlan, settings: ModelSettings) -> Trial | None:
+    """The device of `model` beside the CPU, if `auto` is to choose between them; DeviceError if it does not run."""
+    if settings.device != "auto" or plan.device == CPU.device or CPU.device not in candidate_devices("auto"):
+        return None
+    manifest, tower = model.manifest, model.manifest.towers[VISION]
+    try:
+        instead = _plan(manifest, CPU.device, settings)
+    except DeviceError:  # the precision that was asked for is none of the CPU's
+        return None
+    errors = manifest.relative_errors(VISION)
+    bound = AUTO_BOUND + sum(errors.get(variant(one.device, one.precision), 0.0) for one in (plan, instead))
+    graph = folder / graph_file(tower, instead.device, instead.precision)
+    cpu = SessionEncoder(open_session(graph, instead, packed=False), tower, manifest.dimensions)
+    try:
+        return beside_cpu(plan.device, model.image_encoder, cpu, manifest.preprocess.crop_size, bound)
+    except EngineError as error:
+        raise DeviceError(f"--device {plan.device} is there and does not compute: {error.message}") from None
+    finally:
+        cpu.close()
 
 
 def _open(

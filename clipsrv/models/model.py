@@ -20,6 +20,7 @@ from clipsrv.manifest import ModelManifest
 from clipsrv.models.known import languages_of
 from clipsrv.runtime.choice import variant
 from clipsrv.runtime.encoder import Encoder
+from clipsrv.runtime.trial import Trial
 from clipsrv.settings import DEFAULT_DECODING, Decoding, ImageLimits
 from clipsrv.text.scripts import has_unknown_script
 from clipsrv.text.tokens import Tokenizer, Tokens
@@ -42,7 +43,7 @@ def preprocessing_id(manifest: ModelManifest, decoding: Decoding) -> str:
 @dataclass(frozen=True)
 class Model:
     """What runs. `device` and `precision` are those in use, never those asked for; without a text tower
-    `text_encoder` and `tokenizer` are None."""
+    `text_encoder` and `tokenizer` are None. `trials` are of the devices that `auto` tried."""
 
     manifest: ModelManifest
     device: str
@@ -52,6 +53,7 @@ class Model:
     text_encoder: Encoder | None
     tokenizer: Tokenizer | None
     decoding: Decoding
+    trials: tuple[Trial, ...] = ()
 
     @property
     def preprocessing_id(self) -> str:
