@@ -37,8 +37,9 @@ from clipsrv.models.folders import find_model
 _WAVE = 2_000
 #: Pieces that an actor has: one that it computes, and one that waits.
 _AT_AN_ACTOR = 2
-#: Times that a piece is begun again whose actor was lost. An image that ends every process must end the job some time.
-_RETRIES = 8
+#: Times that a piece is begun again whose actor was lost, or asked for in vain: of a node that is gone Ray asks some
+#: seven times before it gives it up. An image that ends every process must end the job some time.
+_RETRIES = 100
 
 
 class RayEngine:
