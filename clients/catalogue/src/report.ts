@@ -1,20 +1,12 @@
 /** What a person sees while the job runs: a bar with rate and remaining time, notes, and the failures in a file. */
-import { appendFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { MultiBar, type SingleBar } from 'cli-progress';
+import { Counts, type Totals } from './counts.ts';
 import type { Failure, Observer } from './job.ts';
 
 const PLAIN_INTERVAL_MS = 10_000;
 const RATE_WINDOW_MS = 30_000;
 const FAILURES_SHOWN = 20;
-
-export interface Totals {
-  readonly total: number;
-  readonly stored: number;
-  readonly skipped: number;
-  readonly failed: number;
-  readonly due: number;
-  readonly repeated: number;
-}
 
 /** Images a second over the last half minute, and from that the time that is left. */
 export class Rate {
@@ -41,23 +33,20 @@ export class Rate {
   }
 }
 
-export class Report implements Observer {
+export class Report extends Counts implements Observer {
   readonly #out: NodeJS.WriteStream;
   readonly #rate = new Rate();
   readonly #shown: Failure[] = [];
-  readonly #total: number;
   #multi: MultiBar | undefined;
   #bar: SingleBar | undefined;
   #ticker: NodeJS.Timeout;
-  #counts = { stored: 0, skipped: 0, failed: 0, due: 0, repeated: 0 };
 
   constructor(
     total: number,
-    /** Made at the first failure, so after a run without any it is not there. Undefined: no file. */
-    readonly failuresFile: string | undefined,
+    failuresFile: string | undefined,
     out: NodeJS.WriteStream = process.stderr,
   ) {
-    this.#total = total;
+    super(total, failuresFile);
     this.#out = out;
     if (failuresFile !== undefined) rmSync(failuresFile, { force: true });
     this.#rate.add(0);
@@ -70,26 +59,9 @@ export class Report implements Observer {
     this.#ticker.unref();
   }
 
-  stored(count: number): void {
-    this.#counts.stored += count;
-  }
-
-  skipped(): void {
-    this.#counts.skipped++;
-  }
-
-  repeated(): void {
-    this.#counts.repeated++;
-  }
-
-  due(): void {
-    this.#counts.due++;
-  }
-
-  failed(failure: Failure): void {
-    this.#counts.failed++;
+  override failed(failure: Failure): void {
     if (this.#shown.length < FAILURES_SHOWN) this.#shown.push(failure);
-    if (this.failuresFile !== undefined) appendFileSync(this.failuresFile, `${JSON.stringify(failure)}\n`);
+    super.failed(failure);
   }
 
   /** One line above the bar. */
@@ -98,16 +70,12 @@ export class Report implements Observer {
     else this.#multi.log(`${line}\n`);
   }
 
-  get totals(): Totals {
-    return { total: this.#total, ...this.#counts };
-  }
-
   /** Ends the bar and lists what failed. */
   close(): Totals {
     clearInterval(this.#ticker);
     this.#tick();
     this.#multi?.stop();
-    const { failed } = this.#counts;
+    const { failed } = this.counts;
     for (const { id, location, code, message } of this.#shown) {
       this.#out.write(`failed: ${shown(id === '' ? location : id)}: ${code}: ${shown(message)}\n`);
     }
@@ -117,20 +85,20 @@ export class Report implements Observer {
   }
 
   #done(): number {
-    const { due, failed, repeated, skipped, stored } = this.#counts;
+    const { due, failed, repeated, skipped, stored } = this.counts;
     return stored + skipped + failed + due + repeated;
   }
 
   #payload(): Record<string, unknown> {
-    const left = Math.max(0, this.#total - this.#done());
-    return { rate: this.#rate.perSecond().toFixed(1), remaining: this.#rate.remaining(left), failed: this.#counts.failed };
+    const left = Math.max(0, this.total - this.#done());
+    return { rate: this.#rate.perSecond().toFixed(1), remaining: this.#rate.remaining(left), failed: this.counts.failed };
   }
 
   #tick(): void {
     this.#rate.add(this.#done());
     const { rate, remaining, failed } = this.#payload();
     if (this.#bar === undefined) {
-      this.#out.write(`${this.#done()}/${this.#total} | ${rate} images/s | ${remaining} left | ${failed} failed\n`);
+      this.#out.write(`${this.#done()}/${this.total} | ${rate} images/s | ${remaining} left | ${failed} failed\n`);
     } else this.#bar.update(this.#done(), this.#payload());
   }
 }

@@ -1,5 +1,6 @@
 /** The `embed` command: checks that server and table fit together, runs the job, says how it went. */
 import type { RetryNotice } from 'clipsrv-client';
+import type { Totals } from '../counts.ts';
 import { Database } from '../database.ts';
 import { RefusedError } from '../errors.ts';
 import { isKind, KINDS, settingsFor } from '../indexes/kinds.ts';
@@ -9,7 +10,7 @@ import { problemOf, runJob, type Observer } from '../job.ts';
 import { rowsOf } from '../migrate/measure.ts';
 import { keepInStep, toStderr } from '../migrate/step.ts';
 import type { EmbedOptions, CatalogueOptions } from '../options.ts';
-import { Report, type Totals } from '../report.ts';
+import { Report } from '../report.ts';
 import { refuseOther, served, type Model } from '../server.ts';
 import { openQuery, openSource } from '../sources/open.ts';
 import type { Source } from '../sources/source.ts';

@@ -7,7 +7,7 @@ import { Database } from '../database.ts';
 import { toStderr } from '../migrate/step.ts';
 import type { WatchOptions } from '../options.ts';
 import type { Source } from '../sources/source.ts';
-import type { Totals } from '../report.ts';
+import type { Totals } from '../counts.ts';
 import { sidesOf } from '../tables/catalogue.ts';
 import { Bell } from '../watch/bell.ts';
 import { Changes, type Look } from '../watch/changes.ts';
