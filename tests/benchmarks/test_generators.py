@@ -92,7 +92,11 @@ def test_requests_are_sent_in_turn_and_answers_timed(generator: Generator | Wrk,
     assert max(server.seen.values()) - min(server.seen.values()) <= 2
     assert outcome.errors == 0
     assert all(0 < latency < 1 for latency in outcome.latencies)
-    assert len(outcome.latencies) == pytest.approx(edges[1] - edges[0], abs=4)
+    first, last = edges
+    assert 3 <= len(outcome.latencies) <= last
+    if isinstance(generator, Generator):
+        # wrk goes on while what it wrote is read, as far ahead as the machine is busy; here one request a caller.
+        assert abs(len(outcome.latencies) - (last - first)) <= 2
 
 
 def test_refusals_are_errors_with_what_was_said(generator: Generator | Wrk, server: Server) -> None:
