@@ -1,7 +1,7 @@
 /** The embedding server as a command meets it: a client for one of its models, and what that model is. */
 import { ClipClient, type ModelDetails, type RetryNotice } from 'clipsrv-client';
 import { RefusedError } from './errors.ts';
-import type { SharedOptions } from './options.ts';
+import type { SharedOptions } from './options/shared.ts';
 
 export interface Model {
   readonly name: string;

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusedError } from '../src/errors.ts';
-import { parseOptions, type EmbedOptions } from '../src/options.ts';
+import { parseOptions } from '../src/options.ts';
+import type { EmbedOptions } from '../src/options/catalogue.ts';
 
 const embedding = (args: string[], variables: NodeJS.ProcessEnv): EmbedOptions => {
   const options = parseOptions(args, variables);

@@ -9,7 +9,7 @@ import { described, jsonOf, linesOf, type Group } from '../duplicates/report.ts'
 import { Sheet } from '../duplicates/sheet.ts';
 import { limitOf, measureCopies, quantile, readMember, thresholdOf } from '../duplicates/threshold.ts';
 import { EntryError, RefusedError } from '../errors.ts';
-import type { DuplicatesOptions } from '../options.ts';
+import type { DuplicatesOptions } from '../options/duplicates.ts';
 import { Report } from '../report.ts';
 import { refuseOther, served } from '../server.ts';
 import { sidesOf, type Side } from '../tables/catalogue.ts';

@@ -9,7 +9,7 @@ import { makeShown } from '../indexes/show.ts';
 import { problemOf, runJob, type Observer } from '../job.ts';
 import { rowsOf } from '../migrate/measure.ts';
 import { keepInStep, toStderr } from '../migrate/step.ts';
-import type { EmbedOptions, CatalogueOptions } from '../options.ts';
+import type { EmbedOptions, CatalogueOptions } from '../options/catalogue.ts';
 import { Report } from '../report.ts';
 import { refuseOther, served, type Model } from '../server.ts';
 import { openQuery, openSource } from '../sources/open.ts';

@@ -8,7 +8,7 @@ import { hnsw, indexesOf, indexName, type Made } from '../indexes/make.ts';
 import { NEIGHBOURS, questionsOf, recallOfKind, sizesOfKinds, type Figures, type Question } from '../indexes/measure.ts';
 import { makeShown } from '../indexes/show.ts';
 import { rowsOf } from '../migrate/measure.ts';
-import type { IndexOptions } from '../options.ts';
+import type { IndexOptions } from '../options/index.ts';
 import { Progress } from '../progress.ts';
 import { sidesOf } from '../tables/catalogue.ts';
 import { beside, quoted } from '../tables/names.ts';

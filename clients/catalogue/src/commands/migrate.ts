@@ -9,7 +9,7 @@ import { makeShown } from '../indexes/show.ts';
 import { readJudgements } from '../migrate/judgements.ts';
 import { recallOf, rowsOf, sharedNeighbours, NEIGHBOURS } from '../migrate/measure.ts';
 import { carryEverything, clientFor, keepInStep, passagesOf, toStderr, type Move } from '../migrate/step.ts';
-import type { MigrateOptions } from '../options.ts';
+import type { MigrateOptions } from '../options/migrate.ts';
 import { served, servedAs, type Model } from '../server.ts';
 import { sidesOf, type Side } from '../tables/catalogue.ts';
 import { bare, belonging, twinName } from '../tables/names.ts';

@@ -4,7 +4,7 @@ import { RefusedError } from '../errors.ts';
 import { find, type Found } from '../hybrid/find.ts';
 import { functionName, textsOf } from '../hybrid/function.ts';
 import { loadImage } from '../load.ts';
-import type { SearchOptions } from '../options.ts';
+import type { SearchOptions } from '../options/search.ts';
 import { shown } from '../report.ts';
 import { refuseOther, served } from '../server.ts';
 import { sidesOf } from '../tables/catalogue.ts';

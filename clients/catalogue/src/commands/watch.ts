@@ -5,7 +5,7 @@ import path from 'node:path';
 import { sleep } from 'clipsrv-client';
 import { Database } from '../database.ts';
 import { toStderr } from '../migrate/step.ts';
-import type { WatchOptions } from '../options.ts';
+import type { WatchOptions } from '../options/catalogue.ts';
 import type { Source } from '../sources/source.ts';
 import type { Totals } from '../counts.ts';
 import { sidesOf } from '../tables/catalogue.ts';

@@ -1,7 +1,7 @@
 /** Both tables of a catalogue kept in step: what is written to one is carried to the other, whichever of them it is. */
 import type { ClipClient, RetryNotice } from 'clipsrv-client';
 import type { Database } from '../database.ts';
-import type { SharedOptions } from '../options.ts';
+import type { SharedOptions } from '../options/shared.ts';
 import { Report } from '../report.ts';
 import { served } from '../server.ts';
 import type { Side } from '../tables/catalogue.ts';
