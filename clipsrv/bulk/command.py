@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,6 +147,7 @@ def run(argv: Sequence[str]) -> int:
 
 def carry_out(given: Mapping[str, Any], job: Callable[[JobOptions, Config, Received], int]) -> int:
     """The exit status of `job` with what was `given` to a parser. Failures are one line on stderr."""
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs, object for object, what it raises too
     try:
         options, config = _options(given), read({name: given[name] for name in SETTINGS})
         with _stopping_at_a_shard() as received, closing(_stoppable(options.inputs, received)) as inputs:

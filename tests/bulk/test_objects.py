@@ -112,6 +112,45 @@ def test_what_a_store_refuses_is_asked_for_once(faulty: Website) -> None:
     assert (caught.value.code, faulty.asked["/status/403/k"]) == ("fetch_denied", 1)
 
 
+class GoogleError(Exception):
+    """As gcsfs tells a status."""
+
+    code = 429
+
+
+class AzureError(Exception):
+    """As azure.core tells a status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("no")
+        self.status_code = status
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "again"),
+    [
+        (OSError("Forbidden: https://storage.googleapis.com/b/o\nno"), "fetch_denied", False),  # as gcsfs tells 403
+        (AzureError(403), "fetch_denied", False),
+        (AzureError(401), "fetch_denied", False),
+        (AzureError(404), "not_found", False),
+        (AzureError(400), "fetch_failed", False),
+        (AzureError(503), "fetch_failed", True),
+        (AzureError(429), "fetch_failed", True),
+        (GoogleError("slowly"), "fetch_failed", True),
+        (OSError(16, "SlowDown"), "fetch_failed", True),  # as s3fs tells 503
+        (TimeoutError(), "fetch_failed", True),
+    ],
+    ids=str,
+)
+async def test_what_each_stores_library_raises_is_told_as_what_it_is(error: Exception, code: str, again: bool) -> None:
+    async def asked() -> None:
+        raise error
+
+    with pytest.raises(FetchError) as caught:
+        await objects._translated(asked())
+    assert (caught.value.code, caught.value.again) == (code, again)
+
+
 def test_the_vectors_are_those_of_the_same_files_and_a_bad_object_is_a_row(
     embed: Embed, images: Path, tmp_path: Path, bucket: Bucket
 ) -> None:

@@ -18,6 +18,9 @@ from clipsrv.installation import how_to_install
 
 #: Schemes, each with the extra that brings its library.
 EXTRAS = {"s3": "s3", "gs": "gs", "az": "az"}
+_GONE, _DENIED, _PAST_THE_END = frozenset({404, 410}), frozenset({401, 403}), 416
+#: Statuses below 500 after which another try may help.
+_BUSY = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class ObjectStore:
     async def _fetch(self, key: str, start: int, end: int) -> bytes:
         try:
             body: bytes = await self._files._cat_file(key, start=start, end=end)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
+        except Exception as error:
+            if getattr(error, "errno", None) != errno.EINVAL and _status(error) != _PAST_THE_END:
                 raise
             if start:
                 return b""
@@ -111,8 +114,23 @@ async def _translated(work: Coroutine[Any, Any, Any]) -> Any:
         raise FetchError("not_found", "There is no object of this name.") from None
     except PermissionError as error:
         raise FetchError("fetch_denied", f"The store refuses it: {_short(error)}.") from None
-    except Exception as error:  # noqa: BLE001 - each store's library has its own, and none says what may pass
-        raise FetchError("fetch_failed", f"The store did not give it: {_short(error)}.", again=True) from None
+    except Exception as error:  # noqa: BLE001 - each store's library has its own
+        status = _status(error)
+        if status in _GONE:
+            raise FetchError("not_found", "There is no object of this name.") from None
+        if status in _DENIED:
+            raise FetchError("fetch_denied", f"The store refuses it: {_short(error)}.") from None
+        # None of them says of everything whether it may pass; what is neither a mistake nor a refusal may.
+        again = status is None or status in _BUSY or not 400 <= status < 500
+        raise FetchError("fetch_failed", f"The store did not give it: {_short(error)}.", again=again) from None
+
+
+def _status(error: Exception) -> int | None:
+    """The status of HTTP that an error of a store's library stands for, if it stands for one."""
+    for name in ("status_code", "status", "code"):  # azure.core, aiohttp, gcsfs
+        if str(status := getattr(error, name, None)).isdecimal():
+            return int(str(status))
+    return 403 if str(error).startswith("Forbidden") else None  # of this one gcsfs keeps the text only
 
 
 def _short(error: Exception) -> str:
