@@ -42,7 +42,7 @@ def run_in_shards(options: JobOptions, config: Config, received: Received) -> in
         _refuse_other_division(work, parts, progress.say)
         if not place.take(progress.say):
             raise OutputError(f"{place.holder()} is at work on shards {part}/{parts} of {work.url} already.")
-        engine = opened.enter_context(closing(_engine(Orders(options, config, options.work))))
+        engine = opened.enter_context(closing(_engine(Orders(options, config, options.work), progress.say)))
         facts = {**engine.facts, **_facts(options, config)}
         plan = _planned(work, options, facts, progress.say)
         mine = [number for number in range(plan.shards) if number % parts == part]
@@ -70,7 +70,7 @@ def run_in_shards(options: JobOptions, config: Config, received: Received) -> in
     return 0
 
 
-def _engine(orders: Orders) -> Engine:
+def _engine(orders: Orders, say: Callable[[str], None]) -> Engine:
     if orders.options.engine == LOCAL:
         from clipsrv.bulk.engines.local import LocalEngine
 
@@ -79,7 +79,7 @@ def _engine(orders: Orders) -> Engine:
         from clipsrv.bulk.engines.cluster import RayEngine
     except ImportError:
         raise ConfigError(f"--engine ray needs Ray: {how_to_install('ray')}") from None
-    return RayEngine(orders)
+    return RayEngine(orders, say)
 
 
 def shown(url: str) -> str:

@@ -83,6 +83,9 @@ def test_a_model_on_its_way_is_checked_by_its_checksums(folder: Folder, models_d
     assert fetch_model(tmp_path, "tiny", folder, digest) == fetched != models_dir
     for path in (models_dir / "tiny").iterdir():
         assert (fetched / "tiny" / path.name).read_bytes() == path.read_bytes()
+    (fetched / "tiny" / "vision.fp32.onnx").write_bytes(b"damaged here")
+    assert fetch_model(fetched, "tiny", folder, digest) == fetched, "a damaged copy is copied again"
+    assert (fetched / "tiny" / "vision.fp32.onnx").read_bytes() != b"damaged here"
     shutil.rmtree(fetched)
     vision = f"model/{digest}/vision.fp32.onnx"
     folder.write(vision, (folder.read(vision) or b"")[:-1] + b"x")

@@ -43,10 +43,16 @@ class Embed:
         assert not done.stdout
         return said
 
-    def start(self, *args: object) -> subprocess.Popen[str]:
+    def start(self, *args: object, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
         """Starts it and returns."""
         return subprocess.Popen(
-            self._argv(args), cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+            self._argv(args),
+            cwd=ROOT,
+            env=_environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            pass_fds=pass_fds,
         )
 
     def _argv(self, args: tuple[object, ...]) -> list[str]:

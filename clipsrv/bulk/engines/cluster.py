@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from clipsrv.bulk.engines.arriving import arriving
 from clipsrv.bulk.engines.engine import Take
 from clipsrv.bulk.engines.fleet import Fleet, fleet
 from clipsrv.bulk.engines.pieces import Piece, Pieces, cut, rows_of
+from clipsrv.bulk.errors import GivenUpError
 from clipsrv.bulk.records import Facts
 from clipsrv.bulk.work.folder import Folder
 from clipsrv.bulk.work.model import publish_model
@@ -40,13 +43,18 @@ _AT_AN_ACTOR = 2
 #: Times that a piece is begun again whose actor was lost, or asked for in vain: of a node that is gone Ray asks some
 #: seven times before it gives it up. An image that ends every process must end the job some time.
 _RETRIES = 100
+#: Seconds between two looks whether the job is to end.
+_LOOK = 0.5
+#: Seconds after which it is told that no actor has started yet.
+_SOON = 5.0
 
 
 class RayEngine:
-    """Joins the cluster of the options' address, or starts one on this machine. Raises ConfigError or DeviceError."""
+    """Joins the cluster of the options' address, or starts one on this machine; `say` is told while nothing comes from
+    it. Raises ConfigError, DeviceError, or GivenUpError if the job is to end before an actor could start."""
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders, options = orders, orders.options
+    def __init__(self, orders: Orders, say: Callable[[str], None]) -> None:
+        self._orders, self._say, options = orders, say, orders.options
         _connect(options.address)
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -61,10 +69,10 @@ class RayEngine:
         pieces = cut(plan, numbers, self._orders.options.shard_size)
         for at in range(0, len(pieces), _WAVE):
             with _telling():
-                for table in self._computed(plan, pieces[at : at + _WAVE]):
+                for table in arriving(self._computed(plan, pieces[at : at + _WAVE]), stop, self._tell_of_silence):
                     take(rows_of(table))
-                    if stop():
-                        return False
+            if stop():
+                return False
         return True
 
     def close(self) -> None:
@@ -100,9 +108,33 @@ class RayEngine:
     def _ask_for_facts(self) -> Facts:
         """Of the vectors that an actor makes, which depends on its node's device."""
         ask: Any = ray.remote(num_cpus=self._fleet.cpus, num_gpus=self._fleet.gpus, max_retries=_RETRIES)(_facts)
+        options = self._orders.options
         with _telling():
-            facts: Facts = ray.get(ask.remote(self._orders))
+            asked, began, told = ask.remote(self._orders), time.monotonic(), False
+            while not ray.wait([asked], timeout=_LOOK)[0]:
+                seconds = time.monotonic() - began
+                if options.inputs.stop():
+                    raise GivenUpError("The job was asked to end before an actor had started.")
+                if seconds > options.patience:
+                    raise DeviceError(
+                        f"No actor could start within {options.patience:g} s (--patience): {self._needed_and_free()}"
+                    )
+                if not told and seconds > _SOON:
+                    self._say(f"Waiting for an actor to start: {self._needed_and_free()}")
+                    told = True
+            facts: Facts = ray.get(asked)
         return facts
+
+    def _tell_of_silence(self, seconds: float) -> None:
+        self._say(f"Nothing came from the cluster for {seconds:.0f} s: {self._needed_and_free()}")
+
+    def _needed_and_free(self) -> str:
+        """What an actor takes, and what the cluster has of it."""
+        each = {"CPU": self._fleet.cpus, "GPU": self._fleet.gpus}
+        there, free = ray.cluster_resources(), ray.available_resources()
+        has = [f"{free.get(kind, 0):g} of {there.get(kind, 0):g} {kind}s" for kind, count in each.items() if count]
+        takes = [f"{count:g} {kind}s" for kind, count in each.items() if count]
+        return f"an actor takes {' and '.join(takes)}; {' and '.join(has)} of the cluster are free."
 
 
 def _facts(orders: Orders) -> Facts:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 from clipsrv.bulk.errors import OutputError
@@ -35,15 +36,18 @@ def publish_model(model: Path, work: Folder) -> str:
 
 def fetch_model(models_dir: Path, name: str, work: Folder, digest: str) -> Path:
     """A folder of models on this machine in which `name` is the model of `digest`: `models_dir`, if it is there, or one
-    in the folder for temporary files, into which it is copied from `work` once. Raises ModelError or OutputError."""
+    in the folder for temporary files, into which it is copied from `work` once. What is damaged counts as not there.
+    Raises ModelError or OutputError."""
     try:
-        if _digest(find_model(models_dir, name)) == digest:
+        if _is_whole(find_model(models_dir, name), digest):
             return models_dir
-    except (ModelError, OSError):
-        pass  # another model, or none: the job's own is taken
+    except ModelError:
+        pass  # none of this name: the job's own is taken
     models = Path(tempfile.gettempdir(), f"clipsrv-models-{os.getuid() if hasattr(os, 'getuid') else 0}", digest)
-    if not (models / name).is_dir():
+    if not _is_whole(models / name, digest):
         try:
+            if (models / name).exists():
+                (models / name).rename(models / f"{name}.damaged-{uuid.uuid4().hex[:8]}")
             models.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise OutputError(f"Cannot keep the model in {models}: {error.strerror}.") from None
@@ -60,11 +64,19 @@ def fetch_model(models_dir: Path, name: str, work: Folder, digest: str) -> Path:
             try:
                 copy.rename(models / name)
             except OSError:
-                if not (models / name).is_dir():  # another process of this machine was first
+                if not _is_whole(models / name, digest):  # unless another process of this machine was first
                     raise
-    if _digest(models / name) != digest:
-        raise ModelError(f"{models / name} is another model than its name says: take it away.")
     return models
+
+
+def _is_whole(model: Path, digest: str) -> bool:
+    try:
+        if _digest(model) != digest:
+            return False
+        verify_files(model, load_manifest(model))
+    except (ModelError, OSError):
+        return False
+    return True
 
 
 def _copy(work: Folder, folder: str, name: str, to: Path) -> None:
