@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -14,9 +15,18 @@ from clipsrv.bulk.contract import COLUMNS
 ROOT = Path(__file__).resolve().parents[2]
 
 
+#: What scripts/generate-embeddings-from-catalog.ts is, of the compiled job.
+PROGRAM = "import { main } from './main.js';\nprocess.exitCode = await main(process.argv.slice(2), process.env);\n"
+
+
 @pytest.mark.timeout(900)
-def test_the_jobs_suite_passes_against_the_real_server_and_database(run_suite: Callable[[str], None]) -> None:
-    run_suite("clients/catalogue")
+def test_the_jobs_suite_passes_against_the_real_server_and_database(run_suite: Callable[..., None], npm: str) -> None:
+    compiled = ROOT / "clients" / "catalogue" / "dist"
+    shutil.rmtree(compiled, ignore_errors=True)
+    project = "clients/catalogue/tsconfig.compiled.json"
+    subprocess.run([npm, "exec", "--", "tsc", "--project", project, "--noCheck"], cwd=ROOT, check=True)
+    (compiled / "program.js").write_text(PROGRAM, encoding="utf-8")
+    run_suite("clients/catalogue", CLIPSRV_TEST_CATALOGUE=str(compiled / "program.js"))
 
 
 def test_the_package_carries_the_file_that_both_jobs_read(npm: str, tmp_path: Path) -> None:

@@ -61,9 +61,10 @@ class Postgres:
         """Starts the server if it is not running and waits until it answers."""
         if self._process is None or self._process.poll() is not None:
             data = self._folder / "data"
-            settings = ("-p", str(self._port), "-c", "listen_addresses=127.0.0.1", "-k", str(self._folder))
+            # What is killed here are processes, never the machine: the kernel keeps what they wrote.
+            settings = ("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(self._folder))
             self._process = subprocess.Popen(
-                [self._install / "bin/postgres", "-D", data, *settings],
+                [self._install / "bin/postgres", "-D", data, "-p", str(self._port), *settings],
                 cwd=self._folder,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -183,7 +183,7 @@ test('a source that is not there, of no known kind, or without an end is refused
 test('a query gives every row once, page by page, also when the database is killed in between', async () => {
   await postgres.query(`CREATE TABLE products AS SELECT i AS product, 'img/' || i || '.png' AS photo, now() AS made FROM generate_series(1, 3500) AS i`);
   await postgres.query(`INSERT INTO products VALUES (NULL, 'x.png'), (9999, NULL)`);
-  const database = new Database({ url: postgres.url, patienceMs: 20_000 });
+  const database = new Database({ url: postgres.url, patienceMs: 120_000 });
   const source = openQuery(database, 'SELECT product, photo, made FROM products;', undefined);
   const found: Entry[] = [];
   let back: Promise<void> | undefined;

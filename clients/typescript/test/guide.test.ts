@@ -28,7 +28,8 @@ let server: ClipServer;
 const images = Array.from({ length: 40 }, (_, i) => image(i));
 
 before(async () => {
-  server = await ClipServer.start();
+  // A program with node-fetch 3 ends only when the server has closed the connection that it keeps.
+  server = await ClipServer.start('--keep-alive', '1');
   rmSync(workplace, { recursive: true, force: true });
 });
 after(() => server.stop());
