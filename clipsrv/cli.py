@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import TYPE_CHECKING, NoReturn
 
 from clipsrv import __version__
 from clipsrv.config import Config, Parser, add_flags, read, service_links, unknown_variables
@@ -17,6 +18,9 @@ from clipsrv.errors import ConfigError, DeviceError, StartError
 from clipsrv.installation import how_to_install, program
 from clipsrv.providers.table import extras
 from clipsrv.stderr import set_apart
+
+if TYPE_CHECKING:
+    from clipsrv.server.workers.place import Place
 
 logger = logging.getLogger("clipsrv")
 
@@ -92,16 +96,15 @@ def _serve(argv: Sequence[str]) -> int:
     config = read_config(argv)
 
     from clipsrv.server.logs import set_up
+    from clipsrv.server.workers.place import Place
 
-    set_up(config.log_level, config.log_format)
-    for name in unknown_variables():
-        logger.warning("%s is set but is no setting of clipsrv: misspelt?", ascii(name)[1:-1])
-    if links := service_links():
-        logger.info("%s: set by Kubernetes for a Service of that name, and no settings", ", ".join(links))
-
-    for name, instead in (("--api-keys", "--api-key-file"), ("--metrics-keys", "CLIPSRV_METRICS_KEYS")):
-        if any(argument.startswith(name) for argument in argv):
-            logger.warning("%s shows the keys to everyone who can list processes: use %s", name, instead)
+    place = Place.taken()
+    set_up(config.log_level, config.log_format, always={"worker": place.number} if place else {})
+    if place is not None:
+        _work(config, place)
+    _warn(argv)
+    if config.workers > 1:
+        return _supervise(config, argv)
 
     import asyncio
 
@@ -113,6 +116,54 @@ def _serve(argv: Sequence[str]) -> int:
         logging.shutdown()  # what was logged is written before the last word on stderr
     # Decoding and inference threads cannot be stopped; what they still do is of no use to anyone.
     os._exit(0)
+
+
+def _work(config: Config, place: Place) -> NoReturn:
+    import asyncio
+
+    from clipsrv.server.lifecycle import serve
+    from clipsrv.server.workers.worker import Worker
+    from clipsrv.settings import share_of
+
+    worker, status = Worker(place), 0
+    try:
+        asyncio.run(serve(share_of(config), worker=worker))
+    except StartError as error:
+        worker.tell_failure(error)
+        status = error.exit_status
+    finally:
+        logging.shutdown()
+        worker.close()
+    os._exit(status)  # as above
+
+
+def _supervise(config: Config, argv: Sequence[str]) -> int:
+    import asyncio
+    from importlib.util import find_spec
+
+    from clipsrv.server.workers.supervisor import interpreter, supervise
+
+    if find_spec("onnxruntime") is None:  # each worker would say so
+        raise ModuleNotFoundError(name="onnxruntime")
+    try:
+        failure = asyncio.run(supervise(config, [*interpreter(), "-m", "clipsrv", "serve", *argv]))
+    finally:
+        logging.shutdown()
+    if failure is None:
+        return 0
+    _say(f"clipsrv: {failure.message}")
+    return failure.exit_status
+
+
+def _warn(argv: Sequence[str]) -> None:
+    for name in unknown_variables():
+        logger.warning("%s is set but is no setting of clipsrv: misspelt?", ascii(name)[1:-1])
+    if links := service_links():
+        logger.info("%s: set by Kubernetes for a Service of that name, and no settings", ", ".join(links))
+
+    for name, instead in (("--api-keys", "--api-key-file"), ("--metrics-keys", "CLIPSRV_METRICS_KEYS")):
+        if any(argument.startswith(name) for argument in argv):
+            logger.warning("%s shows the keys to everyone who can list processes: use %s", name, instead)
 
 
 def _say(text: str) -> None:

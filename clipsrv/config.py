@@ -55,6 +55,9 @@ class Config:
     )
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every network")
     port: int = setting(5000, "port to listen on; 0 takes a free one", low=0, high=65535)
+    workers: int = setting(
+        1, "processes that share the port; cores, memory and slots are divided among them", low=1, high=256
+    )
     threads: int = setting(
         0,
         "threads for one inference; 0 takes the cores, of two kinds the fast ones",

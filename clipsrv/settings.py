@@ -6,11 +6,11 @@ What only the server takes is mapped where it is joined together (server/app.py)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
-from clipsrv.machine import usable_cores
+from clipsrv.machine import inference_threads, usable_cores
 
 #: Texts that one slot holds: their ids take a thousandth of the memory of an image's pixels, and short ones a tenth of
 #: the time.
@@ -129,6 +129,34 @@ class ServingSettings:
         """Images of a stream in work at once: enough for batches in a row, at most half of a caller's slots."""
         most = self.max_queue if self.max_queue_per_caller is None else self.max_queue_per_caller
         return max(1, min(_BATCHES_PER_STREAM * self.max_batch_size, most // 2))
+
+
+def share_of(config: Config) -> Config:
+    """What each of `config.workers` processes takes of what the server may have; the whole for one.
+
+    Each can still answer the largest request alone, so many workers may take more together than was set. Not divided is
+    what an attacker is given (`auth_failures`), and what was set for one inference or for decoding in one process.
+    """
+    count = config.workers
+    if count == 1:
+        return config
+    largest = max(config.max_images, -(-texts_of_a_request(config) // TEXTS_PER_SLOT))
+    of_a_caller = max(config.queue_per_caller // count, largest)
+    return replace(
+        config,
+        threads=config.threads or max(1, inference_threads() // count),
+        decode_threads=config.decode_threads or max(1, usable_cores() // count),
+        max_queue=max(config.max_queue // count, min(config.max_queue, of_a_caller * 4 // 3)),
+        max_queue_per_caller=of_a_caller,
+        max_bytes_in_flight=max(config.max_bytes_in_flight // count, min(config.max_bytes_in_flight, _body(config))),
+        max_pixels_in_flight=max(pixels_in_flight(config) // count, config.max_pixels),
+        cache_bytes=config.cache_bytes // count,
+        max_connections=max(1, config.max_connections // count),
+    )
+
+
+def _body(config: Config) -> int:
+    return max(config.max_body_bytes, config.max_json_bytes)
 
 
 def image_limits(config: Config) -> ImageLimits:

@@ -16,7 +16,7 @@ import pytest
 from clipsrv.cli import COMMANDS, main, read_config, serve_parser
 from clipsrv.config import Config, flag, variable
 from clipsrv.search.run import MOST
-from clipsrv.server.lifecycle import _who_holds
+from clipsrv.server.listening import who_holds
 
 ROOT = Path(__file__).parents[1]
 
@@ -277,6 +277,6 @@ def test_where_it_does_not_run_it_says_so(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_who_holds_the_port_is_told_by_a_command_of_the_system() -> None:
-    assert _who_holds(5000, "linux") == "ss -ltnp 'sport = :5000'"
-    assert "AirPlay" in _who_holds(5000, "darwin")
-    assert _who_holds(5001, "darwin") == "lsof -nP -iTCP:5001"
+    assert who_holds(5000, "linux") == "ss -ltnp 'sport = :5000'"
+    assert "AirPlay" in who_holds(5000, "darwin")
+    assert who_holds(5001, "darwin") == "lsof -nP -iTCP:5001"

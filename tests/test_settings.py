@@ -10,6 +10,7 @@ import pytest
 
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
+from clipsrv.machine import inference_threads, usable_cores
 from clipsrv.settings import (
     DEFAULT_DECODING,
     DEFAULT_LIMITS,
@@ -22,6 +23,8 @@ from clipsrv.settings import (
     offer_settings,
     pixels_in_flight,
     serving_settings,
+    share_of,
+    texts_of_a_request,
 )
 
 
@@ -77,3 +80,33 @@ def test_threads_that_decode_are_those_asked_for_or_the_cores(monkeypatch: pytes
 )
 def test_pixels_at_once_are_those_asked_for_or_grow_with_the_threads(settings: dict[str, Any], pixels: int) -> None:
     assert pixels_in_flight(Config(**settings)) == pixels
+
+
+def test_one_worker_has_the_whole() -> None:
+    config = Config()
+    assert share_of(config) is config
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4, 16, 256])
+def test_several_workers_divide_what_bounds_the_server_and_each_takes_the_largest_request(workers: int) -> None:
+    whole = Config(workers=workers)
+    share = share_of(whole)
+    assert share.threads == max(1, inference_threads() // workers)
+    assert share.decode_threads == max(1, usable_cores() // workers)
+    assert share.cache_bytes == whole.cache_bytes // workers
+    assert share.max_connections == whole.max_connections // workers
+    divided = ("max_queue", "queue_per_caller", "max_bytes_in_flight")
+    for name in divided:
+        assert getattr(whole, name) // workers <= getattr(share, name) <= getattr(whole, name)
+    assert share.max_bytes_in_flight == max(2**29 // workers, 2**27)
+    assert share.max_pixels_in_flight == max(pixels_in_flight(whole) // workers, 50_000_000)
+    assert texts_of_a_request(share) == texts_of_a_request(whole)
+    assert share.queue_per_caller >= share.max_images
+    assert share.max_queue >= share.queue_per_caller
+
+
+def test_what_was_set_for_one_process_is_so_in_each() -> None:
+    share = share_of(
+        Config(workers=4, threads=3, decode_threads=5, max_queue=64, max_images=64, max_pixels_in_flight=0)
+    )
+    assert (share.threads, share.decode_threads, share.max_queue, share.auth_failures) == (3, 5, 64, 10)

@@ -31,6 +31,7 @@ from clipsrv.server.api.state import (
     LABELLED,
     OPENAPI,
     STREAMED,
+    state,
 )
 from clipsrv.server.http.connection import ConnectionLimits, Runner
 from clipsrv.server.http.middleware import (
@@ -194,7 +195,7 @@ def _watch(metrics: Metrics, app: web.Application, bodies: Admission) -> None:
             "clipsrv_decode_pixels_inflight": ("Pixels being decoded", lambda: workshop.budget.in_use),
             "clipsrv_cache_bytes": ("Bytes of vectors kept", lambda: cache.size if cache else 0),
             "clipsrv_cache_vectors": ("Vectors kept", lambda: len(cache) if cache else 0),
-            "clipsrv_model_ready": ("1 if /health says healthy", lambda: embedder.status == HEALTHY),
+            "clipsrv_model_ready": ("1 if /health says healthy", lambda: state(app)[0] == HEALTHY),
         },
         models,
     )

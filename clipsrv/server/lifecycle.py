@@ -1,14 +1,12 @@
-"""From start to last answer: listen, load, serve, drain, leave. Everything that a signal or a port can do is here."""
+"""From start to last answer: listen, load, serve, drain, leave, as the only process or as one of several."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
-import re
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,18 +14,21 @@ from aiohttp import web
 
 from clipsrv import __version__
 from clipsrv.config import Config
-from clipsrv.errors import AddressError, ClipsrvError, StartError
+from clipsrv.errors import ClipsrvError, StartError
 from clipsrv.images.agreement import pixels_of_pillow, resize_is_pillows
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
 from clipsrv.machine import keep_large_blocks_apart, memory_limit
 from clipsrv.models.known import in_words
 from clipsrv.models.library import Library
 from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for, save_addresses
-from clipsrv.server.api.state import BODIES, EMBEDDER
+from clipsrv.server.api.state import BODIES, EMBEDDER, WORKER, own_state
 from clipsrv.server.app import build_app, make_runner, open_library, start
 from clipsrv.server.http.connection import TOLD
-from clipsrv.server.http.middleware import GUARD, REQUESTS
+from clipsrv.server.http.middleware import GUARD, METRICS, REQUESTS
 from clipsrv.server.http.security import SHORT_KEY, is_loopback
+from clipsrv.server.listening import bare, explained, url
+from clipsrv.server.signals import signalled
+from clipsrv.server.workers.worker import Worker
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.memory import memory_bound
@@ -43,34 +44,41 @@ _USUAL_CROP = 224
 _LAST_CALLERS = 0.2
 #: Seconds of the grace time, if it has as many twice, that are kept for telling what is left, and for leaving.
 _FAREWELL = 1.0
-#: Seconds after the first signal in which another is the same wish: supervisors signal a process, and then its group.
-_ONE_WISH = 1.0
 
 
-async def serve(config: Config, library: Library | None = None) -> None:
-    """Serves the models of `library`, or those configured, until SIGTERM or SIGINT.
+async def serve(config: Config, library: Library | None = None, worker: Worker | None = None) -> None:
+    """Serves the models of `library`, or those configured, until SIGTERM or SIGINT; as one `worker` of several also
+    until whoever started them has gone.
 
     Then finishes accepted work within the grace time, and answers 503 to what is left of it; a second signal ends at
     once. Raises StartError if the model, the device or the address cannot be had.
     """
     save_addresses()
     keep_large_blocks_apart()
-    stop = _signalled()
+    stop = signalled()
     asyncio.get_running_loop().set_exception_handler(FewFiles().handle)
     room = room_for(config.max_connections, TOLD, open_files(files_for(config.max_connections, TOLD)))
     wanted, config = config.max_connections, replace(config, max_connections=room.connections)
     app = build_app(config, library or open_library(config))
+    if worker is not None:
+        app[WORKER] = worker
     runner = make_runner(app, config)
     await runner.setup()
     gc.collect()
     sys.setswitchinterval(_TURN)
     gc.freeze()  # to look through all that was imported takes tens of milliseconds, each time, of everyone
     try:
-        address = await _listen(runner, config, room.backlog)
-        for warning in warnings(config, app[GUARD].key_lengths, wanted):
-            logger.warning(warning)
-        logger.info("clipsrv %s listens on %s; loading %s", __version__, address, config.model)
-        await _run(runner, app, config, stop)
+        if worker is None:
+            await _listen(runner, config, room.backlog)
+        if worker is None or worker.number == 1:
+            for warning in warnings(config, app[GUARD].key_lengths, wanted):
+                logger.warning(warning)
+        if worker is None:
+            where = url(runner.addresses[0])
+            logger.info("clipsrv %s listens on %s; loading %s", __version__, where, config.model)
+            await _run(runner, app, config, stop)
+        else:
+            await _work(worker, runner, app, config, stop, room.backlog)
     finally:
         await runner.cleanup()
 
@@ -88,7 +96,7 @@ def warnings(config: Config, key_lengths: Sequence[int], wanted: int = 0) -> lis
             f"{config.max_connections} connections at most, and not {wanted}: so few files may be open; raise the hard "
             f"limit (ulimit -Hn) to {files_for(wanted, TOLD)}, or lower --max-connections"
         )
-    bound = memory_bound(config, _USUAL_CROP)
+    bound = config.workers * memory_bound(config, _USUAL_CROP)
     limit = min((limit for limit in (memory_limit(), addresses_left()) if limit is not None), default=bound)
     if bound > limit:
         found.append(
@@ -104,51 +112,44 @@ def warnings(config: Config, key_lengths: Sequence[int], wanted: int = 0) -> lis
     return found
 
 
-async def _listen(runner: web.AppRunner, config: Config, backlog: int) -> str:
-    bracketed = re.fullmatch(r"\[(.+)\]", config.host)
-    host = bracketed[1] if bracketed else config.host
-    try:
-        await web.TCPSite(runner, host, config.port, backlog=backlog, reuse_port=False).start()
-    except UnicodeError:
-        raise AddressError(f"Cannot listen on {config.host}: this is no address and no host name.") from None
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise AddressError(
-            f"Cannot listen on {config.host}:{config.port}: {reason}. "
-            f"Choose another with --port, or see what holds it with: {_who_holds(config.port, sys.platform)}"
-        ) from None
-    host, port = runner.addresses[0][:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+async def _listen(runner: web.AppRunner, config: Config, backlog: int) -> None:
+    with explained(config.host, config.port):
+        await web.TCPSite(runner, bare(config.host), config.port, backlog=backlog, reuse_port=False).start()
 
 
-def _who_holds(port: int, platform: str) -> str:
-    """The command that tells, and who it often is."""
-    if platform == "darwin":
-        return f"lsof -nP -iTCP:{port}" + (" (on a Mac AirPlay Receiver has 5000)" if port == 5000 else "")
-    return f"ss -ltnp 'sport = :{port}'"
-
-
-def _signalled() -> asyncio.Event:
-    """Set by SIGTERM or SIGINT; another one, a moment later, ends the process."""
-    loop, stop, first = asyncio.get_running_loop(), asyncio.Event(), list[float]()
-
-    def ask_to_stop(number: int) -> None:
-        first.append(loop.time())
-        if stop.is_set() and loop.time() - first[0] > _ONE_WISH:
-            logger.warning("second signal: leaving at once")
-            logging.shutdown()
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+async def _work(
+    worker: Worker, runner: web.AppRunner, app: web.Application, config: Config, stop: asyncio.Event, backlog: int
+) -> None:
+    async def attend() -> None:
+        await worker.attend(lambda: own_state(app), app[METRICS].render)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask_to_stop, number)
-    return stop
+    async def opened() -> None:
+        if not worker.at_once:
+            await worker.take_connections(runner, backlog)
+
+    logger.info("loading %s", config.model)
+    attending = asyncio.create_task(attend())
+    if worker.at_once:
+        await worker.take_connections(runner, backlog)
+    await _run(runner, app, config, stop, opened)
+    attending.cancel()
+    await asyncio.gather(attending, return_exceptions=True)
 
 
-async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop: asyncio.Event) -> None:
+async def _nothing() -> None:
+    """What there is to do for one that listens already."""
+
+
+async def _run(
+    runner: web.AppRunner,
+    app: web.Application,
+    config: Config,
+    stop: asyncio.Event,
+    opened: Callable[[], Awaitable[None]] = _nothing,
+) -> None:
     embedder = app[EMBEDDER]
-    starting, stopping = asyncio.create_task(_start(app, config)), asyncio.create_task(stop.wait())
+    starting, stopping = asyncio.create_task(_start(app, config, opened)), asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
         await starting
@@ -164,13 +165,14 @@ async def _run(runner: web.AppRunner, app: web.Application, config: Config, stop
     await asyncio.gather(starting, return_exceptions=True)
 
 
-async def _start(app: web.Application, config: Config) -> None:
+async def _start(app: web.Application, config: Config, opened: Callable[[], Awaitable[None]]) -> None:
     try:
         await start(app)
     except StartError:
         raise
     except ClipsrvError as error:
         raise StartError(f"The model does not run: {error.message}") from error
+    await opened()
     _announce(app[EMBEDDER], config)
 
 

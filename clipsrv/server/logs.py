@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import orjson
@@ -21,6 +23,7 @@ TEXT, JSON = "text", "json"
 #: Records that may wait for whoever reads our output.
 _ROOM = 10_000
 _LONGEST = 2000
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 #: Everything a terminal, or a parser of lines, might take for more than a character.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
@@ -31,17 +34,25 @@ def fields(**values: Any) -> dict[str, Any]:
 
 
 class TextFormatter(logging.Formatter):
-    """TIME LEVEL message key=value ...; a traceback follows indented, on lines of its own."""
+    """TIME LEVEL message key=value ...; a traceback follows indented, on lines of its own. `always` is in all."""
+
+    def __init__(self, always: Mapping[str, Any] = _NOTHING) -> None:
+        super().__init__()
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
+        facts = " ".join(f"{key}={_plain(value)}" for key, value in {**_facts(record), **self._always}.items())
         stamp = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}"
         line = f"{stamp} {record.levelname} {_plain(record.getMessage())} {facts}".rstrip()
         return line + _indented(self.formatException(record.exc_info)) if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts (ISO 8601, UTC), level, message, the facts, and error for a traceback."""
+    """One JSON object a line: ts (ISO 8601, UTC), level, message, the facts, error for a traceback; `always` in all."""
+
+    def __init__(self, always: Mapping[str, Any] = _NOTHING) -> None:
+        super().__init__()
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
         body = {
@@ -49,6 +60,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "message": _plain(record.getMessage()),
             **{key: _plain(value) if isinstance(value, str) else value for key, value in _facts(record).items()},
+            **self._always,
         }
         if record.exc_info:
             body["error"] = self.formatException(record.exc_info).encode("utf-8", "backslashreplace").decode()
@@ -58,10 +70,10 @@ class JsonFormatter(logging.Formatter):
 class LogPump(logging.Handler):
     """Hands records to a thread that writes them to `stream`; never waits."""
 
-    def __init__(self, stream: TextIO, form: str, room: int = _ROOM) -> None:
+    def __init__(self, stream: TextIO, form: str, room: int = _ROOM, always: Mapping[str, Any] = _NOTHING) -> None:
         super().__init__()
         self.dropped = 0
-        self.setFormatter(JsonFormatter() if form == JSON else TextFormatter())
+        self.setFormatter(JsonFormatter(always) if form == JSON else TextFormatter(always))
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(room)
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
@@ -97,9 +109,10 @@ class LogPump(logging.Handler):
                 self.dropped += 1
 
 
-def set_up(level: str, form: str, stream: TextIO | None = None) -> LogPump:
-    """Sends everything logged at `level` or above to `stream` (default stderr) in `form`, text or json."""
-    pump = LogPump(stream or _own_stderr(), form)
+def set_up(level: str, form: str, stream: TextIO | None = None, always: Mapping[str, Any] = _NOTHING) -> LogPump:
+    """Sends everything logged at `level` or above to `stream` (default stderr) in `form`, text or json, with the facts
+    that `always` hold."""
+    pump = LogPump(stream or _own_stderr(), form, always=always)
     logging.raiseExceptions = False
     logging.basicConfig(level=level.upper(), handlers=[pump], force=True)
     logging.captureWarnings(True)

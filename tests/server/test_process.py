@@ -172,12 +172,17 @@ def wait_until_in_work(server: ServerProcess) -> None:
     raise AssertionError("the request did not arrive")
 
 
-def test_sigterm_finishes_accepted_work_and_refuses_new(run_slow: Callable[..., ServerProcess]) -> None:
+def test_sigterm_finishes_accepted_work_and_refuses_new_and_signals_in_one_moment_are_one_wish(
+    run_slow: Callable[..., ServerProcess],
+) -> None:
     server = run_slow(3)
     asking = Asking(server.url)
     wait_until_in_work(server)
-    server.signal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        server.signal(number)
     server.wait_for("finishing")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        server.signal(number)
     late = Asking(server.url)
     late.join(30)
     assert late.outcome in {"HTTPError", "URLError"}, "503, or nobody listens any more"
@@ -185,6 +190,7 @@ def test_sigterm_finishes_accepted_work_and_refuses_new(run_slow: Callable[..., 
     assert asking.outcome == "200"
     assert server.wait() == 0
     assert "stopped, 0 requests left unfinished" in server.log
+    assert "second signal" not in server.log
 
 
 def test_work_beyond_the_grace_time_is_left_and_said(run_slow: Callable[..., ServerProcess]) -> None:
@@ -227,21 +233,6 @@ def test_a_second_signal_ends_at_once(run_slow: Callable[..., ServerProcess]) ->
     server.signal(signal.SIGTERM)
     assert server.wait(10) == -signal.SIGTERM
     assert "second signal" in server.log
-
-
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_two_signals_in_one_moment_are_one_wish(run_slow: Callable[..., ServerProcess], second: signal.Signals) -> None:
-    server = run_slow(3)
-    asking = Asking(server.url)
-    wait_until_in_work(server)
-    server.signal(signal.SIGTERM)
-    server.signal(second)
-    server.wait_for("finishing")
-    server.signal(second)
-    asking.join(60)
-    assert asking.outcome == "200"
-    assert server.wait() == 0
-    assert "second signal" not in server.log
 
 
 SLOW_TO_READ = """

@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from clipsrv.server.api.catalog import Catalog
-from clipsrv.server.api.state import CATALOG, EMBEDDER, OPENAPI
+from clipsrv.server.api.state import CATALOG, EMBEDDER, OPENAPI, WORKER, state
 from clipsrv.server.http.middleware import METRICS
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.options import read_options
@@ -19,14 +19,17 @@ from clipsrv.serving.stock import HEALTHY, UNHEALTHY
 async def health(request: web.Request) -> web.Response:
     read_options(request, {})
     embedder, catalog = request.app[EMBEDDER], request.app[CATALOG]
-    body: dict[str, Any] = {"status": embedder.status, "model": catalog.current}
+    status, fault = state(request.app)
+    body: dict[str, Any] = {"status": status, "model": catalog.current}
     if embedder.model is not None:
         body |= catalog.running(embedder.model)
-    if body["status"] == UNHEALTHY:
-        body["fault"] = embedder.fault
-    body["models"] = {name: _state(embedder, catalog, name, state) for name, state in embedder.stock.states().items()}
-    response = _json(body, 200 if body["status"] == HEALTHY else 503)
-    if body["status"] == STARTING:
+    if status == UNHEALTHY:
+        body["fault"] = fault
+    body["models"] = {name: _state(embedder, catalog, name, its) for name, its in embedder.stock.states().items()}
+    if WORKER in request.app:
+        body |= {"worker": request.app[WORKER].number, "workers": request.app[WORKER].workers}
+    response = _json(body, 200 if status == HEALTHY else 503)
+    if status == STARTING:
         response.headers["Retry-After"] = "2"
     return response
 
@@ -46,7 +49,8 @@ async def live(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    text = request.app[METRICS].render()
+    app = request.app
+    text = await app[WORKER].metrics() if WORKER in app else app[METRICS].render()
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

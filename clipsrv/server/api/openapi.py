@@ -8,6 +8,7 @@ from __future__ import annotations
 from clipsrv import __version__
 from clipsrv.config import Config
 from clipsrv.models.scoring import LONGEST_LABEL, TEMPLATE
+from clipsrv.server.api.health_schema import HEALTH
 from clipsrv.server.api.operations import JSON, OPENAI, STATUSES, WEAVIATE, error, get, option, page, post, probe
 from clipsrv.server.api.schemas import (
     ANSWERED,
@@ -21,7 +22,6 @@ from clipsrv.server.api.schemas import (
     EMBEDDINGS,
     ENCODED,
     ERROR,
-    HEALTH,
     LINE,
     META,
     MODEL,

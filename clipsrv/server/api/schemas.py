@@ -103,28 +103,13 @@ CLASSES = shape(
     optional=("unknown_script",),
 )
 #: A model in use; what it was asked to be never stands here.
-_RUNS: Schema = {
+RUNS: Schema = {
     "device": {**STRING, "description": "where it computes"},
     "precision": {**STRING, "description": "the arithmetic"},
     "dimensions": DIMENSIONS,
     "embedding_id": {**STRING, "description": "of the vectors: those of another cannot be compared with them"},
     "text": {**FLAG, "description": "texts can be embedded"},
 }
-_FAULT: Schema = {"fault": {**STRING, "description": "what is wrong; left out if nothing is"}}
-_STATE = shape(
-    {"status": {"enum": ["healthy", "unhealthy", "loading", "failed", "unloaded"]}, **_FAULT, **_RUNS},
-    optional=(*_FAULT, *_RUNS),
-)
-HEALTH = shape(
-    {
-        "status": {"enum": ["healthy", "starting", "draining", "unhealthy"]},
-        "model": {**STRING, "description": "that of --model"},
-        **_FAULT,
-        **_RUNS,
-        "models": {"type": "object", "additionalProperties": _STATE, "description": "of each that is served, by name"},
-    },
-    optional=(*_FAULT, *_RUNS),
-)
 _KNOWN: Schema = {
     "converted": {**FLAG, "description": "its folder is there; nothing else is told otherwise"},
     "image_size": {**COUNT, "description": "pixels of a side, after preprocessing"},
@@ -135,7 +120,7 @@ _KNOWN: Schema = {
     "languages": {"type": "array", "items": STRING, "description": "of texts it knows; many for a hundred"},
     "parity": {"type": "object", "description": "how near the original it is, as measured at the conversion"},
     "loaded": {**FLAG, "description": "it is in memory; left out if it is not served"},
-    **_RUNS,
+    **RUNS,
 }
 MODELS = shape(
     {
@@ -231,7 +216,7 @@ WEAVIATE_ERROR = shape({"error": _MESSAGE})
 VECTORIZED = shape(
     {"textVectors": {"type": "array", "items": FLOATS}, "imageVectors": {"type": "array", "items": FLOATS}}
 )
-META = shape({"model": STRING, **_RUNS}, optional=tuple(_RUNS))
+META = shape({"model": STRING, **RUNS}, optional=tuple(RUNS))
 
 
 def vectorize_asked(images: int, texts: int) -> Schema:

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from clipsrv.runtime.vectors import Vectors
-from clipsrv.server.api.state import BODIES, CATALOG, EMBEDDER, ITEMS
+from clipsrv.server.api.state import BODIES, CATALOG, EMBEDDER, ITEMS, state
 from clipsrv.server.http.middleware import CALLER, REPORT
 from clipsrv.server.http.routes import Route
 from clipsrv.server.wire.documents import Document
@@ -59,7 +59,7 @@ async def live(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    status = request.app[EMBEDDER].status
+    status, _ = state(request.app)
     if status == HEALTHY:
         return web.Response(status=204)
     body = orjson.dumps({"error": f"The server is {status}."})

@@ -1,0 +1,1 @@
+"""Several processes that share one address: who starts them, what they tell each other, what they say together."""
