@@ -1,47 +1,35 @@
 """A job in shards at its limits: a list of millions, rows without images, and everything of a cluster killed.
 
 python -m drills.shards plan [ROWS]    the list alone, of 50 million synthetic rows: seconds, and the most memory
-python -m drills.shards rows [ROWS]    rows that name no image, by each engine: what a row costs beside its image
+python -m drills.shards rows [ROWS [image | nothing]]   by each engine, what a row costs beside its image
 python -m drills.shards rates MODELS NAME   images a second of local, and of Ray with one and two actors
-python -m drills.shards kills          an actor, a node and the driver of a Ray cluster, kill -9; two drivers at once
+python -m drills.shards kills          actor, node, driver and database killed, two drivers, a store that misbehaves
 Exit status 1 if an output is not, to the byte, that of a run that nobody disturbed.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 from PIL import Image
 
 from clipsrv.bulk.records import Entry
 from clipsrv.bulk.work.folder import Folder
 from clipsrv.bulk.work.plan import write_plan
+from drills.kills import kills
 from tests.support.model import write_model
 from tests.support.photos import cuttings
 
 _MIB = 2**20
-#: A cluster of two nodes, of which a line on its standard input ends the second.
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-second = cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-sys.stdin.readline()
-cluster.remove_node(second, allow_graceful=False)
-sys.stdin.read()
-cluster.shutdown()
-"""
 _SETTINGS = ("--model", "tiny", "--device", "cpu", "--threads", "1", "--shard-size", "8", "--rows-per-shard", "64")
 
 
@@ -63,22 +51,29 @@ def plan(rows: int) -> None:
     )
 
 
-def rows(most: int) -> None:
-    """What a row costs beside its image, by rows that name no file: each is listed, read in vain and reported."""
+def rows(most: int, kind: str) -> None:
+    """What a row costs, by a model that computes next to nothing. An "image" of 64 pixels is listed, read, hashed,
+    decoded, has its vector and is stored; "nothing" are files that are not there, but for one."""
     for engine in (("--engine", "local"), ("--engine", "ray", "--actors", "1"), ("--engine", "ray", "--actors", "2")):
         count = 1_000
         while count <= most:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 write_model(folder / "models" / "tiny")
-                (folder / "real.jpg").write_bytes(cuttings(1)[0])
-                names = [str(folder / "real.jpg"), *(f"/nowhere/{row:09d}.jpg" for row in range(count - 1))]
-                (folder / "list").write_text("\n".join(names))
+                image = folder / "small.png"
+                Image.new("RGB", (8, 8), (90, 20, 160)).save(image)
+                with (folder / "list").open("w") as out:
+                    for row in range(count):
+                        there = kind == "image" or row == 0
+                        entry = {"id": f"{row:09d}", "path": str(image if there else f"/nowhere/{row:09d}.jpg")}
+                        out.write(json.dumps(entry) + "\n")
                 began = time.monotonic()
                 process = _start(folder, "--files-from", str(folder / "list"), *engine, settings=_SETTINGS[:6])
                 memory = _watch(process)
+                seconds = time.monotonic() - began
                 assert process.returncode == 0, count
-            seconds = time.monotonic() - began
+                found = sum(pq.read_metadata(path).num_rows for path in folder.glob("out.parquet/s*"))
+                assert found == (count if kind == "image" else 1)
             print(
                 f"{' '.join(engine[1:])}: {count:,} rows in {seconds:.1f} s, {1e6 * seconds / count:,.0f} us a row; "
                 f"driver {memory['driver']:.0f} MiB, actors {memory['actors']:.0f} MiB at most",
@@ -114,39 +109,6 @@ def rates(models_dir: str, model: str, count: int = 768) -> None:
             )
 
 
-def kills() -> int:
-    """Everything of a cluster, in the middle of the work."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, wrong = Path(name), 0
-        _images(folder)
-        assert _start(folder / "whole", str(folder / "many")).wait() == 0
-        for what in ("actor", "node", "driver", "second driver"):
-            here = folder / what.replace(" ", "-")
-            with _cluster() as (address, cluster):
-                process = _start(here, str(folder / "many"), "--engine", "ray", "--address", address)
-                _wait(here, process, 3)
-                status = "-"
-                if what == "actor":
-                    _actors()[0].kill()
-                elif what == "node":
-                    assert cluster.stdin
-                    cluster.stdin.write("\n")
-                    cluster.stdin.flush()
-                elif what == "driver":
-                    process.kill()
-                    process.wait()
-                    process = _start(here, str(folder / "many"), "--engine", "ray", "--address", address)
-                else:
-                    status = str(_start(here, str(folder / "many"), "--engine", "ray", "--address", address).wait())
-                ended = process.wait(600)
-            same = _same(here, folder / "whole")
-            wrong += not same or ended != 0
-            print(
-                f"{what}: exit {ended}, the second's {status}, {'the same' if same else 'ANOTHER'} output", flush=True
-            )
-    return int(wrong > 0)
-
-
 def _start(folder: Path, *args: str, settings: tuple[str, ...] = _SETTINGS) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     if "--models-dir" not in settings:
@@ -173,39 +135,6 @@ def _actors() -> list[psutil.Process]:
     return [one for one in everything if any("MapWorker" in word for word in one.info["cmdline"] or ())]
 
 
-def _wait(folder: Path, process: subprocess.Popen[bytes], shards: int) -> None:
-    while len(list((folder / "work" / "done").glob("*"))) < shards:
-        assert process.poll() is None, "it ended before anything could be killed"
-        time.sleep(0.01)
-
-
-def _images(folder: Path) -> None:
-    write_model(folder / "models" / "tiny")
-    (folder / "many").mkdir()
-    blobs = cuttings(300, (48, 36))
-    for number in range(8_000):
-        blob = b"broken" if number % 97 == 5 else blobs[(number * number + number // 7) % 300]
-        (folder / "many" / f"{number:04d}.jpg").write_bytes(blob)
-
-
-def _same(folder: Path, whole: Path) -> bool:
-    made, expected = (
-        {path.name: path.read_bytes() for path in (one / "out.parquet").glob("s*")} for one in (folder, whole)
-    )
-    return made == expected
-
-
-@contextmanager
-def _cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=pipe, stdout=pipe, text=True) as running:
-        assert running.stdout
-        try:
-            yield running.stdout.readline().strip(), running
-        finally:
-            running.send_signal(signal.SIGINT)
-
-
 def _most_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -217,6 +146,6 @@ if __name__ == "__main__":
     elif what == "rates":
         rates(given[0], given[1])
     elif what == "rows":
-        rows(int(given[0]) if given else 1_000_000)
+        rows(int(given[0]) if given else 100_000, given[1] if given[1:] else "image")
     else:
         sys.exit(kills())

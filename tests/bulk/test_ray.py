@@ -13,12 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from clipsrv.bulk.engines.arriving import arriving
 from clipsrv.bulk.engines.fleet import Fleet, fleet
-from clipsrv.errors import ConfigError
+from clipsrv.bulk.engines.pieces import Pieces, cut, rows_of
+from clipsrv.bulk.errors import OutputError
+from clipsrv.bulk.options import JobOptions
+from clipsrv.bulk.records import Entry
+from clipsrv.bulk.sources.inputs import Inputs
+from clipsrv.bulk.work.folder import Folder
+from clipsrv.bulk.work.plan import inputs, write_plan
+from clipsrv.bulk.worker import Orders
+from clipsrv.config import Config
+from clipsrv.errors import ConfigError, ModelError
 from tests.bulk.tool import SHARDS, Embed, finish, marks, same, wait_until
 
 #: A cluster of two nodes of one core each, until its standard input ends.
@@ -135,6 +145,21 @@ def _all_cores_taken(cluster: str) -> Iterator[None]:
         assert other.stdout.readline() == "taken\n"
         yield
         other.stdin.close()
+
+
+def test_what_ends_the_work_of_an_actor_ends_the_job_as_what_it_is(models_dir: Path, tmp_path: Path) -> None:
+    work = Folder(str(tmp_path))
+    plan = write_plan(work, [Entry("a", "gone.jpg")], 8, {}, "a list")
+    (piece,) = cut(plan, [0], 8)
+    options = JobOptions(Inputs(("photos",)), "out.parquet", work=work.url)
+    orders = Orders(options, Config(model="tiny", models_dir=str(models_dir), device="cpu"), work.url, cores=1)
+    table = pa.Table.from_pylist([piece._asdict()])
+    assert [bad.code for bad in rows_of(Pieces(orders, plan, {})(table)).bad] == ["unreadable_file"]
+    with pytest.raises(ModelError, match="another embedding_id"):
+        rows_of(Pieces(orders, plan, {"embedding_id": "other"})(table))
+    work.write(inputs(0), b"half")
+    with pytest.raises(OutputError, match=r"Cannot read .*000000\.parquet"):
+        rows_of(Pieces(orders, plan, {})(table))
 
 
 def test_who_waits_for_what_never_comes_is_told_of_it_and_ends_when_asked() -> None:

@@ -93,14 +93,14 @@ def same(out: Path, whole: Path) -> bool:
     return all((out / name).read_bytes() == (whole / name).read_bytes() for name in names)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 110.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it did not come to pass in time"
         time.sleep(0.002)
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 60.0) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 110.0) -> tuple[int, str]:
     """Exit status and stderr."""
     _, said = process.communicate(timeout=seconds)
     return process.returncode, said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any, NamedTuple
@@ -15,10 +16,12 @@ from ray.util.metrics import Counter
 from clipsrv.bulk.records import BadFile, Entry, Facts, Refusal, Row, Shard
 from clipsrv.bulk.work.plan import Plan
 from clipsrv.bulk.worker import Orders, Worker
-from clipsrv.errors import ModelError
+from clipsrv.errors import ClipsrvError, EngineError, ModelError, StartError
 
 #: Stretches of a piece: enough that the actor's last batches, which keep fewer cores busy, do not count for much.
 _STRETCHES = 4
+#: The column of what ends the job, and which errors those are.
+_FAILURE, _ENDS_THE_JOB = "failure", (StartError, EngineError)
 _ROW, _BAD = ([item.name for item in fields(kind)] for kind in (Row, BadFile))
 
 
@@ -41,10 +44,25 @@ def cut(plan: Plan, numbers: Sequence[int], stretch: int) -> list[Piece]:
 
 
 class Pieces:
-    """A worker in an actor of Ray Data; called with a table of one piece. Raises as Worker does, and ModelError if its
-    vectors are not those of `facts`."""
+    """A worker in an actor of Ray Data; called with a table of one piece. What the worker raises, or ModelError if its
+    vectors are not those of `facts`, is for `rows_of` to raise: of an error Ray Data brings the text only."""
 
     def __init__(self, orders: Orders, plan: Plan, facts: Facts) -> None:
+        self._failure: ClipsrvError | None = None
+        try:
+            self._open(orders, plan, facts)
+        except _ENDS_THE_JOB as error:
+            self._failure = error
+
+    def __call__(self, table: Any) -> Any:
+        try:
+            if self._failure:
+                raise self._failure
+            return self._embed(table)
+        except _ENDS_THE_JOB as error:
+            return pa.table({_FAILURE: [pickle.dumps((type(error), error.message))]})
+
+    def _open(self, orders: Orders, plan: Plan, facts: Facts) -> None:
         if orders.directory and os.path.isdir(orders.directory):
             os.chdir(orders.directory)  # paths are relative to where the driver was started
         self._plan, self._worker = plan, Worker(orders)
@@ -56,7 +74,7 @@ class Pieces:
                 f"({facts[name]}): give --device and --precision, so that all nodes make the same."
             )
 
-    def __call__(self, table: Any) -> Any:
+    def _embed(self, table: Any) -> Any:
         made: list[Shard] = []
 
         def take(stretch: Shard) -> list[Refusal]:
@@ -90,7 +108,10 @@ class _Part:
 
 
 def rows_of(table: Any) -> Shard:
-    """What `_table` made: the rows and the bad images of stretches of one shard, as one."""
+    """What `Pieces` made: the rows and the bad images of stretches of one shard, as one. Raises what ended it there."""
+    if _FAILURE in table.column_names:
+        kind, message = pickle.loads(table.column(_FAILURE)[0].as_py())
+        raise kind(message)
     bad = table.column("code").is_valid()
     good = table.filter(pc.invert(bad)).combine_chunks()
     length = table.schema.field("embedding").type.list_size
