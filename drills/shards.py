@@ -3,6 +3,7 @@
 python -m drills.shards plan [ROWS]    the list alone, of 50 million synthetic rows: seconds, and the most memory
 python -m drills.shards rows [ROWS [image | nothing]]   by each engine, what a row costs beside its image
 python -m drills.shards rates MODELS NAME   images a second of local, and of Ray with one and two actors
+python -m drills.shards fetches        images a second of a folder, of http and of S3
 python -m drills.shards kills          actor, node, driver and database killed, two drivers, a store that misbehaves
 Exit status 1 if an output is not, to the byte, that of a run that nobody disturbed.
 """
@@ -11,13 +12,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import fsspec
 import psutil
 import pyarrow.parquet as pq
 from PIL import Image
@@ -25,9 +30,11 @@ from PIL import Image
 from clipsrv.bulk.records import Entry
 from clipsrv.bulk.work.folder import Folder
 from clipsrv.bulk.work.plan import write_plan
+from drills.emulators import BUCKET, STORES, wait_for
 from drills.kills import kills
 from tests.support.model import write_model
 from tests.support.photos import cuttings
+from tests.support.website import website
 
 _MIB = 2**20
 _SETTINGS = ("--model", "tiny", "--device", "cpu", "--threads", "1", "--shard-size", "8", "--rows-per-shard", "64")
@@ -87,13 +94,7 @@ def rates(models_dir: str, model: str, count: int = 768) -> None:
     of its last: starting it does not count."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "many").mkdir()
-        small = [Image.open(io.BytesIO(blob)).convert("RGB") for blob in cuttings(300, (48, 36))]
-        for number in range(count):  # no two alike
-            large = (
-                small[number % 300].resize((640, 480)).point(lambda value, more=number // 300: min(255, value + more))
-            )
-            large.save(folder / "many" / f"{number:04d}.jpg", quality=90)
+        _photos(folder / "many", count)
         settings = ("--model", model, "--models-dir", models_dir, "--device", "cpu", "--shard-size", "64")
         for actors in ("0", "1", "2"):
             here = folder / actors
@@ -107,6 +108,47 @@ def rates(models_dir: str, model: str, count: int = 768) -> None:
                 f"{what}: {rate:.2f} images/s; driver {memory['driver']:.0f} MiB, actors {memory['actors']:.0f} MiB",
                 flush=True,
             )
+
+
+def fetches(count: int = 2_000) -> None:
+    """Images a second of a folder, and of the same images by http and from S3, whose servers are on this machine too
+    and written in Python: by a model that computes next to nothing, without the time that one image takes to start."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
+        folder = Path(name)
+        write_model(folder / "models" / "tiny")
+        _photos(folder / "many", count)
+        files = sorted((folder / "many").iterdir())
+        site = opened.enter_context(website({path.name: path.read_bytes() for path in files}))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        opened.enter_context(STORES["s3"].serving(port, folder))
+        wait_for(port)
+        os.environ.update(STORES["s3"].environment(f"http://127.0.0.1:{port}"))
+        there = fsspec.filesystem("s3", skip_instance_cache=True)
+        there.pipe({f"{BUCKET}/many/{path.name}": path.read_bytes() for path in files})
+        sizes = sum(path.stat().st_size for path in files) / count / 1024
+        for base in (str(folder / "many"), site.url, f"s3://{BUCKET}/many"):
+            for threads in ("8",) if base.startswith("/") else ("8", "32", "64"):
+                took = {}
+                for rows in (1, count):
+                    (folder / "list").write_text("".join(f"{base}/{path.name}\n" for path in files[:rows]))
+                    here = Path(tempfile.mkdtemp(dir=folder))
+                    (here / "models").symlink_to(folder / "models")
+                    more = ("--allow-private-addresses", "--fetch-threads", threads)
+                    began = time.monotonic()
+                    assert _start(here, "--files-from", str(folder / "list"), *more, settings=_SETTINGS[:4]).wait() == 0
+                    took[rows] = time.monotonic() - began
+                rate, kind = (count - 1) / (took[count] - took[1]), base.partition(":")[0]
+                print(f"{kind}, {threads} threads: {rate:.0f} images/s of {sizes:.0f} KiB", flush=True)
+
+
+def _photos(folder: Path, count: int) -> None:
+    """So many JPEGs of 640x480, no two alike."""
+    folder.mkdir()
+    small = [Image.open(io.BytesIO(blob)).convert("RGB") for blob in cuttings(300, (48, 36))]
+    for number in range(count):
+        large = small[number % 300].resize((640, 480)).point(lambda value, more=number // 300: min(255, value + more))
+        large.save(folder / f"{number:05d}.jpg", quality=90)
 
 
 def _start(folder: Path, *args: str, settings: tuple[str, ...] = _SETTINGS) -> subprocess.Popen[bytes]:
@@ -145,6 +187,8 @@ if __name__ == "__main__":
         plan(int(given[0]) if given else 50_000_000)
     elif what == "rates":
         rates(given[0], given[1])
+    elif what == "fetches":
+        fetches()
     elif what == "rows":
         rows(int(given[0]) if given else 100_000, given[1] if given[1:] else "image")
     else:
