@@ -146,9 +146,9 @@ def test_what_a_dataset_cannot_do_is_said(embed: Embed, images: Path, tmp_path: 
     out = tmp_path / "x.lance"
     embed(images / "01.jpg", "--out", out)
     assert "holds vectors of embedding_id" in embed(images, "--out", out, "--no-exif-orientation", status=6)
-    for option in ({"restart": True}, {"as_listed": True}):
+    for restart in (True, False):
         with pytest.raises(ConfigError, match="says itself what is done"):
-            _run_here(images, out, **option)
+            _run_here(images, out, restart=restart, as_listed=not restart)
     assert len(stored(out)) == 1
 
 
@@ -157,9 +157,11 @@ def test_pruning_is_for_what_grows(images: Path, tmp_path: Path) -> None:
         _run_here(images, tmp_path / "x.npy", prune=True)
 
 
-def _run_here(images: Path, out: Path, **options: bool) -> int:
+def _run_here(images: Path, out: Path, *, restart: bool = False, as_listed: bool = False, prune: bool = False) -> int:
     """Begins a job in this process, to be refused before it opens a model."""
-    return run_job(JobOptions(Inputs((str(images),)), str(out), **options), Config(), lambda: None)
+    inputs = Inputs((str(images),))
+    options = JobOptions(inputs, str(out), restart=restart, as_listed=as_listed, prune=prune)
+    return run_job(options, Config(), lambda: None)
 
 
 def test_a_folder_or_dataset_of_somebody_else_is_left_alone(embed: Embed, images: Path, tmp_path: Path) -> None:
