@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from clipsrv.providers.table import provider
 from clipsrv.runtime.session import open_session
 from clipsrv.runtime.vectors import unit
 from clipsrv.specs import PreprocessSpec
-from conversions.quantize import compress_weights, quantize
+from conversions.activations import Samples
+from conversions.quantize import Quantized
+from conversions.samples import sample_images
 
 Pixels = NDArray[np.float32]
 
@@ -51,12 +53,20 @@ class _Reader(CalibrationDataReader):
         return next(self._batches, None)
 
 
+def _samples(pixels: Pixels) -> Samples:
+    return Samples(np.array_split(pixels, 8), taken=0)
+
+
 def _rows(graph: Path, out: Path, pixels: Pixels) -> None:
-    quantize(graph, out)
+    Quantized.of(graph, _samples(pixels)).for_onnxruntime(out)
+
+
+def _rows_alone(graph: Path, out: Path, pixels: Pixels) -> None:
+    Quantized.of(graph).for_onnxruntime(out)
 
 
 def _unpacked(graph: Path, out: Path, pixels: Pixels) -> None:
-    compress_weights(graph, out)
+    Quantized.of(graph, _samples(pixels)).for_openvino(out)
 
 
 def _dynamic(graph: Path, out: Path, pixels: Pixels) -> None:
@@ -76,7 +86,7 @@ def _static(graph: Path, out: Path, pixels: Pixels) -> None:
     quantize_static(
         graph,
         out,
-        _Reader(source, pixels),
+        _Reader(source, pixels[:16]),
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -95,6 +105,7 @@ def _projection(graph: Path) -> str:
 CANDIDATES = (
     Candidate("fp32", None),
     Candidate("int8 by row", _rows),
+    Candidate("int8 by row, no samples", _rows_alone),
     Candidate("int8 static", _static),
     Candidate("int8 dynamic", _dynamic),
     Candidate("openvino fp32", None, "openvino"),
@@ -102,25 +113,6 @@ CANDIDATES = (
     Candidate("openvino int8", _unpacked, "openvino", "int8"),
     Candidate("openvino int8 static", _static, "openvino"),
 )
-
-
-def synthetic_images(count: int, seed: int) -> Iterator[Image.Image]:
-    """Images with a natural spectrum (1 / frequency), a hard-edged shape on each, and every eighth flat."""
-    rng = np.random.default_rng(seed)
-    side = 256
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
-    frequency[0, 0] = 1 / side
-    for index in range(count):
-        noise = rng.standard_normal((2, 3, *frequency.shape))
-        waves = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency ** rng.uniform(0.7, 1.6), s=(side, side))
-        mixed = np.tensordot(0.4 * np.eye(3) + 0.6 * rng.random((3, 3)), waves, 1).transpose(1, 2, 0)
-        image = mixed / mixed.std() * rng.uniform(0.1, 0.3) + rng.random(3)
-        top, left = rng.integers(0, side - 40, 2)
-        height, width = rng.integers(20, 160, 2)
-        image[top : top + height, left : left + width] = rng.random(3)
-        if index % 8 == 7:
-            image[:] = rng.integers(0, 2, 3)
-        yield Image.fromarray(np.rint(image.clip(0, 1) * 255).astype(np.uint8))
 
 
 def pixels_of(images: Sequence[Image.Image], spec: PreprocessSpec) -> Pixels:
@@ -201,12 +193,12 @@ def main() -> None:
 
     manifest = load_manifest(args.folder)
     graph = args.folder / manifest.towers[VISION].variants["fp32"]
-    images = list(synthetic_images(args.count, 1))
+    images = list(sample_images(args.count, 1))
     if args.images:
         files = sorted(path for path in args.images.iterdir() if path.is_file())[: args.count]
         images = [decode_image(path.read_bytes()) for path in files]
     pixels = pixels_of(images, manifest.preprocess)
-    calibration = pixels_of(list(synthetic_images(16, 2)), manifest.preprocess)
+    calibration = pixels_of(list(sample_images(64, 2)), manifest.preprocess)
 
     sessions: dict[str, ort.InferenceSession] = {}
     with tempfile.TemporaryDirectory() as scratch:

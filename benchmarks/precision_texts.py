@@ -28,7 +28,8 @@ from clipsrv.runtime.session import open_session
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.text.opening import open_tokenizer
 from clipsrv.text.tokens import Tokens
-from conversions.quantize import quantize
+from conversions.quantize import Quantized
+from conversions.samples import pixel_samples
 
 _BATCH, _RECALL = 32, 10
 
@@ -49,10 +50,14 @@ def _small_table(kind: str) -> Callable[[Path, Path], None]:
     return make
 
 
+def _int8(graph: Path, out: Path) -> None:
+    Quantized.of(graph).for_onnxruntime(out)
+
+
 CANDIDATES: dict[str, Callable[[Path, Path], None]] = {
     "fp32, tokens in fp16": _small_table("fp16"),
     "fp32, tokens in 8 bits": _small_table("int8"),
-    "int8": quantize,
+    "int8": _int8,
 }
 
 
@@ -114,7 +119,8 @@ def main() -> None:
             texts[name] = _texts(encoder, tokens)
             print(f"{name:24}{quality_of(texts[name], texts['fp32'])} {_mates(encoder, tokens[:8]):12.2e}")
         graph = args.folder / manifest.towers[VISION].variants["fp32"]
-        quantize(graph, Path(scratch) / "vision.onnx")
+        samples = pixel_samples(manifest.preprocess, taken=0)
+        Quantized.of(graph, samples).for_onnxruntime(Path(scratch) / "vision.onnx")
         exact = _images(_open(graph, manifest, VISION), pixels)
         rounded = _images(_open(Path(scratch) / "vision.onnx", manifest, VISION), pixels)
     print(f"\nown image among the first {_RECALL}, of {len(files)}")

@@ -27,10 +27,11 @@ from conversions.files import hash_files
 from conversions.folder import locked, partial_folder, publish, require_space
 from conversions.golden import TEXTS, golden_images
 from conversions.known import HubCheckpoint
+from conversions.samples import pixel_samples
 from conversions.texts import INT8, TOWERS, are_exact, leave_out, towers_of
 
 if TYPE_CHECKING:
-    from conversions.families.family import Identity, Original
+    from conversions.families.family import Exportable, Facts, Identity, Original
     from conversions.reference import Originals
 
 _LIBRARIES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy", "pillow")
@@ -104,7 +105,11 @@ def _convert(job: Job, say: Say) -> verify.Table | None:
         tokenizer, content = checkpoint.family.tokenizer(checkpoint.folder, checkpoint.facts)
         (partial / tokenizer).write_bytes(content)
         scoring, identity = original.scoring, original.identity(content)
-        towers = {tower: _write_tower(original, tower, job, partial, say) for tower in TOWERS}
+        kept = old if unchanged else None
+        towers = {
+            tower: _write_tower(original.tower(tower), tower, job, checkpoint.facts, kept, partial, say)
+            for tower in TOWERS
+        }
         del original
         gc.collect()
         if old and unchanged:
@@ -179,23 +184,32 @@ def _write_manifest(folder: Path, manifest: ModelManifest) -> None:
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _write_tower(original: Original, tower: str, job: Job, partial: Path, say: Say) -> dict[str, str]:
-    """Writes the tower's graphs; returns the file name of each precision."""
+def _write_tower(
+    part: Exportable, tower: str, job: Job, facts: Facts, kept: ModelManifest | None, partial: Path, say: Say
+) -> dict[str, str]:
+    """Writes the tower's graphs; returns the file name of each precision. If vectors of the folder that is there are to
+    be `kept`, what it has in 8 bits is copied: made again it might be of another recipe."""
     from conversions.export import export_tower
     from conversions.optimize import VARIANTS, RawGraph
 
     scratch = partial / _RAW
     scratch.mkdir()
-    part = original.tower(tower)
-    raw = RawGraph(scratch / f"{tower}.onnx", part.heads, part.width)
+    learns = tower == VISION and any(name.startswith(INT8) for name in job.precisions)
+    samples = pixel_samples(facts.preprocess, part.taken) if learns else None
+    raw = RawGraph(scratch / f"{tower}.onnx", part.heads, part.width, samples)
     say(f"Exporting the {tower} tower")
     export_tower(part, tower, raw.path)
     variants = {}
     for precision in job.precisions:
         if tower not in towers_of(precision, exact_texts=job.exact_texts):
             continue
-        say(f"Writing {tower} {precision}")
         variants[precision] = f"{tower}.{precision}.onnx"
+        if kept and precision.startswith(INT8) and (graph := kept.towers[tower].variants.get(precision)):
+            say(f"Keeping {tower} {precision} as it is there, so that stored vectors keep their id")
+            for name, target in ((graph, variants[precision]), (f"{graph}.data", f"{variants[precision]}.data")):
+                shutil.copyfile(job.place / name, partial / target)
+            continue
+        say(f"Writing {tower} {precision}")
         VARIANTS[precision](raw, partial / variants[precision])
     shutil.rmtree(scratch)
     return variants

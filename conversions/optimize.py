@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -16,7 +17,8 @@ import onnxruntime as ort
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
-from conversions.quantize import compress_weights, quantize
+from conversions.activations import Samples
+from conversions.quantize import Quantized
 
 #: Smaller tensors stay in the graph: shapes and scalars are read while it is being loaded.
 _INLINE_BYTES = 1024
@@ -24,11 +26,20 @@ _INLINE_BYTES = 1024
 
 @dataclass(frozen=True)
 class RawGraph:
-    """A tower as exported: float32, plain ONNX. Attention heads and width are what fusions must know."""
+    """A tower as exported: float32, plain ONNX. Attention heads and width are what fusions must know; of `samples`
+    int8 learns what its layers will see."""
 
     path: Path
     heads: int
     width: int
+    samples: Samples | None = None
+
+    @cached_property
+    def quantized(self) -> Quantized:
+        """The folded graph in 8 bits: worked out once, written for onnxruntime and for OpenVINO."""
+        folded = self.path.with_suffix(".folded.onnx")
+        fold(self, folded)
+        return Quantized.of(folded, self.samples)
 
 
 def fold(raw: RawGraph, out: Path) -> None:
@@ -60,23 +71,20 @@ def fuse_half(raw: RawGraph, out: Path) -> None:
     fused.save_model_to_file(str(out), use_external_data_format=True, all_tensors_to_one_file=True)
 
 
-def _folded(change: Callable[[Path, Path], None]) -> Callable[[RawGraph, Path], None]:
-    """`change` applied to the folded graph."""
+def _rows(raw: RawGraph, out: Path) -> None:
+    raw.quantized.for_onnxruntime(out)
 
-    def make(raw: RawGraph, out: Path) -> None:
-        folded = raw.path.with_suffix(".folded.onnx")
-        fold(raw, folded)
-        change(folded, out)
 
-    return make
+def _unpacked(raw: RawGraph, out: Path) -> None:
+    raw.quantized.for_openvino(out)
 
 
 #: Variant to what makes it, in the order in which they are made. int8 is for plain onnxruntime.
-VARIANTS = {
+VARIANTS: dict[str, Callable[[RawGraph, Path], None]] = {
     "fp32": fold,
     "fp16": fuse_half,
-    "int8": _folded(quantize),
-    "int8-openvino": _folded(compress_weights),
+    "int8": _rows,
+    "int8-openvino": _unpacked,
 }
 
 

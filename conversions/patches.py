@@ -38,7 +38,7 @@ def patches_to_rows(graph: GraphProto) -> None:
         make("MatMul", [f"{_PREFIX}.flat", f"{_PREFIX}.weight"], [swap.output[0]], name=conv.name),
     ]
     replaced = {conv.output[0], flatten.output[0], swap.output[0]}
-    kept = _alive(graph, [node for node in graph.node if node.output[0] not in replaced])
+    kept = alive(graph, [node for node in graph.node if node.output[0] not in replaced])
     del graph.node[:]
     graph.node.extend(rows + kept)
 
@@ -63,7 +63,7 @@ def _only_reader(graph: GraphProto, name: str, kind: str) -> NodeProto | None:
     return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
 
 
-def _alive(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
+def alive(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
     """Those of `nodes` whose results still reach an output: what computed the old chain's shapes is dropped."""
     needed, alive = {value.name for value in graph.output}, []
     for node in reversed(nodes):

@@ -69,7 +69,7 @@ class ChineseClipOriginal(ClipOriginal):
         if name == VISION:
             config = model.config.vision_config
             module = named(Pooled(class_token_only(model.vision_model), model.visual_projection), config, name)
-            return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size)
+            return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size, taken=0)
         config = model.config.text_config
         module = named(FirstToken(model.text_model, model.text_projection, _PAD), config, name)
         return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size)

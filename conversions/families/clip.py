@@ -100,7 +100,8 @@ class ClipOriginal:
         self.model.set_attn_implementation("eager")
         config = self.model.config.vision_config if name == VISION else self.model.config.text_config
         part = clip_vision(self.model) if name == VISION else clip_text(self.model)
-        return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size)
+        taken = 0 if name == VISION else None
+        return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size, taken=taken)
 
     def _tokens(self, texts: Sequence[str], **options: Any) -> Any:
         return self._tokenizer(list(texts), truncation=True, max_length=self._facts.context_length, **options)

@@ -37,13 +37,14 @@ class Exportable:
     """One tower as it is exported: `module` takes the tower's one input and gives features (n, dimensions).
 
     `through` names what exports it: "optimum", or "torch" where Optimum knows no such module. `heads` and `width` are
-    what fusions must know.
+    what fusions must know. `taken` is the place of the token at which the vector is taken, None if it is of all.
     """
 
     module: torch.nn.Module
     heads: int
     width: int
     through: str = "optimum"
+    taken: int | None = None
 
 
 class Original(Protocol):

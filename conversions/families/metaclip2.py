@@ -54,4 +54,6 @@ class MetaClip2Original(ClipOriginal):
         else:
             config = model.config.text_config
             part = Pooled(model.text_model, model.text_projection)
-        return Exportable(named(part, config, name), heads=config.num_attention_heads, width=config.hidden_size)
+        taken = 0 if name == VISION else None
+        module = named(part, config, name)
+        return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size, taken=taken)

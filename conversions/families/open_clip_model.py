@@ -112,7 +112,7 @@ class OpenClipOriginal:
         if isinstance(part, SiglipModel):
             module = siglip_vision(part) if name == VISION else siglip_text(part)
         else:
-            module = clip_vision(part)
+            return Exportable(clip_vision(part), heads=config.num_attention_heads, width=config.hidden_size, taken=0)
         return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size)
 
     def _crop(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,20 +13,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.encoder import SessionEncoder
 from clipsrv.runtime.session import open_session
 from clipsrv.specs import TowerSpec
+from conversions.activations import Samples, Watched
 from conversions.errors import ConversionError
-from conversions.quantize import compress_weights, quantize, quantize_weight
+from conversions.evening import even_channels
+from conversions.layers import Tower
+from conversions.quantize import Quantized
+from conversions.rounding import round_each, round_together
 
 WIDTH, HIDDEN, TOKENS, DIMENSIONS = 64, 128, 5, 24
+#: Of how many directions inputs are mixed, as activations of real models are, and what of each channel is noise.
+ALIKE, NOISE = 8, 0.1
 
 
 def _array(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def _inputs(count: int, seed: int) -> NDArray[np.float32]:
+    """Of which channels are alike, the same ones whatever the seed."""
+    mixed = _array((count, TOKENS, ALIKE), seed) @ _array((ALIKE, WIDTH), 21)
+    return mixed + np.float32(NOISE) * _array((count, TOKENS, WIDTH), seed + 1000)
+
+
+SAMPLES = Samples([_inputs(32, 31), _inputs(32, 32)], taken=0)
 
 
 def _write_tower(path: Path, *, opset: int = 18, layers: bool = True, loud: float = 1) -> Path:
@@ -95,13 +111,21 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def int8(fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("int8") / "vision.int8.onnx"
-    quantize(fp32, out)
+    Quantized.of(fp32).for_onnxruntime(out)
     return out
 
 
 @pytest.fixture(scope="module")
-def session(int8: Path) -> ort.InferenceSession:
-    return _open(int8)
+def learnt(fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `int8`, of samples."""
+    out = tmp_path_factory.mktemp("learnt") / "vision.int8.onnx"
+    Quantized.of(fp32, SAMPLES).for_onnxruntime(out)
+    return out
+
+
+@pytest.fixture(scope="module", params=["int8", "learnt"])
+def session(request: pytest.FixtureRequest) -> ort.InferenceSession:
+    return _open(request.getfixturevalue(request.param))
 
 
 def test_int8_stays_within_two_percent_of_the_distance_between_inputs(
@@ -113,6 +137,25 @@ def test_int8_stays_within_two_percent_of_the_distance_between_inputs(
     error = np.linalg.norm(rounded - exact, axis=-1)
     assert 0 < error.mean() / distance < 0.01
     assert error.max() / distance < 0.02
+
+
+def _errors(graph: Path, exact: NDArray[np.float32], batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    errors: NDArray[np.float32] = np.linalg.norm(_run(_open(graph), batch) - exact, axis=-1)
+    return errors
+
+
+def test_samples_take_away_a_fifth_of_the_error_of_inputs_that_are_like_them_and_add_little_to_others(
+    fp32: Path, int8: Path, learnt: Path
+) -> None:
+    for batch, most in ((_inputs(64, 41), 0.8), (_array((64, TOKENS, WIDTH), 8), 1.1)):
+        exact = _run(_open(fp32), batch)
+        assert _errors(learnt, exact, batch).mean() < most * _errors(int8, exact, batch).mean()
+
+
+def test_the_same_samples_give_the_same_bytes(fp32: Path, learnt: Path, tmp_path: Path) -> None:
+    Quantized.of(fp32, SAMPLES).for_onnxruntime(tmp_path / learnt.name)
+    for name in (learnt.name, f"{learnt.name}.data"):
+        assert (tmp_path / name).read_bytes() == (learnt.parent / name).read_bytes()
 
 
 @settings(max_examples=30, deadline=None)
@@ -148,7 +191,7 @@ def test_one_loud_channel_costs_no_precision(fp32: Path, session: ort.InferenceS
     batch = _array((16, TOKENS, WIDTH), 11)
     loud = _write_tower(tmp_path / "vision.fp32.onnx", loud=64)
     np.testing.assert_array_equal(_run(_open(loud), batch), _run(_open(fp32), batch))
-    quantize(loud, tmp_path / "vision.int8.onnx")
+    Quantized.of(loud).for_onnxruntime(tmp_path / "vision.int8.onnx")
     exact = _run(_open(fp32), batch)
     error = np.linalg.norm(_run(_open(tmp_path / "vision.int8.onnx"), batch) - exact, axis=-1).mean()
     assert error < 1.3 * np.linalg.norm(_run(session, batch) - exact, axis=-1).mean()
@@ -172,7 +215,7 @@ def test_for_openvino_the_same_weights_are_unpacked_from_8_bits_by_plain_operato
     fp32: Path, int8: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "vision.int8-openvino.onnx"
-    compress_weights(fp32, out)
+    Quantized.of(fp32).for_openvino(out)
     onnx.checker.check_model(out)
     theirs, ours = onnx.load(out), onnx.load(int8)
     assert {node.domain for node in theirs.graph.node} == {""}
@@ -187,13 +230,11 @@ def test_for_openvino_the_same_weights_are_unpacked_from_8_bits_by_plain_operato
     assert len(weights[0]) == 6
 
 
-def test_for_openvino_only_weights_are_rounded_in_the_graph(
-    fp32: Path, session: ort.InferenceSession, tmp_path: Path
-) -> None:
-    compress_weights(fp32, tmp_path / "vision.int8-openvino.onnx")
+def test_for_openvino_only_weights_are_rounded_in_the_graph(fp32: Path, int8: Path, tmp_path: Path) -> None:
+    Quantized.of(fp32).for_openvino(tmp_path / "vision.int8-openvino.onnx")
     batch = _array((64, TOKENS, WIDTH), 8)
     exact, rounded = _run(_open(fp32), batch), _run(_open(tmp_path / "vision.int8-openvino.onnx"), batch)
-    errors = [np.linalg.norm(one - exact, axis=-1).mean() for one in (rounded, _run(session, batch))]
+    errors = [np.linalg.norm(one - exact, axis=-1).mean() for one in (rounded, _run(_open(int8), batch))]
     assert 0 < errors[0] < errors[1]
 
 
@@ -201,7 +242,7 @@ def test_weights_lie_beside_the_graph_and_the_same_graph_gives_the_same_bytes(fp
     first, second = tmp_path / "first" / "vision.int8.onnx", tmp_path / "second" / "vision.int8.onnx"
     for out in (first, second, second):
         out.parent.mkdir(exist_ok=True)
-        quantize(fp32, out)
+        Quantized.of(fp32).for_onnxruntime(out)
     assert first.read_bytes() == second.read_bytes()
     data = [path.with_name(f"{path.name}.data") for path in (first, second)]
     assert data[0].read_bytes() == data[1].read_bytes()
@@ -213,7 +254,7 @@ def test_weights_lie_beside_the_graph_and_the_same_graph_gives_the_same_bytes(fp
 def test_a_weight_is_off_by_half_a_step_of_its_own_channel_at_most(seed: int, magnitude: float) -> None:
     weight = _array((31, 7), seed) * np.float32(10**magnitude)
     weight[:, 3] = 0
-    values, scale = quantize_weight(weight)
+    values, scale = round_each(weight)
     assert values.dtype == np.int8
     assert values.min() >= -127
     assert np.array_equal(np.abs(values).max(axis=0), [127, 127, 127, 0, 127, 127, 127])
@@ -223,10 +264,123 @@ def test_a_weight_is_off_by_half_a_step_of_its_own_channel_at_most(seed: int, ma
 def test_a_graph_without_a_layer_to_quantise_is_refused(tmp_path: Path) -> None:
     graph = _write_tower(tmp_path / "vision.fp32.onnx", layers=False)
     with pytest.raises(ConversionError, match="no layer"):
-        quantize(graph, tmp_path / "out.onnx")
+        Quantized.of(graph).for_onnxruntime(tmp_path / "out.onnx")
 
 
 def test_a_graph_of_an_older_operator_set_is_refused(tmp_path: Path) -> None:
     graph = _write_tower(tmp_path / "vision.fp32.onnx", opset=17)
     with pytest.raises(ConversionError, match="operator set 18"):
-        quantize(graph, tmp_path / "out.onnx")
+        Quantized.of(graph).for_onnxruntime(tmp_path / "out.onnx")
+
+
+ENCODER_WIDTH, HEADS = 32, 4
+
+
+class _Graph:
+    """A graph of the exporter's shape, a node and a constant after the other."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[str, NDArray[np.generic]] = {}
+
+    def add(self, kind: str, out: str, *inputs: str | NDArray[np.generic], **attributes: Any) -> str:
+        names = []
+        for place, one in enumerate(inputs):
+            names.append(one if isinstance(one, str) else f"{out}.{place}")
+            if not isinstance(one, str):
+                self.constants[names[-1]] = one
+        self.nodes.append(helper.make_node(kind, names, [out], name=out, **attributes))
+        return out
+
+    def linear(self, out: str, source: str, inputs: int, outputs: int, seed: int) -> str:
+        weight = _array((inputs, outputs), seed) / np.float32(np.sqrt(inputs))
+        return self.add("Add", f"{out}.sum", _array((outputs,), seed + 1), self.add("MatMul", out, source, weight))
+
+    def heads(self, out: str, source: str) -> str:
+        parted = self.add("Reshape", f"{out}.parted", source, np.array([0, 0, HEADS, ENCODER_WIDTH // HEADS]))
+        return self.add("Transpose", f"{out}.heads", parted, perm=[0, 2, 1, 3])
+
+
+def _write_encoder(path: Path, *, far: float) -> Path:
+    """One layer as CLIP has them, ReLU for GELU, and a projection of the first token. Channels of both normalisations
+    and of the values lie up to `far` from zero."""
+    graph, width = _Graph(), ENCODER_WIDTH
+
+    def normal(out: str, source: str, seed: int) -> str:
+        gain, offset = 1 + _array((width,), seed) / 4, np.float32(far) * _array((width,), seed + 1)
+        return graph.add("LayerNormalization", out, source, gain, offset, axis=-1)
+
+    first = normal("first", "x", 50)
+    q, k, v = (graph.heads(name, graph.linear(name, first, width, width, 60 + 2 * n)) for n, name in enumerate("qkv"))
+    scores = graph.add("MatMul", "scores", q, graph.add("Transpose", "turned", k, perm=[0, 1, 3, 2]))
+    mixed = graph.add("MatMul", "mixed", graph.add("Softmax", "shares", scores, axis=-1), v)
+    joined = graph.add("Transpose", "joined", mixed, perm=[0, 2, 1, 3])
+    attended = graph.add("Reshape", "attended", joined, np.array([0, 0, width]))
+    after = graph.add("Add", "after", "x", graph.linear("out", attended, width, width, 70))
+    active = graph.add("Relu", "active", graph.linear("up", normal("second", after, 52), width, 2 * width, 72))
+    whole = graph.add("Add", "whole", after, graph.linear("down", active, 2 * width, width, 74))
+    token = graph.add("Gather", "token", whole, np.array(0, np.int64), axis=1)
+    graph.add("MatMul", "embeds", token, _array((width, DIMENSIONS), 76) / np.float32(np.sqrt(width)))
+    made = helper.make_graph(
+        graph.nodes,
+        "encoder",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", TOKENS, width])],
+        [helper.make_tensor_value_info("embeds", TensorProto.FLOAT, ["batch", DIMENSIONS])],
+        [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
+    )
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def _encoder_inputs(seed: int) -> NDArray[np.float32]:
+    return _array((64, TOKENS, ENCODER_WIDTH), seed)
+
+
+def test_channels_are_moved_and_evened_out_and_the_float32_function_stays(tmp_path: Path) -> None:
+    graph = _write_encoder(tmp_path / "vision.fp32.onnx", far=4)
+    tower, samples = Tower.read(graph), Samples([_encoder_inputs(80)], taken=0)
+    ranges = Watched(tower, samples, tmp_path).ranges(["first", "attended", "second"])
+    assert even_channels(tower, ranges) == {"first", "attended", "second"}
+    for name, one in Watched(tower, samples, tmp_path).ranges(ranges).items():
+        assert np.abs(ranges[name].centre).max() > 1
+        np.testing.assert_allclose(one.centre, 0, atol=1e-4, err_msg=name)
+    batch = _encoder_inputs(81)
+    np.testing.assert_allclose(_run(_open(tmp_path / "watched.onnx"), batch), _run(_open(graph), batch), atol=1e-4)
+
+
+def test_values_far_from_zero_cost_no_precision_once_samples_have_shown_where_they_lie(tmp_path: Path) -> None:
+    errors = {}
+    batch, samples = _encoder_inputs(82), Samples([_encoder_inputs(80)], taken=0)
+    for far in (0.1, 4):
+        graph = _write_encoder(tmp_path / f"{far}.fp32.onnx", far=far)
+        exact = _run(_open(graph), batch)
+        for name, known in (("guessed", None), ("learnt", samples)):
+            Quantized.of(graph, known).for_onnxruntime(tmp_path / f"{far}.{name}.onnx")
+            errors[far, name] = _errors(tmp_path / f"{far}.{name}.onnx", exact, batch).mean()
+    assert errors[4, "learnt"] < 0.6 * errors[4, "guessed"]
+    assert errors[0.1, "learnt"] < errors[0.1, "guessed"]
+
+
+def test_zero_lies_where_the_values_of_a_layers_input_begin(tmp_path: Path) -> None:
+    """Without samples in the middle; ReLU has nothing below, and a few steps are left for what samples did not have."""
+    graph = _write_encoder(tmp_path / "vision.fp32.onnx", far=0.1)
+    assert set(Quantized.of(graph).zeros.values()) == {128}
+    samples = Samples([_encoder_inputs(80)], taken=0)
+    assert Quantized.of(graph, samples).zeros == {"first": 128, "attended": 128, "second": 128, "active": 8}
+
+
+def test_weights_that_are_rounded_together_take_back_what_the_others_add() -> None:
+    weight, rows = _array((96, 24), 90), _inputs(200, 91).reshape(-1, WIDTH)
+    weight, moment = weight[:WIDTH], rows.T @ rows / np.float32(len(rows))
+    errors = []
+    for values, scale in (round_each(weight), round_together(weight, moment)):
+        assert values.dtype == np.int8
+        assert np.abs(values.astype(int)).max() <= 127
+        errors.append(np.linalg.norm(rows @ (values * scale - weight)))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_weights_whose_inputs_are_all_zero_are_rounded_each_by_itself() -> None:
+    weight = _array((31, 7), 92)
+    for ours, theirs in zip(round_together(weight, np.zeros((31, 31), np.float32)), round_each(weight), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

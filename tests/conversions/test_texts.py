@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
+from clipsrv.manifest import MANIFEST_NAME, TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.loading import load_model
 from clipsrv.models.texts import embed_tokens
 from clipsrv.settings import ModelSettings
+from clipsrv.specs import FileSpec
 from conversions import verify
 from conversions.convert import Job, convert
+from conversions.files import hash_files
+from conversions.quantize import Quantized
 from conversions.texts import towers_of
 
 #: torch's tracer and the exporters warn of their own doings; on a busy machine the first export takes a minute.
@@ -48,6 +51,17 @@ def old(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return models / "m"
 
 
+def quantize_as_before(folder: Path) -> None:
+    """Images in int8 as they were written before samples taught how: each weight rounded by itself."""
+    manifest = load_manifest(folder)
+    graph = manifest.towers[VISION].variants["int8"]
+    Quantized.of(folder / manifest.towers[VISION].variants["fp32"]).for_onnxruntime(folder / graph)
+    paths = [folder / graph, folder / f"{graph}.data"]
+    written = {path.name: FileSpec(sha256=hash_files((path,)), size=path.stat().st_size) for path in paths}
+    assert written[f"{graph}.data"] != manifest.files[f"{graph}.data"]
+    (folder / MANIFEST_NAME).write_text(replace(manifest, files={**manifest.files, **written}).to_json())
+
+
 def test_the_graph_for_openvino_is_of_images_alone_and_others_of_both_unless_texts_are_to_be_exact() -> None:
     for exact in (False, True):
         assert towers_of("int8-openvino", exact_texts=exact) == (VISION,)
@@ -74,17 +88,23 @@ def test_images_are_the_same_beside_them_and_the_id_is_another_where_int8_comput
     assert id_of(ours, "fp32") == id_of(theirs, "fp32")
 
 
-def test_a_folder_that_had_texts_in_fp32_keeps_them_and_its_id_when_it_is_converted_again(
+def test_a_folder_keeps_its_int8_images_and_fp32_texts_and_its_id_when_it_is_converted_again(
     old: Path, tiny_checkpoint: Path
 ) -> None:
+    quantize_as_before(old)
     before, stages = load_manifest(old), Stages()
-    job = Job("m", old.parent, tiny_checkpoint, ("fp32", "fp16", "int8"))
+    job = Job("m", old.parent, tiny_checkpoint, ("fp32", "fp16", "int8"), force=True)
     assert convert(job, stages) is not None
     after = load_manifest(old)
+    verify_files(old, after)
     assert "fp16" in after.towers[TEXT].variants
     assert "int8" not in after.towers[TEXT].variants
+    assert {name: spec for name, spec in after.files.items() if "int8" in name} == {
+        name: spec for name, spec in before.files.items() if "int8" in name
+    }
     assert id_of(after) == id_of(before)
-    assert any("keep their id" in stage for stage in stages.names)
+    assert sum("keep their id" in stage for stage in stages.names) == 2
+    assert len(stages.names) == job.stages  # texts in fp32 are one stage less, and told in one
 
 
 def test_texts_that_would_be_too_far_off_stay_in_fp32_and_nothing_else_does(
