@@ -58,9 +58,8 @@ class Watched:
         def product(node: NodeProto) -> Iterator[NodeProto]:
             yield helper.make_node("MatMul", [node.input[0], f"{node.output[0]}:float"], node.output, name=node.name)
 
-        tower.add({f"{layer}:float": matrix for layer, matrix in tower.matrices.items()})
         self._graph = scratch / "watched.onnx"
-        save(tower.put(product), self._graph)
+        save(tower.put(product, {f"{layer}:float": one for layer, one in tower.matrices.items()}), self._graph)
         self._samples = samples
 
     def ranges(self, names: Collection[str]) -> dict[str, Range]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import gc
 import platform
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from clipsrv import __version__
 from clipsrv.errors import ClipsrvError, ModelError
 from clipsrv.manifest import MANIFEST_NAME, TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.shapes import memory_to_convert
-from clipsrv.specs import FileSpec, ScoringSpec
+from clipsrv.specs import FileSpec, PreprocessSpec, ScoringSpec
 from conversions import hub, verify
 from conversions.checkpoint import Checkpoint, open_checkpoint
 from conversions.errors import explained
@@ -27,15 +26,13 @@ from conversions.files import hash_files
 from conversions.folder import locked, partial_folder, publish, require_space
 from conversions.golden import TEXTS, golden_images
 from conversions.known import HubCheckpoint
-from conversions.samples import pixel_samples
 from conversions.texts import INT8, TOWERS, are_exact, leave_out, towers_of
 
 if TYPE_CHECKING:
-    from conversions.families.family import Exportable, Facts, Identity, Original
+    from conversions.families.family import Identity, Original
     from conversions.reference import Originals
 
 _LIBRARIES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy", "pillow")
-_RAW = "raw"
 
 
 @dataclass(frozen=True)
@@ -105,9 +102,10 @@ def _convert(job: Job, say: Say) -> verify.Table | None:
         tokenizer, content = checkpoint.family.tokenizer(checkpoint.folder, checkpoint.facts)
         (partial / tokenizer).write_bytes(content)
         scoring, identity = original.scoring, original.identity(content)
-        kept = old if unchanged else None
         towers = {
-            tower: _write_tower(original.tower(tower), tower, job, checkpoint.facts, kept, partial, say)
+            tower: _write_tower(
+                original, tower, job, old if unchanged else None, checkpoint.facts.preprocess, partial, say
+            )
             for tower in TOWERS
         }
         del original
@@ -185,34 +183,21 @@ def _write_manifest(folder: Path, manifest: ModelManifest) -> None:
 
 
 def _write_tower(
-    part: Exportable, tower: str, job: Job, facts: Facts, kept: ModelManifest | None, partial: Path, say: Say
+    original: Original, tower: str, job: Job, kept: ModelManifest | None, spec: PreprocessSpec, folder: Path, say: Say
 ) -> dict[str, str]:
-    """Writes the tower's graphs; returns the file name of each precision. If vectors of the folder that is there are to
-    be `kept`, what it has in 8 bits is copied: made again it might be of another recipe."""
-    from conversions.export import export_tower
-    from conversions.optimize import VARIANTS, RawGraph
+    """If vectors of the folder that is there are to be `kept`, what it has in 8 bits is."""
+    from conversions.towers import write_tower
 
-    scratch = partial / _RAW
-    scratch.mkdir()
-    learns = tower == VISION and any(name.startswith(INT8) for name in job.precisions)
-    samples = pixel_samples(facts.preprocess, part.taken) if learns else None
-    raw = RawGraph(scratch / f"{tower}.onnx", part.heads, part.width, samples)
-    say(f"Exporting the {tower} tower")
-    export_tower(part, tower, raw.path)
-    variants = {}
-    for precision in job.precisions:
-        if tower not in towers_of(precision, exact_texts=job.exact_texts):
-            continue
-        variants[precision] = f"{tower}.{precision}.onnx"
-        if kept and precision.startswith(INT8) and (graph := kept.towers[tower].variants.get(precision)):
-            say(f"Keeping {tower} {precision} as it is there, so that stored vectors keep their id")
-            for name, target in ((graph, variants[precision]), (f"{graph}.data", f"{variants[precision]}.data")):
-                shutil.copyfile(job.place / name, partial / target)
-            continue
-        say(f"Writing {tower} {precision}")
-        VARIANTS[precision](raw, partial / variants[precision])
-    shutil.rmtree(scratch)
-    return variants
+    there = kept.towers[tower].variants if kept else {}
+    return write_tower(
+        original.tower(tower),
+        tower,
+        [name for name in job.precisions if tower in towers_of(name, exact_texts=job.exact_texts)],
+        {name: job.place / graph for name, graph in there.items() if name.startswith(INT8)},
+        spec=spec,
+        folder=folder,
+        say=say,
+    )
 
 
 def _checksums(folder: Path) -> dict[str, FileSpec]:

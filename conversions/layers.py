@@ -5,9 +5,10 @@ Knows nothing of rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,12 +26,13 @@ _MIN_OPSET = 18
 _INLINE_BYTES = 1024
 
 Array = NDArray[np.float32]
+Constants = Mapping[str, NDArray[Any]]
 
 
 @dataclass
 class Tower:
-    """A graph with its linear `layers`, by output: what they read. `matrices` are copies of theirs, (inputs, outputs)
-    each."""
+    """A graph with its linear `layers`, by output: what they read. Their `matrices`, (inputs, outputs) each, are taken
+    out of it."""
 
     model: onnx.ModelProto
     layers: dict[str, str]
@@ -53,9 +55,12 @@ class Tower:
         if not linear:
             raise ConversionError(f"{graph.name} has no layer that int8 could make faster.")
         layers = {node.output[0]: node.input[0] for node in linear}
-        return cls(
-            model, layers, {node.output[0]: numpy_helper.to_array(weights[node.input[1]]).copy() for node in linear}
-        )
+        matrices = {node.output[0]: numpy_helper.to_array(weights[node.input[1]]).copy() for node in linear}
+        taken = {node.input[1] for node in linear}
+        kept = [tensor for tensor in model.graph.initializer if tensor.name not in taken]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
+        return cls(model, layers, matrices)
 
     def constant(self, name: str) -> Array | None:
         """The values of a constant; None of what is computed."""
@@ -67,8 +72,8 @@ class Tower:
         self.add({name: array})
         node.input[place] = name
 
-    def add(self, constants: dict[str, NDArray[np.generic]]) -> None:
-        self.model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    def add(self, constants: Constants) -> None:
+        self.model.graph.initializer.extend(_tensors(constants))
 
     def readers(self) -> dict[str, list[NodeProto]]:
         """By name of a value, who reads it; those who ask for its shape only do not count."""
@@ -78,8 +83,9 @@ class Tower:
                 found.setdefault(name, []).append(node)
         return found
 
-    def put(self, product: Callable[[NodeProto], Iterable[NodeProto]]) -> onnx.ModelProto:
-        """The model with what `product` makes of each layer's node in its place, and no weight that nobody reads."""
+    def put(self, product: Callable[[NodeProto], Iterable[NodeProto]], constants: Constants) -> onnx.ModelProto:
+        """The model with what `product` makes of each layer's node in its place, and these constants; none that nobody
+        reads."""
         nodes: list[NodeProto] = []
         for node in self.model.graph.node:
             nodes += product(node) if node.output[0] in self.layers else [node]
@@ -91,6 +97,7 @@ class Tower:
             self.model.graph.output,
             [tensor for tensor in self.model.graph.initializer if tensor.name in read],
         )
+        graph.initializer.extend(_tensors({name: array for name, array in constants.items() if name in read}))
         opsets = list(self.model.opset_import)
         if any(node.domain == OWN for node in nodes) and all(opset.domain != OWN for opset in opsets):
             opsets.append(helper.make_opsetid(OWN, 1))
@@ -109,6 +116,10 @@ def save(model: onnx.ModelProto, out: Path) -> None:
         location=data,
         size_threshold=_INLINE_BYTES,
     )
+
+
+def _tensors(constants: Constants) -> Iterator[TensorProto]:
+    return (numpy_helper.from_array(array, name) for name, array in constants.items())
 
 
 def _is_linear(node: NodeProto, weights: dict[str, TensorProto]) -> bool:

@@ -78,10 +78,10 @@ class Quantized:
                 yield from _scale_rows(activations)
             yield _integer_product(node, activations)
 
-        self.tower.add(_CONSTANTS)
+        constants = dict(_CONSTANTS)
         for name, zero in self.zeros.items():
-            self.tower.add(_steps(name, zero))
-        save(self.tower.put(integer), out)
+            constants |= _steps(name, zero)
+        save(self.tower.put(integer, constants), out)
 
     def for_openvino(self, out: Path) -> None:
         """As `for_onnxruntime`, but products stay float32 in the graph, of weights that are unpacked from int8.
@@ -96,7 +96,7 @@ class Quantized:
             yield helper.make_node("DequantizeLinear", packed, [f"{layer}:unpacked"], axis=1)
             yield helper.make_node("MatMul", [node.input[0], f"{layer}:unpacked"], [layer], name=node.name)
 
-        save(self.tower.put(unpacked), out)
+        save(self.tower.put(unpacked, {}), out)
 
 
 def _round(tower: Tower, watched: Watched | None) -> None:
