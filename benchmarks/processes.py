@@ -12,7 +12,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(pid: int) -> float:
     """CPU time so far, user and system, of children that ended too."""
-    return sum(_cpu(one) for one in _tree(pid))
+    return sum(_cpu(one) for one in tree(pid))
 
 
 def threads_cpu_seconds(pid: int) -> dict[int, float]:
@@ -27,20 +27,21 @@ def threads_cpu_seconds(pid: int) -> dict[int, float]:
 
 def peak_rss(pid: int) -> int:
     """Bytes of the highest resident sizes since `forget_peak`, added up."""
-    return sum(_status(one, "VmHWM") for one in _tree(pid))
+    return sum(_status(one, "VmHWM") for one in tree(pid))
 
 
 def forget_peak(pid: int) -> None:
-    for one in _tree(pid):
+    for one in tree(pid):
         Path(f"/proc/{one}/clear_refs").write_text("5")
 
 
-def _tree(pid: int) -> Iterator[int]:
+def tree(pid: int) -> Iterator[int]:
+    """The process and its descendants."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in task.read_text().split():
-                yield from _tree(int(child))
+                yield from tree(int(child))
 
 
 def _cpu(pid: int) -> float:
