@@ -110,7 +110,7 @@ def rates(models_dir: str, model: str, count: int = 768) -> None:
             )
 
 
-def fetches(count: int = 2_000) -> None:
+def fetches(count: int = 1_000) -> None:
     """Images a second of a folder, and of the same images by http and from S3, whose servers are on this machine too
     and written in Python: by a model that computes next to nothing, without the time that one image takes to start."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
@@ -127,19 +127,23 @@ def fetches(count: int = 2_000) -> None:
         there = fsspec.filesystem("s3", skip_instance_cache=True)
         there.pipe({f"{BUCKET}/many/{path.name}": path.read_bytes() for path in files})
         sizes = sum(path.stat().st_size for path in files) / count / 1024
-        for base in (str(folder / "many"), site.url, f"s3://{BUCKET}/many"):
-            for threads in ("8",) if base.startswith("/") else ("8", "32", "64"):
-                took = {}
-                for rows in (1, count):
-                    (folder / "list").write_text("".join(f"{base}/{path.name}\n" for path in files[:rows]))
-                    here = Path(tempfile.mkdtemp(dir=folder))
-                    (here / "models").symlink_to(folder / "models")
-                    more = ("--allow-private-addresses", "--fetch-threads", threads)
-                    began = time.monotonic()
-                    assert _start(here, "--files-from", str(folder / "list"), *more, settings=_SETTINGS[:4]).wait() == 0
-                    took[rows] = time.monotonic() - began
-                rate, kind = (count - 1) / (took[count] - took[1]), base.partition(":")[0]
-                print(f"{kind}, {threads} threads: {rate:.0f} images/s of {sizes:.0f} KiB", flush=True)
+        best: dict[tuple[str, str], float] = {}
+        bases = (str(folder / "many"), site.url, f"s3://{BUCKET}/many")
+        kinds = [(base, threads) for base in bases for threads in ("8", "32")]
+        for base, threads in kinds * 3:  # in turn, and the best of three: who else is at work disturbs all alike
+            took = {}
+            for rows in (1, count):
+                (folder / "list").write_text("".join(f"{base}/{path.name}\n" for path in files[:rows]))
+                here = Path(tempfile.mkdtemp(dir=folder))
+                (here / "models").symlink_to(folder / "models")
+                more = ("--allow-private-addresses", "--fetch-threads", threads)
+                began = time.monotonic()
+                assert _start(here, "--files-from", str(folder / "list"), *more, settings=_SETTINGS[:4]).wait() == 0
+                took[rows] = time.monotonic() - began
+            rate = (count - 1) / (took[count] - took[1])
+            best[base, threads] = max(rate, best.get((base, threads), 0.0))
+        for base, threads in kinds:
+            print(f"{base.partition(':')[0]}, {threads} threads: {best[base, threads]:.0f} images/s of {sizes:.0f} KiB")
 
 
 def _photos(folder: Path, count: int) -> None:
