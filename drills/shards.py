@@ -143,7 +143,8 @@ def fetches(count: int = 1_000) -> None:
             rate = (count - 1) / (took[count] - took[1])
             best[base, threads] = max(rate, best.get((base, threads), 0.0))
         for base, threads in kinds:
-            print(f"{base.partition(':')[0]}, {threads} threads: {best[base, threads]:.0f} images/s of {sizes:.0f} KiB")
+            kind = base.partition(":")[0] if "//" in base else "a folder"
+            print(f"{kind}, {threads} threads: {best[base, threads]:.0f} images/s of {sizes:.0f} KiB")
 
 
 def _photos(folder: Path, count: int) -> None:

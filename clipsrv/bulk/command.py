@@ -58,7 +58,7 @@ def embed_parser() -> argparse.ArgumentParser:
         type=float,
         default=600.0,
         metavar="SECONDS",
-        help="wait for a database that is away (default: 600)",
+        help="wait for a database that is away, or a cluster without room (default: 600)",
     )
     _add_shards(parser)
     add("--prune", action="store_true", help="take away rows of images that are not named any more (FILE.lance)")
