@@ -24,7 +24,7 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
     before(async () => {
       postgres = await Postgres.start(version);
       await postgres.query('ALTER ROLE postgres SET enable_seqscan = off');
-      database = new Database({ url: postgres.url, patienceMs: 5000 });
+      database = new Database({ url: postgres.url, patienceMs: 60_000 });
     });
     after(async () => {
       await database.close();
@@ -45,6 +45,8 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
 
     const make = (table: string, kind: KindName, more: object = {}, database_ = database, signal = new AbortController().signal): Promise<void> =>
       makeIndex(database_, { ...hnsw(table, DIMENSIONS, kind, settingsFor(0)), ...more }, () => undefined, signal);
+
+    const isValid = async (table: string): Promise<boolean[]> => (await indexesOf(database, table)).map((made) => made.isValid);
 
     const question = async (table: string): Promise<Float32Array> => {
       const [row] = await postgres.query<{ embedding: string }>(`SELECT embedding::text FROM ${table} WHERE id = 'p7'`);
@@ -147,7 +149,7 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
       await shop.end();
       await Promise.all(making);
       assert.ok(phases.includes('waiting for writers before build'), phases.join());
-      assert.deepEqual((await indexesOf(database, 'busy')).map(({ isValid }) => isValid), [true]);
+      assert.deepEqual(await isValid('busy'), [true]);
     });
 
     test('a making that is interrupted ends in the database too, and can be begun again', async () => {
@@ -166,10 +168,36 @@ for (const version of Object.keys(INSTALLS) as (keyof typeof INSTALLS)[]) {
       await shop.end();
       await own.close();
       await make('ended', 'vector');
-      // As a kill leaves it: there, and of no use.
-      await postgres.query("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ended_embedding_hnsw'::regclass");
-      await make('ended', 'vector');
-      assert.deepEqual((await indexesOf(database, 'ended')).map(({ isValid }) => isValid), [true]);
+      assert.deepEqual(await isValid('ended'), [true]);
+    });
+
+    test('an index whose command was killed is made by the database, and one whose making was killed is made anew by the same command', async () => {
+      await filled('killed', 50);
+      for (const killed of ['command', 'making'] as const) {
+        const shop = new pg.Client({ connectionString: postgres.url });
+        shop.on('error', () => undefined);
+        await shop.connect();
+        await shop.query('BEGIN; UPDATE killed SET location = location');
+        const { child, outcome, stderr } = launch(['index', '--table', 'killed', '--sample', '2'], postgres.folder, { DATABASE_URL: postgres.url });
+        while ((await isValid('killed')).length === 0) {
+          assert.equal(child.exitCode, null, stderr());
+          await delay(20);
+        }
+        const [making] = await postgres.query<{ pid: number }>("SELECT pid FROM pg_stat_progress_create_index WHERE relid = 'killed'::regclass");
+        child.kill('SIGKILL');
+        assert.equal((await outcome).signal, 'SIGKILL');
+        // As a machine short of memory does; the database then ends all its processes, and starts again by itself.
+        if (killed === 'making') process.kill(making?.pid ?? 0, 'SIGKILL');
+        assert.deepEqual((await indexesOf(database, 'killed')).map((made) => made.isValid), [false]);
+        const again = run('index', '--table', 'killed', '--sample', '2');
+        if (killed === 'command') await shop.query('COMMIT');
+        await shop.end().catch(() => undefined);
+        const { status, stdout, stderr: said } = await again;
+        assert.equal(status, 0, said);
+        if (killed === 'making') assert.match(stdout, /killed_embedding_hnsw: .* made in /);
+        assert.deepEqual(await isValid('killed'), [true]);
+        await postgres.query('DROP INDEX killed_embedding_hnsw');
+      }
     });
 
     test('more memory than the machine has for it is refused in words that say what to change', async () => {

@@ -59,7 +59,8 @@ export class Postgres {
   async up(): Promise<void> {
     const { folder, install, port, user } = this;
     const args = ['-D', path.join(folder, 'data'), '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `fsync=${FSYNC}`, '-k', folder];
-    this.#child = spawn(path.join(install, 'bin/postgres'), args, { ...user, cwd: folder, stdio: 'ignore' });
+    const start = (): ChildProcess => spawn(path.join(install, 'bin/postgres'), args, { ...user, cwd: folder, stdio: 'ignore' });
+    this.#child = start();
     for (const begun = performance.now(); ; ) {
       try {
         await this.query('SELECT 1');
@@ -67,6 +68,8 @@ export class Postgres {
       } catch (error) {
         if (performance.now() - begun > START_MS) throw error;
         await delay(100);
+        // It ends at once while processes of the one that was killed are still about.
+        if (this.#child.exitCode !== null) this.#child = start();
       }
     }
   }
