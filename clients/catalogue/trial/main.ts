@@ -80,8 +80,8 @@ const shows = (wanted: RegExp, model: string): Act => async (command) => {
   assert.equal(await shown(), model);
 };
 
-async function interrupt(watch: Background, signal: NodeJS.Signals): Promise<void> {
-  await watch.end(signal);
+async function interrupt(watch: Background): Promise<void> {
+  await watch.end();
   assert.match(watch.said(), /^Interrupted: what was stored stays/m);
 }
 
@@ -91,7 +91,7 @@ async function watchFolder(command: string): Promise<void> {
   await watch.until(() => watch.said().includes('images are watched'), 'watched');
   writeFileSync(path.join(photos, 'new.png'), image(900));
   await watch.until(async () => (await stored()) === before + 1, 'a new file');
-  await interrupt(watch, 'SIGINT');
+  await interrupt(watch);
 }
 
 async function watchProducts(command: string): Promise<void> {
@@ -102,7 +102,7 @@ async function watchProducts(command: string): Promise<void> {
   await watch.until(() => watch.said().includes('images are watched'), 'watched');
   await query(`INSERT INTO products VALUES ('p2', '${path.join(photos, '00002.png')}')`);
   await watch.until(async () => (await stored()) === before + 2, 'a new row');
-  await interrupt(watch, 'SIGTERM');
+  await interrupt(watch);
 }
 
 async function next(command: string): Promise<void> {
