@@ -108,10 +108,12 @@ def _serve(argv: Sequence[str]) -> int:
 
     import asyncio
 
+    from clipsrv.server.http.rounds import event_loop
     from clipsrv.server.lifecycle import serve
 
     try:
-        asyncio.run(serve(config))
+        with asyncio.Runner(loop_factory=event_loop) as runner:
+            runner.run(serve(config))
     finally:
         logging.shutdown()  # what was logged is written before the last word on stderr
     # Decoding and inference threads cannot be stopped; what they still do is of no use to anyone.

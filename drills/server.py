@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.config import Config
+from clipsrv.server.http.rounds import event_loop
 from clipsrv.server.lifecycle import serve
 from clipsrv.server.logs import set_up
 from tests.support.faulty import FaultyEncoder
@@ -81,7 +82,8 @@ def main() -> None:
     config = replace(config, port=arguments.port, cache_bytes=arguments.cache_bytes)
     set_up("critical" if arguments.trouble else "warning", "text")
     library = Given(lambda name: make_model(TroubledEncoder(arguments.trouble, arguments.leak)))
-    asyncio.run(serve(config, library))
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(serve(config, library))
     os._exit(0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from clipsrv.cgroups import own_groups
 from clipsrv.machine import (
     free_memory,
+    give_way,
     inference_threads,
     keep_large_blocks_apart,
     memory_limit,
@@ -62,6 +64,39 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
+
+
+def test_a_thread_that_gives_way_and_those_it_starts_go_after_the_others() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    def both() -> tuple[int, int]:
+        give_way()
+        with ThreadPoolExecutor(1) as started:
+            return priority(), started.submit(priority).result(10)
+
+    before = priority()
+    with ThreadPoolExecutor(1) as pool:
+        own, started = pool.submit(both).result(10)
+    assert own == started == min(before + 5, 19)
+    assert priority() == before
+
+
+def test_where_threads_have_no_priority_of_their_own_or_may_not_change_it_nothing_happens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[int]()
+
+    def refuse(which: int, who: int, priority: int) -> None:
+        asked.append(who)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    give_way()
+    assert asked == [0]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    give_way()
+    assert len(asked) == 1
 
 
 def test_a_large_block_goes_back_to_the_system_whatever_was_freed_before() -> None:

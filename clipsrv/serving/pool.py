@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from clipsrv.errors import ShuttingDownError
+from clipsrv.machine import give_way
 from clipsrv.serving.fairness import Turns
 
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ class FairPool:
         self._begun: set[asyncio.Future[Any]] = set()
         self._running: dict[int, float] = {}
         self._stopped = False
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=give_way)
         together = threading.Barrier(threads)
         for _ in range(threads):  # all are started now: later there may be no memory for one
             self._executor.submit(together.wait)

@@ -45,7 +45,7 @@ OTHER_VERSION = web.RequestKey("other version", str)
 Refused = Callable[[int, str], None]
 #: Seconds that a caller told to go away has to take its answer.
 _GOODBYE = 1.0
-#: Bytes that a round of the loop reads of all connections, so many of each; asyncio's 262,144 of each keep the loop.
+#: Bytes read of all connections before the first one's next turn, so many of each; asyncio's 262,144 are too many.
 _ROUND, _LEAST, _MOST = 524_288, 8_192, 65_536
 #: Connections beyond the limit that are told why; more are cut off at once, for each takes a file while it reads.
 TOLD = 64
