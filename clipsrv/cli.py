@@ -106,14 +106,11 @@ def _serve(argv: Sequence[str]) -> int:
     if config.workers > 1:
         return _supervise(config, argv)
 
-    import asyncio
-
-    from clipsrv.server.http.rounds import event_loop
+    from clipsrv.server.http.rounds import run
     from clipsrv.server.lifecycle import serve
 
     try:
-        with asyncio.Runner(loop_factory=event_loop) as runner:
-            runner.run(serve(config))
+        run(serve(config))
     finally:
         logging.shutdown()  # what was logged is written before the last word on stderr
     # Decoding and inference threads cannot be stopped; what they still do is of no use to anyone.
@@ -121,15 +118,14 @@ def _serve(argv: Sequence[str]) -> int:
 
 
 def _work(config: Config, place: Place) -> NoReturn:
-    import asyncio
-
+    from clipsrv.server.http.rounds import run
     from clipsrv.server.lifecycle import serve
     from clipsrv.server.workers.worker import Worker
     from clipsrv.settings import share_of
 
     worker, status = Worker(place), 0
     try:
-        asyncio.run(serve(share_of(config), worker=worker))
+        run(serve(share_of(config), worker=worker))
     except StartError as error:
         worker.tell_failure(error)
         status = error.exit_status

@@ -6,7 +6,6 @@ python -m drills.server PORT [--trouble 0.05] [--leak BYTES]
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import random
 import time
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.config import Config
-from clipsrv.server.http.rounds import event_loop
+from clipsrv.server.http.rounds import run
 from clipsrv.server.lifecycle import serve
 from clipsrv.server.logs import set_up
 from tests.support.faulty import FaultyEncoder
@@ -82,8 +81,7 @@ def main() -> None:
     config = replace(config, port=arguments.port, cache_bytes=arguments.cache_bytes)
     set_up("critical" if arguments.trouble else "warning", "text")
     library = Given(lambda name: make_model(TroubledEncoder(arguments.trouble, arguments.leak)))
-    with asyncio.Runner(loop_factory=event_loop) as runner:
-        runner.run(serve(config, library))
+    run(serve(config, library))
     os._exit(0)
 
 

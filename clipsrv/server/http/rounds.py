@@ -11,10 +11,20 @@ import os
 import select
 import selectors
 import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 #: Files that a round of the loop serves. An answer takes up to three rounds, and with 46 callers who send all they
 #: can, one that serves all of them takes 20 ms of a core; the kernel gives the others first in the next.
 _FILES = 8
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """As asyncio.run, in such a loop."""
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(work)
 
 
 def event_loop() -> asyncio.AbstractEventLoop:

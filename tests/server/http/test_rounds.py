@@ -13,7 +13,7 @@ from itertools import chain
 
 import pytest
 
-from clipsrv.server.http.rounds import FewAtOnce, event_loop
+from clipsrv.server.http.rounds import FewAtOnce, event_loop, run
 
 
 @pytest.fixture
@@ -65,13 +65,12 @@ def test_a_loop_of_such_rounds_serves_more_callers_than_files_of_a_round() -> No
         writer.close()
         return answer
 
-    async def run() -> list[bytes]:
+    async def ask_all() -> list[bytes]:
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
         async with server:
             return await asyncio.gather(*(ask(server.sockets[0].getsockname()[1], b"%04d" % n) for n in range(50)))
 
-    with asyncio.Runner(loop_factory=event_loop) as runner:
-        assert runner.run(run()) == [b"%04d" % n for n in range(50)]
+    assert run(ask_all()) == [b"%04d" % n for n in range(50)]
 
 
 def test_elsewhere_than_on_linux_the_loop_is_asyncios_own(monkeypatch: pytest.MonkeyPatch) -> None:
