@@ -59,19 +59,20 @@ class Postgres:
 
     def up(self) -> None:
         """Starts the server if it is not running and waits until it answers."""
-        if self._process is None or self._process.poll() is not None:
-            data = self._folder / "data"
-            # What is killed here are processes, never the machine: the kernel keeps what they wrote.
-            settings = ("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(self._folder))
-            self._process = subprocess.Popen(
-                [self._install / "bin/postgres", "-D", data, "-p", str(self._port), *settings],
-                cwd=self._folder,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                **self._user,
-            )
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 90
         while True:
+            # Again, too, if it found a process that the one before it left behind: those end some time after it.
+            if self._process is None or self._process.poll() is not None:
+                data = self._folder / "data"
+                # What is killed here are processes, never the machine: the kernel keeps what they wrote.
+                settings = ("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(self._folder))
+                self._process = subprocess.Popen(
+                    [self._install / "bin/postgres", "-D", data, "-p", str(self._port), *settings],
+                    cwd=self._folder,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    **self._user,
+                )
             try:
                 self.query("SELECT 1")
                 return
