@@ -38,7 +38,7 @@ from clipsrv.providers.openvino import OPENVINO
 from clipsrv.providers.table import PROVIDERS, cure, extras
 from clipsrv.runtime.trial import photographic
 from clipsrv.search.served import describe_served
-from clipsrv.settings import model_settings, offer_settings
+from clipsrv.settings import model_settings, offer_settings, share_of
 
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
 _MEASURE, _IMAGES = 2.0, 16
@@ -46,6 +46,7 @@ _MEASURE, _IMAGES = 2.0, 16
 
 def run(config: Config) -> int:
     """Prints the report to standard output; 0 if the configured model would be served, else 1."""
+    config = share_of(config)
     for title, lines in (("machine", _machine()), ("runtime", _runtime()), ("models", _models(config))):
         _print(title, lines)
     with ExitStack() as opened:
@@ -101,6 +102,7 @@ def _chosen(model: Model, config: Config) -> Iterator[str]:
     yield (
         f"{config.model} on {model.device}, {model.precision}, {model.threads} threads, "
         f"batches of up to {config.max_batch_size}, text {'on' if model.text_encoder else 'off'}"
+        + (f", in each of {config.workers} workers" if config.workers > 1 else "")
     )
     for trial in model.trials:
         yield f"measured by --device auto: {trial}"

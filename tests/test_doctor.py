@@ -41,6 +41,15 @@ def test_a_sound_set_up_is_reported_with_what_would_run(
     assert said.count("images/s (model alone, no decoding)") == 2
 
 
+def test_of_several_workers_it_says_what_one_has(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.run(config(workers=64)) == 0
+    printed = capsys.readouterr().out
+    assert " 1 threads, " in printed
+    assert "in each of 64 workers" in printed
+
+
 @pytest.fixture
 def with_other_weights(models_dir: Path, tmp_path: Path) -> Path:
     """A folder of models in which tiny has an fp16 variant: the same graph, its weights moved by a little."""
