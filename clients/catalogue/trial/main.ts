@@ -163,7 +163,6 @@ const KNOWN: readonly (readonly [kind: string, of: RegExp, act: Act])[] = [
   ['sh', /index --type halfvec --replace$/, says(/image_embeddings_embedding_hnsw_halfvec: /)],
   ['inline', /small-vectors\.ts FOLDER/, byItself],
   ['ts', /image_embeddings_current/, typescript],
-  ['inline', /^migrate --switch$/, async () => undefined],
   ['sh', /^scripts\/serve --model vit-b-32 --models vit-l-14$/, twoModels],
   ['sh', /migrate --to vit-l-14 .*clicks\.csv$/, shows(/vit-l-14: first hit right/, 'vit-b-32')],
   ['sh', /migrate --switch /, shows(/^image_embeddings_current shows vit-l-14/m, 'vit-l-14')],
