@@ -37,6 +37,10 @@ class GivenUpError(Exception):
     """The job was asked to end while it waited for what lies elsewhere. The shard in work is left to the next run."""
 
 
+class AwayError(Exception):
+    """What takes a job's rows is away for now, for this reason."""
+
+
 class FetchError(Exception):
     """What lies elsewhere cannot be had. `code` is a BadFile's: not_found, fetch_denied, fetch_failed, url_forbidden.
 

@@ -14,6 +14,7 @@ from clipsrv.bulk.assembly import facts_of_vectors, job_of, open_model
 from clipsrv.bulk.deadline import Deadline
 from clipsrv.bulk.errors import TOO_LONG_EXIT_STATUS, NothingUsableError
 from clipsrv.bulk.options import JobOptions
+from clipsrv.bulk.outage import Outage
 from clipsrv.bulk.records import Facts, Store
 from clipsrv.bulk.report import Report
 from clipsrv.bulk.sources.inputs import Inputs
@@ -59,7 +60,9 @@ def run_job(options: JobOptions, config: Config, received: Received) -> int:
     if (options.prune or options.ann) and not is_lance:
         raise ConfigError(f"{'--prune' if options.prune else '--ann'} is for an output that grows and ends in {LANCE}.")
     if is_url:
-        return _run_into_what_grows(options, config, received, f"{options.table}.errors.jsonl", _table(options))
+        return _run_into_what_grows(
+            options, config, received, f"{options.table}.errors.jsonl", _table(options, received)
+        )
     if is_lance:
         return _run_into_what_grows(options, config, received, str(beside(out, "errors.jsonl")), _dataset(options))
     writer = writer_for(out)
@@ -112,21 +115,15 @@ def _run_into_what_grows(
             return _run(options, config, model, store, listing, report, deadline, received)
 
 
-def _table(options: JobOptions) -> Opener:
+def _table(options: JobOptions, received: Received) -> Opener:
     try:
         from clipsrv.bulk.stores.postgres import PostgresStore
     except ImportError:
         raise ConfigError(f"PostgreSQL needs psycopg: {how_to_install('postgres')}") from None
 
     def open_table(model: Model, listing: Listing, report: Report) -> Store:
-        return PostgresStore(
-            options.out,
-            options.table,
-            model.embedding_id,
-            model.manifest.dimensions,
-            patience=options.patience,
-            warn=report.say,
-        )
+        outage = Outage(options.patience, report.say, lambda: received() is not None)
+        return PostgresStore(options.out, options.table, model.embedding_id, model.manifest.dimensions, outage)
 
     return open_table
 

@@ -14,6 +14,7 @@ from clipsrv.bulk.delivery import Delivery
 from clipsrv.bulk.engines.engine import Engine
 from clipsrv.bulk.errors import NothingUsableError, OutputError
 from clipsrv.bulk.options import LOCAL, JobOptions
+from clipsrv.bulk.outage import Outage
 from clipsrv.bulk.progress import Progress
 from clipsrv.bulk.records import Facts
 from clipsrv.bulk.sinks.opening import open_sink
@@ -47,7 +48,8 @@ def run_in_shards(options: JobOptions, config: Config, received: Received) -> in
         plan = _planned(work, options, facts, progress.say)
         mine = [number for number in range(plan.shards) if number % parts == part]
         done = marks.done()
-        sink = opened.enter_context(closing(open_sink(options, engine.facts, plan, progress.say)))
+        outage = Outage(options.patience, progress.say, lambda: received() is not None)
+        sink = opened.enter_context(closing(open_sink(options, engine.facts, plan, outage)))
         delivery = Delivery(plan, sink, marks, place, progress, strict=options.strict)
         ahead = [number for number in mine if number not in done]
         for number in ahead:

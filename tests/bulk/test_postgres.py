@@ -88,19 +88,28 @@ def test_a_database_that_is_killed_and_comes_back_is_waited_for(
     assert_same(stored(postgres, table), expected)
 
 
-def test_a_database_that_stays_away_ends_the_job_and_the_next_run_goes_on(
+def holds(postgres: Postgres, table: str, rows: int) -> bool:
+    return count(postgres, table) > rows
+
+
+def test_a_job_whose_database_stays_away_ends_by_itself_or_by_a_signal_and_the_next_run_goes_on(
     embed: Embed, many: Path, postgres: Postgres, table: str, tmp_path: Path, expected: dict[str, Vectors]
 ) -> None:
     args = (many, "--out", postgres.url, "--table", table, "--errors", tmp_path / "errors.jsonl", *SMALL)
-    process = embed.start(*args, "--patience", 0)
-    wait_until(lambda: count(postgres, table) > 40)
-    process.send_signal(signal.SIGSTOP)
-    postgres.kill()
-    process.send_signal(signal.SIGCONT)
-    status, said = finish(process)
-    assert status == 6
-    assert "Traceback" not in said
-    postgres.up()
+    for patience, rows, wanted in ((0, 40, 6), (600, 80, 128 + signal.SIGTERM)):
+        process = embed.start(*args, "--patience", patience)
+        wait_until(partial(holds, postgres, table, rows))
+        process.send_signal(signal.SIGSTOP)
+        postgres.kill()
+        process.send_signal(signal.SIGCONT)
+        if patience:
+            assert process.stderr is not None
+            assert "The database is away" in process.stderr.readline()
+            process.terminate()
+        status, said = finish(process)
+        assert status == wanted, said
+        assert "Traceback" not in said
+        postgres.up()
     embed(*args)
     assert_same(stored(postgres, table), expected)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from clipsrv.bulk.options import JobOptions
+from clipsrv.bulk.outage import Outage
 from clipsrv.bulk.records import Facts, Sink
 from clipsrv.bulk.work.plan import Plan
 from clipsrv.errors import ConfigError
@@ -15,19 +14,19 @@ from clipsrv.search.words import URL_SCHEMES
 QDRANT_SCHEMES = ("qdrant://", "qdrants://")
 
 
-def open_sink(options: JobOptions, facts: Facts, plan: Plan, say: Callable[[str], None]) -> Sink:
-    """The sink of a job whose vectors are of `facts`; `say` is told while it is away. Raises ConfigError or
-    OutputError."""
+def open_sink(options: JobOptions, facts: Facts, plan: Plan, outage: Outage) -> Sink:
+    """The sink of a job whose vectors are of `facts`; `outage` waits for it while it is away. Raises ConfigError,
+    OutputError or GivenUpError."""
     out, path = options.out, options.out.lower().rstrip("/")
     try:
         if out.startswith(URL_SCHEMES):
             from clipsrv.bulk.sinks.postgres import PostgresSink
 
-            return PostgresSink(out, options.table, facts, patience=options.patience, warn=say)
+            return PostgresSink(out, options.table, facts, outage)
         if out.startswith(QDRANT_SCHEMES):
             from clipsrv.bulk.sinks.qdrant import QdrantSink
 
-            return QdrantSink(out, facts, patience=options.patience, warn=say)
+            return QdrantSink(out, facts, outage)
         if path.endswith(".lance"):
             from clipsrv.bulk.sinks.lance import LanceSink
 

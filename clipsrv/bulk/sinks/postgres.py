@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from clipsrv.bulk.outage import Outage
 from clipsrv.bulk.records import Facts, Refusal, Shard
 from clipsrv.bulk.stores.table import Table
 
@@ -11,10 +10,9 @@ from clipsrv.bulk.stores.table import Table
 class PostgresSink:
     """Rows of one table, all of one embedding_id; what is written is durable at once."""
 
-    def __init__(self, url: str, table: str, facts: Facts, *, patience: float, warn: Callable[[str], None]) -> None:
+    def __init__(self, url: str, table: str, facts: Facts, outage: Outage) -> None:
         """As Table has it."""
-        embedding_id, dimensions = facts["embedding_id"], facts["dimensions"]
-        self._table = Table(url, table, embedding_id, dimensions, patience=patience, warn=warn, copy=True)
+        self._table = Table(url, table, facts["embedding_id"], facts["dimensions"], outage, copy=True)
 
     def begin(self, number: int) -> None:
         pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,8 @@ from urllib.parse import urlsplit
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from clipsrv.bulk.errors import OutputError
+from clipsrv.bulk.errors import AwayError, OutputError
+from clipsrv.bulk.outage import Outage
 from clipsrv.bulk.records import Facts, Refusal, Shard
 from clipsrv.errors import ConfigError
 
@@ -24,7 +24,6 @@ KEY = "QDRANT_API_KEY"
 #: Whence the ids of points are made: the same image and model are the same point, whoever writes it.
 _POINTS = uuid.uuid5(uuid.NAMESPACE_URL, "https://qdrant.tech/clipsrv")
 _PORT = 6333
-_FIRST_DELAY, _LONGEST_DELAY = 0.25, 5.0
 #: Points of one request: some 2 MB of numbers.
 _POINTS_AT_ONCE = 256
 
@@ -32,11 +31,11 @@ _POINTS_AT_ONCE = 256
 class QdrantSink:
     """Points of one collection, all of one embedding_id, with id, path, sha256 and embedding_id as payload."""
 
-    def __init__(self, url: str, facts: Facts, *, patience: float, warn: Callable[[str], None]) -> None:
+    def __init__(self, url: str, facts: Facts, outage: Outage) -> None:
         """qdrant://HOST[:PORT]/COLLECTION, qdrants:// for TLS, and qdrant:///FOLDER/COLLECTION for Qdrant's local mode.
-        `patience` is how many seconds a request is tried again while the server is away. Raises ConfigError, or
-        OutputError for a collection of another shape or with another embedding_id."""
-        self._embedding_id, self._patience, self._warn = facts["embedding_id"], patience, warn
+        `outage` waits for the server while it is away. Raises ConfigError, or OutputError for a collection of another
+        shape or with another embedding_id."""
+        self._embedding_id, self._outage = facts["embedding_id"], outage
         self._client, self._collection = _open(url)
         self._retrying(lambda: self._prepare(facts["dimensions"]))
 
@@ -87,18 +86,16 @@ class QdrantSink:
             )
 
     def _retrying(self, run: Callable[[], Result]) -> Result:
-        """`run`, again while the server is away. Raises OutputError."""
-        ends, delay = time.monotonic() + self._patience, _FIRST_DELAY
-        while True:
+        """`run`, again while the server is away. Raises OutputError, GivenUpError."""
+
+        def attempt() -> Result:
             try:
                 return run()
             except (ApiException, ValueError) as error:
                 reason = str(error).strip().split("\n")[0]
-                if not _is_away(error) or time.monotonic() + delay > ends:
-                    raise OutputError(f"Qdrant refused, or stayed away: {reason}.") from None
-                self._warn(f"Qdrant is away ({reason}); trying again in {delay:g} s.")
-            time.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
+                raise AwayError(reason) if _is_away(error) else OutputError(f"Qdrant refused: {reason}.") from None
+
+        return self._outage.outlast("Qdrant", attempt)
 
 
 def point_id(identity: str, embedding_id: str) -> str:

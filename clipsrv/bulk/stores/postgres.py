@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from clipsrv.bulk.outage import Outage
 from clipsrv.bulk.records import Refusal, Shard
 from clipsrv.bulk.stores.seen import Growing
 from clipsrv.bulk.stores.table import Table
@@ -13,18 +12,9 @@ from clipsrv.runtime.vectors import Vectors
 class PostgresStore(Growing):
     """Rows of one table, all of one embedding_id."""
 
-    def __init__(
-        self,
-        url: str,
-        table: str,
-        embedding_id: str,
-        dimensions: int,
-        *,
-        patience: float,
-        warn: Callable[[str], None],
-    ) -> None:
+    def __init__(self, url: str, table: str, embedding_id: str, dimensions: int, outage: Outage) -> None:
         """Reads what is in the table; see Table."""
-        self._table = Table(url, table, embedding_id, dimensions, patience=patience, warn=warn)
+        self._table = Table(url, table, embedding_id, dimensions, outage)
         super().__init__()
         self._table.note(self._seen.add)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -14,7 +13,8 @@ import psycopg
 from psycopg import sql
 
 from clipsrv.bulk.contract import COLUMNS, LOCK
-from clipsrv.bulk.errors import OutputError
+from clipsrv.bulk.errors import AwayError, OutputError
+from clipsrv.bulk.outage import Outage
 from clipsrv.bulk.records import Refusal, Row, Shard, counted
 from clipsrv.errors import ConfigError
 from clipsrv.runtime.vectors import Vectors
@@ -24,7 +24,6 @@ Result = TypeVar("Result")
 _NAME = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
 #: Too many connections, shutdown and start-up, serialization failures (PostgreSQL, appendix A).
 _TRANSIENT = re.compile(r"08...|53300|57P0[123]|40001|40P01")
-_FIRST_DELAY, _LONGEST_DELAY = 0.25, 5.0
 
 
 class Table:
@@ -36,17 +35,15 @@ class Table:
         table: str,
         embedding_id: str,
         dimensions: int,
+        outage: Outage,
         *,
-        patience: float,
-        warn: Callable[[str], None],
         copy: bool = False,
     ) -> None:
         """Makes extension and table if they are not there.
 
         With `copy` rows come by COPY and a temporary table, which a user may not be allowed to make; without, in the
-        statement that stores them. `patience` is how many seconds a statement is tried again while the database is
-        away. Raises ConfigError for a name or URL that cannot be one, OutputError for a table of another shape or with
-        another embedding_id.
+        statement that stores them. `outage` waits for the database while it is away. Raises ConfigError for a name or
+        URL that cannot be one, OutputError for a table of another shape or with another embedding_id.
         """
         if not _NAME.fullmatch(table):
             raise ConfigError(f"--table must be a plain name, or schema.name, not {table!r}.")
@@ -58,7 +55,7 @@ class Table:
         self._table = sql.Identifier(*table.split("."))
         self._rows = sql.SQL("pg_temp.clipsrv_rows") if copy else None
         self._upsert = _upsert(self._table, self._rows)
-        self._patience, self._warn = patience, warn
+        self._outage = outage
         self._connection: psycopg.Connection | None = None
         self._was_connected = False
         self._lock = threading.Lock()
@@ -180,21 +177,17 @@ class Table:
             )
 
     def _retrying(self, run: Callable[[psycopg.Connection], Result]) -> Result:
-        """`run` with a connection, again on a new one while the database is away. Raises OutputError."""
-        ends, delay = time.monotonic() + self._patience, _FIRST_DELAY
+        """`run` with a connection, again on a new one while the database is away. Raises OutputError, GivenUpError."""
         with self._lock:
-            while True:
-                try:
-                    return run(self._connect())
-                except psycopg.Error as error:
-                    away = self._is_away(error)
-                    self._drop_connection()
-                    reason = _reason(error)
-                    if not away or time.monotonic() + delay > ends:
-                        raise OutputError(f"The database refused, or stayed away: {reason}") from None
-                    self._warn(f"The database is away ({reason}); trying again in {delay:g} s.")
-                time.sleep(delay)
-                delay = min(2 * delay, _LONGEST_DELAY)
+            return self._outage.outlast("The database", lambda: self._attempt(run))
+
+    def _attempt(self, run: Callable[[psycopg.Connection], Result]) -> Result:
+        try:
+            return run(self._connect())
+        except psycopg.Error as error:
+            away, reason = self._is_away(error), _reason(error)
+            self._drop_connection()
+            raise AwayError(reason) if away else OutputError(f"The database refused: {reason}.") from None
 
     def _connect(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
