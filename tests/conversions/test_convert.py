@@ -271,7 +271,7 @@ def test_a_failure_of_the_exporter_is_a_conversion_error(
     def fail(*arguments: object) -> None:
         raise RuntimeError("the exporter is broken\nwith a long tail")
 
-    monkeypatch.setattr("conversions.export.export_tower", fail)
+    monkeypatch.setattr("conversions.towers.export_tower", fail)
     with pytest.raises(ConversionError, match=r"nothing was written: RuntimeError: the exporter is broken$"):
         convert(job(tiny_checkpoint, tmp_path), silent)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
