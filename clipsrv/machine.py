@@ -18,8 +18,8 @@ from clipsrv.cgroups import own_groups
 _PROC, _DEVICES = Path("/proc/self"), Path("/sys/devices")
 #: M_MMAP_THRESHOLD of glibc's malloc.h, and the bytes it is set to: more than a strip of pixels, less than activations.
 _MMAP_THRESHOLD, _LARGE = -3, 2**20
-#: Steps of niceness: of a core that two threads want, who gives way has a quarter (sched(7)).
-_STEPS = 5
+#: Steps of niceness: of a core that two threads want, who gives way has a tenth (sched(7)).
+_STEPS = 10
 
 
 def usable_cores(proc: Path = _PROC) -> int:
@@ -76,7 +76,7 @@ def free_memory(proc: Path = _PROC) -> int | None:
 def give_way() -> None:
     """Has the calling thread, and those it starts from now on, leave a core to others that want it. Only on Linux.
 
-    For threads that compute: with all cores at work, the event loop waited half of its time for one of them.
+    For threads that decode and parse: with all cores at work, the event loop waited half of its time for one of them.
     """
     if sys.platform == "linux":  # elsewhere all threads of a process have one priority
         with suppress(OSError):  # a sandbox that allows no such call: all are alike, as before

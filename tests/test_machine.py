@@ -78,7 +78,7 @@ def test_a_thread_that_gives_way_and_those_it_starts_go_after_the_others() -> No
     before = priority()
     with ThreadPoolExecutor(1) as pool:
         own, started = pool.submit(both).result(10)
-    assert own == started == min(before + 5, 19)
+    assert own == started == min(before + 10, 19)
     assert priority() == before
 
 

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
-from clipsrv.machine import give_way
-
 Result = TypeVar("Result")
 
 
@@ -23,7 +21,7 @@ class InferenceThread:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=give_way)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._executor.submit(lambda: None)  # the thread starts now: later there may be no memory for it
         self._waiting: list[_Claim] = []
         self._busy_since: float | None = None

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from clipsrv.images.budget import PixelBudget
 from clipsrv.images.decode import reuse_memory
-from clipsrv.machine import give_way
 from clipsrv.models.model import Model
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.cache import VectorCache
@@ -41,7 +40,7 @@ class Workshop:
         self.parsing = FairPool(1, "parse")
         self.inference = InferenceThread()
         # Not the loop's own threads: their end is waited for when the loop ends.
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load", initializer=give_way)
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         reuse_memory(settings.decode_threads)
 
     async def open(self, load: Callable[[], Model]) -> Model:
