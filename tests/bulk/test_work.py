@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def test_what_a_killed_process_left_of_a_draft_is_taken_away(folder: Folder) -> 
     with folder.draft("out/shard") as draft:
         draft.publish()
     assert folder.names("out") == {"_other.0123.tmp", "shard"}
+
+
+def test_many_may_write_the_same_file_at_once(folder: Folder) -> None:
+    def write(number: int) -> None:
+        for _ in range(10):
+            folder.write("sign", b"%d" % number)
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(write, range(4)))
+    assert folder.read("sign") in {b"0", b"1", b"2", b"3"}
+    assert folder.names("") == {"sign"}
 
 
 def test_what_a_store_refuses_is_told_with_its_name(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,9 +66,9 @@ class Folder:
         return {str(path).rstrip("/").rpartition("/")[2] for path in found} - {""}
 
     def write(self, name: str, content: bytes) -> None:
-        """Puts a file in place of what was there."""
+        """Puts a file in place of what was there, whoever else does so at the same moment."""
         if self._is_local:
-            with self.draft(name) as draft:
+            with closing(Draft(self, name)) as draft:
                 draft.file.write(content)
                 draft.publish()
         else:
@@ -94,12 +94,16 @@ class Folder:
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Draft]:
-        """A file that is written under a name of its own and appears as `name` once it is published; or is gone."""
-        draft = Draft(self, name)
-        try:
+        """A file that is written under a name of its own and appears as `name` once it is published; or is gone.
+
+        Takes away what a killed process left of the same file, so nobody else may be at work on it.
+        """
+        parent, _, last = name.rpartition("/")
+        for left in self.names(parent):
+            if left.startswith(f"_{last}.") and left.endswith(".tmp"):
+                self.remove(f"{parent}/{left}" if parent else left)
+        with closing(Draft(self, name)) as draft:
             yield draft
-        finally:
-            draft.close()
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -129,12 +133,8 @@ class Draft:
     """A file in the making: `file` takes its bytes."""
 
     def __init__(self, folder: Folder, name: str) -> None:
-        """Takes away what a killed process left of the same file."""
         self._folder, self._name, self._published = folder, name, False
         parent, _, last = name.rpartition("/")
-        for left in folder.names(parent):
-            if left.startswith(f"_{last}.") and left.endswith(".tmp"):
-                folder.remove(f"{parent}/{left}" if parent else left)
         self._temporary = f"{parent}/{_temporary(last)}" if parent else _temporary(last)
         with folder.reporting(name):
             if folder._is_local:
