@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
+
+from tests.support.webserver import in_a_thread
 
 #: What becomes of a request, by its path and how often it was made: "busy" (503), "cut" (half of the body) or "refused"
 #: (403); else None.
@@ -76,30 +76,14 @@ SESSION: web.AppKey[aiohttp.ClientSession] = web.AppKey("session", aiohttp.Clien
 @contextmanager
 def proxy(behind: str, fault: Fault) -> Iterator[Proxy]:
     """One on a free port of this machine, in a thread."""
-    made, loop = Proxy(behind, fault), asyncio.new_event_loop()
-
-    async def start() -> web.AppRunner:
-        app = web.Application(client_max_size=2**30)
-        app[SESSION] = aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0))
-        app.router.add_route("*", "/{path:.*}", made.answer)
-        app.on_cleanup.append(_close)
-        runner = web.AppRunner(app, shutdown_timeout=0)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return runner
-
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    made, app = Proxy(behind, fault), web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/{path:.*}", made.answer)
+    app.cleanup_ctx.append(_asking)
+    with in_a_thread(app) as made.url:
         yield made
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
-async def _close(app: web.Application) -> None:
-    await app[SESSION].close()
+async def _asking(app: web.Application) -> AsyncIterator[None]:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(auto_decompress=False, connector=connector) as app[SESSION]:
+        yield

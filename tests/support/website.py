@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from aiohttp import web
+
+from tests.support.webserver import in_a_thread
 
 
 class Website:
@@ -68,25 +69,12 @@ class Website:
 @contextmanager
 def website(files: Mapping[str, bytes], host: str = "127.0.0.1") -> Iterator[Website]:
     """The server on a free port of `host`."""
-    site, loop = Website(files), asyncio.new_event_loop()
+    site, app = Website(files), web.Application()
 
-    async def start() -> web.AppRunner:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", site.answer)
-        runner = web.AppRunner(app, shutdown_timeout=0)
-        await runner.setup()
-        await web.TCPSite(runner, host, 0).start()
-        return runner
+    async def release(app: web.Application) -> None:
+        site.released.set()
 
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
-    site.url = f"http://{host}:{runner.addresses[0][1]}"
-    try:
+    app.router.add_get("/{path:.*}", site.answer)
+    app.on_shutdown.append(release)
+    with in_a_thread(app, host) as site.url:
         yield site
-    finally:
-        loop.call_soon_threadsafe(site.released.set)
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
