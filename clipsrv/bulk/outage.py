@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from clipsrv.bulk.errors import AwayError, GivenUpError, OutputError
+from clipsrv.bulk.pause import pause
 
 Result = TypeVar("Result")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 5.0
-#: Seconds after which a waiting job hears that it is to end.
-_LOOK = 0.25
 
 
 class Outage:
@@ -35,12 +34,9 @@ class Outage:
             if time.monotonic() + delay > ends:
                 raise OutputError(f"{what} stayed away: {reason}.")
             self._say(f"{what} is away ({reason}); trying again in {delay:g} s.")
-            self._wait(what, delay)
+            pause(delay, lambda: self._check(what))
             delay = min(2 * delay, _LONGEST_DELAY)
 
-    def _wait(self, what: str, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if self._stop():
-                raise GivenUpError(f"{what} is away, and the job was asked to end: the same command goes on from here.")
-            time.sleep(min(_LOOK, left))
+    def _check(self, what: str) -> None:
+        if self._stop():
+            raise GivenUpError(f"{what} is away, and the job was asked to end: the same command goes on from here.")

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
-Thing = TypeVar("Thing")
+from clipsrv.bulk.pause import LOOK
 
-#: Seconds between two looks whether the job is to end.
-_LOOK = 0.25
+Thing = TypeVar("Thing")
 
 
 def arriving(
@@ -28,7 +27,7 @@ def arriving(
     since = said = time.monotonic()
     while not stop():
         try:
-            came = arrived.get(timeout=_LOOK)
+            came = arrived.get(timeout=LOOK)
         except queue.Empty:
             if (now := time.monotonic()) - said >= every:
                 silent(now - since)

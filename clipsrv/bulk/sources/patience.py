@@ -9,6 +9,7 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from clipsrv.bulk.errors import FetchError, GivenUpError
+from clipsrv.bulk.pause import LOOK, pause
 
 Result = TypeVar("Result")
 
@@ -17,7 +18,6 @@ _FIRST_DELAY = 0.25
 _TRIES = 5
 #: Seconds that fetches have to end by themselves once the job is asked to stop.
 _GRACE = 3.0
-_LOOK = 0.25
 
 
 class Patience:
@@ -40,14 +40,14 @@ class Patience:
                     raise FetchError(error.code, f"{error.message} It was tried {number} times.") from None
                 if last or not error.again:
                     raise
-            self._sleep(delay)
+            pause(delay, self.check)
         raise AssertionError("the last try returns or raises")
 
     def result(self, future: Future[Result], seconds: float) -> Result:
         """What `future` brings, cancelled after `seconds`: then FetchError, and GivenUpError if the job is to end."""
         end = time.monotonic() + seconds
         try:
-            while not wait((future,), min(_LOOK, max(0.0, end - time.monotonic()))).done:
+            while not wait((future,), min(LOOK, max(0.0, end - time.monotonic()))).done:
                 self.check()
                 if time.monotonic() >= end:
                     raise FetchError("fetch_failed", f"It did not come within {self._seconds:g} s.", again=True)
@@ -62,9 +62,3 @@ class Patience:
             self._stopped = time.monotonic()
         if self._stopped is not None and time.monotonic() - self._stopped > _GRACE:
             raise GivenUpError("What was on its way was given up: the job was asked to end.")
-
-    def _sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(_LOOK, left))
