@@ -121,11 +121,10 @@ def _work(config: Config, place: Place) -> NoReturn:
     from clipsrv.server.http.rounds import run
     from clipsrv.server.lifecycle import serve
     from clipsrv.server.workers.worker import Worker
-    from clipsrv.settings import share_of
 
     worker, status = Worker(place), 0
     try:
-        run(serve(share_of(config), worker=worker))
+        run(serve(config, worker=worker))
     except StartError as error:
         worker.tell_failure(error)
         status = error.exit_status

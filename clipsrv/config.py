@@ -60,7 +60,7 @@ class Config:
     )
     threads: int = setting(
         0,
-        "threads for one inference; 0 takes the cores, of two kinds the fast ones",
+        "threads for one inference; 0 takes one a core, of two kinds the fast ones",
         low=0,
         high=1024,
     )

@@ -38,7 +38,7 @@ from clipsrv.providers.openvino import OPENVINO
 from clipsrv.providers.table import PROVIDERS, cure, extras
 from clipsrv.runtime.trial import photographic
 from clipsrv.search.served import describe_served
-from clipsrv.settings import model_settings, offer_settings, share_of
+from clipsrv.settings import model_settings, offer_settings, share_of, threads_of
 
 #: Seconds of the measured run at each batch size, and images that a precision is compared with fp32 on.
 _MEASURE, _IMAGES = 2.0, 16
@@ -46,7 +46,8 @@ _MEASURE, _IMAGES = 2.0, 16
 
 def run(config: Config) -> int:
     """Prints the report to standard output; 0 if the configured model would be served, else 1."""
-    config = share_of(config)
+    threads = threads_of(config)
+    config = share_of(config, threads.count)
     for title, lines in (("machine", _machine()), ("runtime", _runtime()), ("models", _models(config))):
         _print(title, lines)
     with ExitStack() as opened:
@@ -60,7 +61,10 @@ def run(config: Config) -> int:
             _print("change this", [_advice(config, None)])
             _print("to choose", _choices(None))
             return 1
-        _print("would run", [*_chosen(model, config), *(f"beside it {name}" for name in library.named[1:]), *searched])
+        _print(
+            "would run",
+            [*_chosen(model, config, threads.why), *(f"beside it {name}" for name in library.named[1:]), *searched],
+        )
         _print("change this", [_advice(config, model)])
         _print("to choose", _choices(model))
     return 0
@@ -98,9 +102,9 @@ def _models(config: Config) -> Iterator[str]:
         yield f"none in {config.models_dir}; make one with: python -m conversions {KNOWN_MODELS[0]}"
 
 
-def _chosen(model: Model, config: Config) -> Iterator[str]:
+def _chosen(model: Model, config: Config, why: str) -> Iterator[str]:
     yield (
-        f"{config.model} on {model.device}, {model.precision}, {model.threads} threads, "
+        f"{config.model} on {model.device}, {model.precision}, {model.threads} threads ({why}), "
         f"batches of up to {config.max_batch_size}, text {'on' if model.text_encoder else 'off'}"
         + (f", in each of {config.workers} workers" if config.workers > 1 else "")
     )

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from clipsrv.cgroups import own_groups
 
-_PROC, _DEVICES = Path("/proc/self"), Path("/sys/devices")
+PROC = Path("/proc/self")
 #: M_MMAP_THRESHOLD of glibc's malloc.h, and the bytes it is set to: more than a strip of pixels, less than activations.
 _MMAP_THRESHOLD, _LARGE = -3, 2**20
 #: Steps of niceness: of a core that two threads want, who gives way has a tenth (sched(7)).
 _STEPS = 10
 
 
-def usable_cores(proc: Path = _PROC) -> int:
+def usable_cores(proc: Path = PROC) -> int:
     """Cores this process may use: its affinity, or the tightest CPU quota of its cgroups rounded up if that is less; at
     least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -30,28 +30,10 @@ def usable_cores(proc: Path = _PROC) -> int:
     return max(1, min([affinity, *quotas]))
 
 
-def inference_threads(proc: Path = _PROC, devices: Path = _DEVICES) -> int:
-    """Threads for one inference: of the cores this process may use the fast ones, where there are kinds; at least 1.
-
-    An operator's work is dealt out evenly, so that the slowest core ends it. So many are taken, the fastest first, that
-    their number times the capacity of the slowest is largest. Capacities are Linux's (cpu_capacity, 1024 the fastest);
-    a hybrid CPU of Intel's may have the list of its fast cores instead (cpu_core/cpus).
-    """
-    cores = usable_cores(proc)
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    told = {cpu: _read(devices / f"system/cpu/cpu{cpu}/cpu_capacity") or "" for cpu in allowed}
-    if allowed and all(text.isdigit() for text in told.values()):
-        capacities = sorted(map(int, told.values()), reverse=True)
-        fast = max(range(1, len(allowed) + 1), key=lambda count: (count * capacities[count - 1], count))
-    else:
-        fast = len(_listed(_read(devices / "cpu_core/cpus") or "") & {*allowed}) or cores
-    return min(fast, cores)
-
-
-def memory_limit(proc: Path = _PROC) -> int | None:
+def memory_limit(proc: Path = PROC) -> int | None:
     """Bytes that the tightest of this process's cgroups allows (v2 memory.max, v1 memory.limit_in_bytes), or None."""
     names = ("memory.max", "memory.limit_in_bytes")
-    texts = [_read(group / name) for group in own_groups("memory", proc) for name in names]
+    texts = [contents(group / name) for group in own_groups("memory", proc) for name in names]
     limits = [int(text) for text in texts if text and text.isdigit()]
     return min((limit for limit in limits if limit < 1 << 60), default=None)
 
@@ -64,11 +46,11 @@ def physical_memory() -> int:
         return 0
 
 
-def free_memory(proc: Path = _PROC) -> int | None:
+def free_memory(proc: Path = PROC) -> int | None:
     """Bytes this process may still take: what the machine has left, or the tightest of its cgroups if that is less;
     file caches, which make room, count as free. None where the system does not tell."""
     room = [room for group in own_groups("memory", proc) if (room := _room_in(group)) is not None]
-    if left := re.search(r"^MemAvailable:\s+(\d+) kB", _read(proc.parent / "meminfo") or "", re.MULTILINE):
+    if left := re.search(r"^MemAvailable:\s+(\d+) kB", contents(proc.parent / "meminfo") or "", re.MULTILINE):
         room.append(1024 * int(left[1]))
     return min(room, default=None)
 
@@ -103,9 +85,9 @@ def give_memory_back() -> None:
 
 
 def _cpu_quota(group: Path) -> float | None:
-    text = _read(group / "cpu.max")
+    text = contents(group / "cpu.max")
     if text is None:
-        quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
+        quota, period = contents(group / "cpu.cfs_quota_us"), contents(group / "cpu.cfs_period_us")
     else:
         quota, _, period = text.partition(" ")
     if not quota or not period or not quota.isdigit() or not period.isdigit() or int(period) == 0:
@@ -116,23 +98,17 @@ def _cpu_quota(group: Path) -> float | None:
 def _room_in(group: Path) -> int | None:
     """Bytes left of a group's limit, or None if it has none."""
     for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        most, used = _read(group / limit), _read(group / usage)
+        most, used = contents(group / limit), contents(group / usage)
         if most and used and most.isdigit() and used.isdigit() and int(most) < 1 << 60:
-            statistics = _read(group / "memory.stat") or ""
+            statistics = contents(group / "memory.stat") or ""
             kind = "" if limit == "memory.max" else "total_"
             caches = re.findall(rf"^{kind}(?:in)?active_file (\d+)$", statistics, re.MULTILINE)
             return max(0, int(most) - int(used) + sum(map(int, caches)))
     return None
 
 
-def _listed(text: str) -> set[int]:
-    """The CPUs of a list as Linux writes it, 0-3,8; none if it is something else."""
-    found = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text)
-    ranges = [part.split("-") for part in text.split(",")] if found else []
-    return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}
-
-
-def _read(path: Path) -> str | None:
+def contents(path: Path) -> str | None:
+    """Text of a file that the system shows, without blanks around it; None if it shows none."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
-from clipsrv.machine import inference_threads, usable_cores
+from clipsrv.machine import usable_cores
+from clipsrv.topology import Threads, inference_threads
 
 #: Texts that one slot holds: their ids take a thousandth of the memory of an image's pixels, and short ones a tenth of
 #: the time.
@@ -67,7 +68,7 @@ DEFAULT_DECODING = Decoding()
 class ModelSettings:
     """How a model is opened: on which device, in which precision, with or without its text tower.
 
-    `threads` is for one inference; 0 takes the cores this process may use, of two kinds the fast ones.
+    `threads` is for one inference; 0 takes one for each core this process may use, of two kinds the fast ones.
     """
 
     device: str = "auto"
@@ -131,8 +132,20 @@ class ServingSettings:
         return max(1, min(_BATCHES_PER_STREAM * self.max_batch_size, most // 2))
 
 
-def share_of(config: Config) -> Config:
-    """What each of `config.workers` processes takes of what the server may have; the whole for one.
+def threads_of(config: Config, number: int = 1) -> Threads:
+    """Threads for one inference of the server, or of its worker `number`: those asked for, or its share of the machine.
+
+    With more than its NUMA node has CPUs a worker keeps to none.
+    """
+    share = inference_threads(config.workers, number)
+    if not config.threads:
+        return share
+    return Threads(config.threads, "as set", share.cpus if config.threads <= len(share.cpus or ()) else None)
+
+
+def share_of(config: Config, threads: int) -> Config:
+    """What each of `config.workers` processes takes of what the server may have, with `threads` for one inference; the
+    whole for one.
 
     Each can still answer the largest request alone, so many workers may take more together than was set. Not divided is
     what an attacker is given (`auth_failures`), and what was set for one inference or for decoding in one process.
@@ -144,7 +157,7 @@ def share_of(config: Config) -> Config:
     of_a_caller = max(config.queue_per_caller // count, largest)
     return replace(
         config,
-        threads=config.threads or max(1, inference_threads() // count),
+        threads=threads,
         decode_threads=config.decode_threads or max(1, usable_cores() // count),
         max_queue=max(config.max_queue // count, min(config.max_queue, of_a_caller * 4 // 3)),
         max_queue_per_caller=of_a_caller,

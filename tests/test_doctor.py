@@ -46,7 +46,7 @@ def test_of_several_workers_it_says_what_one_has(
 ) -> None:
     assert doctor.run(config(workers=64)) == 0
     printed = capsys.readouterr().out
-    assert " 1 threads, " in printed
+    assert " 1 threads (" in printed
     assert "in each of 64 workers" in printed
 
 

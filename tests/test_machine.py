@@ -14,51 +14,17 @@ from clipsrv.cgroups import own_groups
 from clipsrv.machine import (
     free_memory,
     give_way,
-    inference_threads,
     keep_large_blocks_apart,
     memory_limit,
     physical_memory,
     usable_cores,
 )
+from tests.support.machine import Machine
 
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-
-
-class Machine:
-    """A /proc/self and trees of control groups as Linux shows them (cgroups(7), proc_pid_mountinfo(5))."""
-
-    def __init__(self, folder: Path) -> None:
-        self.proc, self._folder = folder / "proc", folder
-        self.proc.mkdir()
-        self._write("proc/mountinfo", "24 1 0:22 / / rw,relatime shared:1 - ext4 /dev/vda rw\n")
-
-    def _write(self, name: str, text: str) -> None:
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    def stands(self, *lines: str) -> Machine:
-        """Where the process is: lines of /proc/self/cgroup."""
-        self._write("proc/cgroup", "".join(f"{line}\n" for line in lines))
-        return self
-
-    def tree(self, mount: str, *controllers: str, root: str = "/") -> Machine:
-        """Mounts a tree: of version 1 with its controllers, of version 2 without."""
-        where = str(self._folder / mount).replace(" ", "\\040")
-        options = ",".join(["rw", *controllers])
-        kind = f"cgroup cgroup {options}" if controllers else "cgroup2 cgroup2 rw,nsdelegate"
-        with (self.proc / "mountinfo").open("a") as file:
-            file.write(f"32 24 0:29 {root} {where} rw,nosuid shared:9 master:3 - {kind}\n")
-        return self
-
-    def group(self, folder: str, **files: str) -> Machine:
-        """A group's files, in the tree's folder; dots of their names are written as two underscores."""
-        for name, text in files.items():
-            self._write(f"{folder}/{name.replace('__', '.')}", f"{text}\n")
-        return self
 
 
 @pytest.fixture
@@ -295,58 +261,3 @@ def test_lines_that_cannot_be_understood_are_passed_over(machine: Machine) -> No
     with (machine.proc / "mountinfo").open("a") as file:
         file.write("\n1 2\n3 4 5 - cgroup2\n")
     assert usable_cores(machine.proc) == 1
-
-
-# --- kinds of cores ---
-
-
-def capacities(folder: Path, *numbers: object) -> Path:
-    """/sys/devices of CPUs with these capacities."""
-    for cpu, number in enumerate(numbers):
-        place = folder / f"sys/system/cpu/cpu{cpu}"
-        place.mkdir(parents=True)
-        (place / "cpu_capacity").write_text(f"{number}\n")
-    return folder / "sys"
-
-
-@pytest.mark.parametrize(
-    ("numbers", "threads"),
-    [
-        ([1024] * 8, 8),
-        ([1024] * 4 + [400] * 4, 4),
-        ([400] * 6 + [1024] * 2, 8),  # two fast ones do less than all, slow as the six are
-        ([1024] + [900] * 3 + [300] * 4, 4),
-        ([1024] * 4 + [600] * 4, 8),
-        ([1024] * 7 + ["unknown"], 8),
-        ([1024] * 4, 8),  # of the others nothing is known
-        ([0] * 8, 8),
-    ],
-)
-def test_one_inference_takes_the_cores_whose_slowest_does_not_hold_the_others_up(
-    machine: Machine, tmp_path: Path, numbers: list[object], threads: int
-) -> None:
-    assert inference_threads(machine.proc, capacities(tmp_path, *numbers)) == threads
-
-
-@pytest.mark.parametrize(
-    ("listed", "threads"), [("0-3,6", 5), ("0", 1), ("4-15", 4), ("16-31", 8), ("all of them", 8), ("", 8)]
-)
-def test_of_a_hybrid_cpu_without_capacities_the_performance_cores_are_taken(
-    machine: Machine, tmp_path: Path, listed: str, threads: int
-) -> None:
-    (tmp_path / "sys/cpu_core").mkdir(parents=True)
-    (tmp_path / "sys/cpu_core/cpus").write_text(f"{listed}\n")
-    assert inference_threads(machine.proc, tmp_path / "sys") == threads
-
-
-def test_a_quota_is_a_quota_of_fast_cores_too(machine: Machine, tmp_path: Path) -> None:
-    machine.stands("0::/service").tree("unified").group("unified/service", cpu__max="150000 100000")
-    assert inference_threads(machine.proc, capacities(tmp_path, *[1024] * 4, *[400] * 4)) == 2
-
-
-def test_a_system_that_tells_neither_affinity_nor_kinds_has_as_many_threads_as_cores(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert inference_threads(machine.proc, tmp_path) == 6

@@ -10,7 +10,7 @@ import pytest
 
 from clipsrv.config import Config
 from clipsrv.errors import ConfigError
-from clipsrv.machine import inference_threads, usable_cores
+from clipsrv.machine import usable_cores
 from clipsrv.settings import (
     DEFAULT_DECODING,
     DEFAULT_LIMITS,
@@ -25,7 +25,9 @@ from clipsrv.settings import (
     serving_settings,
     share_of,
     texts_of_a_request,
+    threads_of,
 )
+from clipsrv.topology import Threads, inference_threads
 
 
 def test_the_defaults_of_a_config_are_those_of_the_rooms() -> None:
@@ -82,16 +84,31 @@ def test_pixels_at_once_are_those_asked_for_or_grow_with_the_threads(settings: d
     assert pixels_in_flight(Config(**settings)) == pixels
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_threads_are_those_asked_for_or_the_share_of_the_machine(workers: int) -> None:
+    assert threads_of(Config(workers=workers, threads=3)) == Threads(3, "as set")
+    assert threads_of(Config(workers=workers)) == inference_threads(workers)
+
+
+@pytest.mark.parametrize(("threads", "cpus"), [(4, frozenset({4, 5, 6, 7})), (5, None)])
+def test_a_worker_keeps_to_its_node_if_the_threads_asked_for_fit_there(
+    monkeypatch: pytest.MonkeyPatch, threads: int, cpus: frozenset[int] | None
+) -> None:
+    share = Threads(2, "", frozenset({4, 5, 6, 7}))
+    monkeypatch.setattr("clipsrv.settings.inference_threads", lambda workers, number: share if number == 3 else None)
+    assert threads_of(Config(workers=4, threads=threads), 3) == Threads(threads, "as set", cpus)
+
+
 def test_one_worker_has_the_whole() -> None:
     config = Config()
-    assert share_of(config) is config
+    assert share_of(config, 3) is config
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4, 16, 256])
 def test_several_workers_divide_what_bounds_the_server_and_each_takes_the_largest_request(workers: int) -> None:
     whole = Config(workers=workers)
-    share = share_of(whole)
-    assert share.threads == max(1, inference_threads() // workers)
+    share = share_of(whole, 3)
+    assert share.threads == 3
     assert share.decode_threads == max(1, usable_cores() // workers)
     assert share.cache_bytes == whole.cache_bytes // workers
     assert share.max_connections == whole.max_connections // workers
@@ -107,6 +124,6 @@ def test_several_workers_divide_what_bounds_the_server_and_each_takes_the_larges
 
 def test_what_was_set_for_one_process_is_so_in_each() -> None:
     share = share_of(
-        Config(workers=4, threads=3, decode_threads=5, max_queue=64, max_images=64, max_pixels_in_flight=0)
+        Config(workers=4, threads=3, decode_threads=5, max_queue=64, max_images=64, max_pixels_in_flight=0), 3
     )
     assert (share.threads, share.decode_threads, share.max_queue, share.auth_failures) == (3, 5, 64, 10)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipsrv.errors import DeviceError, EngineError
-from clipsrv.machine import inference_threads
 from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.model import Model
 from clipsrv.processor import this_processor
@@ -24,6 +23,7 @@ from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
 from clipsrv.text.opening import Tokenizers
 from clipsrv.text.tokens import Tokenizer
+from clipsrv.topology import inference_threads
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def load_model(
 def _plan(manifest: ModelManifest, device: str, settings: ModelSettings) -> DevicePlan:
     errors = manifest.relative_errors(VISION)
     precision = choose_precision(settings.precision, device, manifest.towers[VISION], this_processor(), errors=errors)
-    return DevicePlan(device, settings.threads or inference_threads(), precision)
+    return DevicePlan(device, settings.threads or inference_threads().count, precision)
 
 
 def _trial(folder: Path, model: Model, plan: DevicePlan, settings: ModelSettings) -> Trial | None:

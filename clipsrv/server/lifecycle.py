@@ -32,6 +32,8 @@ from clipsrv.server.workers.worker import Worker
 from clipsrv.serving.admission import Admission
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.memory import memory_bound
+from clipsrv.settings import share_of, threads_of
+from clipsrv.topology import Threads, keep_to
 
 logger = logging.getLogger("clipsrv")
 
@@ -44,15 +46,17 @@ _USUAL_CROP = 224
 _LAST_CALLERS = 0.2
 #: Seconds of the grace time, if it has as many twice, that are kept for telling what is left, and for leaving.
 _FAREWELL = 1.0
+_THREADS = web.AppKey("threads", Threads)
 
 
 async def serve(config: Config, library: Library | None = None, worker: Worker | None = None) -> None:
-    """Serves the models of `library`, or those configured, until SIGTERM or SIGINT; as one `worker` of several also
-    until whoever started them has gone.
+    """Serves the models of `library`, or those configured, until SIGTERM or SIGINT; as one `worker` of several, which
+    has its share of what `config` gives to all, also until whoever started them has gone.
 
     Then finishes accepted work within the grace time, and answers 503 to what is left of it; a second signal ends at
     once. Raises StartError if the model, the device or the address cannot be had.
     """
+    config, threads = take_share(config, worker.number if worker else 1)
     save_addresses()
     keep_large_blocks_apart()
     stop = signalled()
@@ -60,6 +64,7 @@ async def serve(config: Config, library: Library | None = None, worker: Worker |
     room = room_for(config.max_connections, TOLD, open_files(files_for(config.max_connections, TOLD)))
     wanted, config = config.max_connections, replace(config, max_connections=room.connections)
     app = build_app(config, library or open_library(config))
+    app[_THREADS] = threads
     if worker is not None:
         app[WORKER] = worker
     runner = make_runner(app, config)
@@ -81,6 +86,14 @@ async def serve(config: Config, library: Library | None = None, worker: Worker |
             await _work(worker, runner, app, config, stop, room.backlog)
     finally:
         await runner.cleanup()
+
+
+def take_share(config: Config, number: int) -> tuple[Config, Threads]:
+    """The settings and threads of the worker `number`. The calling thread, and those it starts, keep to its CPUs."""
+    threads = threads_of(config, number)
+    if threads.cpus is not None and not keep_to(threads.cpus):
+        logger.warning("this worker may not keep to its NUMA node: the system does not let it choose its CPUs")
+    return share_of(config, threads.count), threads
 
 
 def warnings(config: Config, key_lengths: Sequence[int], wanted: int = 0) -> list[str]:
@@ -173,7 +186,7 @@ async def _start(app: web.Application, config: Config, opened: Callable[[], Awai
     except ClipsrvError as error:
         raise StartError(f"The model does not run: {error.message}") from error
     await opened()
-    _announce(app[EMBEDDER], config)
+    _announce(app[EMBEDDER], config, app[_THREADS].why)
 
 
 async def _finish(runner: web.AppRunner, requests: Admission) -> None:
@@ -186,16 +199,17 @@ async def _finish(runner: web.AppRunner, requests: Admission) -> None:
     await requests.wait_idle()
 
 
-def _announce(embedder: Embedder, config: Config) -> None:
+def _announce(embedder: Embedder, config: Config, why: str) -> None:
     model = embedder.model
     assert model is not None
     logger.info(
-        "ready: model %s (%d dimensions), device %s, precision %s, threads %d, batch up to %d, text %s%s",
+        "ready: model %s (%d dimensions), device %s, precision %s, threads %d (%s), batch up to %d, text %s%s",
         config.model,
         model.manifest.dimensions,
         model.device,
         model.precision,
         model.threads,
+        why,
         config.max_batch_size,
         "on" if model.text_encoder else "off",
         f" (knows {in_words(model.languages)})" if model.text_encoder and model.languages else "",

@@ -88,7 +88,7 @@ def limits(report: Report) -> None:
         report.expect("--cpus 1: one core usable", "1 cores usable" in said)
         report.expect("--memory 300m: the limit is seen", "cgroup limit 0.3 GiB" in said)
         log = container.logs()
-        report.expect("one thread computes", "threads 1," in log)
+        report.expect("one thread computes", "threads 1 (the CPU quota)" in log)
         report.expect("the start warns of what requests may take", "MiB at worst and 300 MiB are allowed" in log)
         codes = {ask(f"{url}/embed", IMAGE)[0] for _ in range(200)}
         report.expect("200 images are embedded", codes == {200}, codes)

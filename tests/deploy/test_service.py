@@ -30,9 +30,12 @@ def test_faults_that_do_not_heal_by_themselves_are_not_tried_again() -> None:
     assert {int(status) for status in UNIT["RestartPreventExitStatus"].split()} == statuses
 
 
-def test_threads_may_give_way_whatever_else_of_priorities_is_forbidden() -> None:
+def test_threads_may_give_way_and_workers_keep_to_a_node_whatever_else_of_priorities_is_forbidden() -> None:
     filters = [value for name, value in assignments("clipsrv.service") if name == "SystemCallFilter"]
-    assert filters[-2:] == ["~@privileged @resources", "setpriority"]  # the later line wins: systemd.exec(5)
+    assert filters[-2:] == [
+        "~@privileged @resources",
+        "setpriority sched_setaffinity",
+    ]  # the later line wins: systemd.exec(5)
 
 
 def test_accepted_work_is_finished_before_the_process_is_killed() -> None:

@@ -284,13 +284,17 @@ def test_an_empty_key_variable_is_refused_and_not_taken_for_none(monkeypatch: py
     assert "CLIPSRV_API_KEYS" in line
 
 
-def test_the_line_of_readiness_says_which_languages_the_model_knows(models_dir: Path, tmp_path: Path) -> None:
+def test_the_line_of_readiness_says_how_many_threads_and_why_and_which_languages_the_model_knows(
+    models_dir: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(models_dir / "tiny", tmp_path / "tiny")
     manifest = load_manifest(folder)
     manifest = replace(manifest, source={**manifest.source, "languages": "en ja"})
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-    server = ServerProcess("--model", "tiny", "--models-dir", tmp_path, "--device", "cpu", "--port", 0)
+    server = ServerProcess("--model", "tiny", "--models-dir", tmp_path, "--device", "cpu", "--port", 0, "--threads", 3)
     try:
-        assert "text on (knows English and Japanese)" in server.wait_for("ready: model tiny")
+        line = server.wait_for("ready: model tiny")
+        assert "threads 3 (as set), " in line
+        assert "text on (knows English and Japanese)" in line
     finally:
         server.close()
