@@ -21,6 +21,7 @@ from clipsrv.machine import usable_cores
 from clipsrv.manifest import VISION
 from clipsrv.providers.provider import DevicePlan
 from clipsrv.providers.table import provider
+from clipsrv.runtime.recorded import LARGEST
 from clipsrv.runtime.session import open_session
 from conversions.golden import golden_images
 
@@ -93,7 +94,8 @@ def compiled(setting: Setting) -> Iterator[Row]:
 
 
 def memory(setting: Setting) -> Iterator[Row]:
-    """A batch while something else holds nearly all of the card's memory, and the same batch once it has let go."""
+    """Batches while something else holds nearly all of the card's memory, one of which would be recorded, and the same
+    once it has let go."""
     import torch
 
     one = graph(setting, setting.models[0], setting.precisions[-1])
@@ -102,20 +104,21 @@ def memory(setting: Setting) -> Iterator[Row]:
     before = compute(batch[:4])
     torch.empty(1, device=setting.device)
     free, _ = torch.cuda.mem_get_info()
-    hog = torch.empty(free - 48 * 2**20, dtype=torch.uint8, device=setting.device)
-    try:
-        compute(batch)
-        seen = "computed all the same"
-    except OutOfMemoryError as error:
-        seen = f"refused: {error.message}"
-    except ClipsrvError as error:
-        seen = f"failed otherwise: {error.message} ({str(error.__cause__)[:300]})"
-    yield {"moment": f"{free >> 20} MiB taken by another", "batch": len(batch), "seen": seen}
+    hog = torch.empty(free - 8 * 2**20, dtype=torch.uint8, device=setting.device)
+    for size in (LARGEST, len(batch)):
+        try:
+            compute(batch[:size])
+            seen = "computed all the same"
+        except OutOfMemoryError as error:
+            seen = f"refused: {error.message}"
+        except ClipsrvError as error:
+            seen = f"failed otherwise: {error.message} ({str(error.__cause__)[:300]})"
+        yield {"moment": f"{free >> 20} MiB taken by another", "batch": size, "seen": seen}
     del hog
     torch.cuda.empty_cache()
-    after = compute(batch)[:4]
-    same = float(np.abs(after - before).max())
-    yield {"moment": "given back", "batch": len(batch), "seen": f"computed; components differ by at most {same:.1e}"}
+    for size in (LARGEST, len(batch)):
+        same = float(np.abs(compute(batch[:size])[:4] - before).max())
+        yield {"moment": "given back", "batch": size, "seen": f"computed; components differ by at most {same:.1e}"}
 
 
 def _computed(setting: Setting, model: str) -> Iterator[tuple[str, Compute]]:
@@ -125,6 +128,8 @@ def _computed(setting: Setting, model: str) -> Iterator[tuple[str, Compute]]:
     exact = graph(setting, model, "fp32")
     for precision in setting.precisions:
         yield f"clipsrv {precision}", as_served(graph(setting, model, precision))
+        if setting.device == "cuda":
+            yield f"clipsrv {precision}, launch by launch", changed(graph(setting, model, precision))
     yield "clipsrv fp32 on the CPU", _on_cpu(exact)
     if setting.device == "cuda":
         yield "clipsrv fp32, TF32 on", changed(exact, use_tf32="1")

@@ -18,9 +18,8 @@ from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest
 from clipsrv.providers.provider import DevicePlan
 from clipsrv.providers.table import provider
 from clipsrv.runtime.choice import graph_file
-from clipsrv.runtime.encoder import SessionEncoder
 from clipsrv.runtime.libraries import preload
-from clipsrv.runtime.session import open_session
+from clipsrv.runtime.opening import open_encoder
 from clipsrv.specs import TowerSpec
 
 #: A batch of pixels to what the tower gives for it, both in the computer's memory.
@@ -79,7 +78,7 @@ def session(
 
 def as_served(one: Graph) -> Compute:
     """clipsrv's own encoder: unit vectors."""
-    return SessionEncoder(open_session(one.file, one.plan), one.spec, one.manifest.dimensions, threads=1).embed
+    return open_encoder(one.file, one.spec, one.manifest.dimensions, one.plan).embed
 
 
 def changed(one: Graph, **changes: str) -> Compute:
@@ -139,9 +138,10 @@ def ways(one: Graph) -> Iterator[tuple[str, Callable[[], Compute], int]]:
     if one.device != "cuda":
         yield "two in flight", lambda: two_in_flight(one), 2
         return
+    yield "launch by launch", lambda: changed(one), 1
     if one.precision == "fp32":
         yield "TF32", lambda: changed(one, use_tf32="1"), 1
     yield "I/O binding", lambda: io_bound(one), 1
-    yield "CUDA graph", lambda: io_bound(one, captured=True), 1
+    yield "CUDA graph of every size", lambda: io_bound(one, captured=True), 1
     yield "two in flight", lambda: two_in_flight(one), 2
     yield "TensorRT", lambda: tensorrt(one), 1

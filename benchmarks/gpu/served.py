@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -43,9 +43,12 @@ def served(setting: Setting) -> Iterator[Row]:
 
 
 def rivals(setting: Setting) -> list[Rival]:
-    """clipsrv in each precision, with batches for a card, the baseline, and the other models."""
+    """clipsrv in each precision, launch by launch where it would replay, with batches for a card, the baseline, and
+    the other models."""
     model, fast, card = setting.models[0], setting.precisions[-1], ("--max-batch-size", "64")
     ours = [_ours(setting, model, precision, ()) for precision in reversed(setting.precisions)]
+    if setting.device == "cuda":
+        ours.append(_launch_by_launch(ours[0]))
     others = [_ours(setting, other, fast, card) for other in setting.models[1:]]
     baseline = flask_rival(sys.executable, setting.checkpoint(model), (), setting.device)
     return [*ours, _ours(setting, model, fast, card), baseline, *others]
@@ -69,16 +72,16 @@ def decoding(setting: Setting) -> Iterator[Row]:
 
 
 def workers(setting: Setting) -> Iterator[Row]:
-    """One server process beside several on the same cores, each on its share of them and of the callers."""
+    """A server of one process beside servers of several on the same cores."""
     cores = sorted(os.sched_getaffinity(0))
     for precision in reversed(setting.precisions):
         yield from _processes(setting, cores, setting.models[0], precision)
 
 
 def cores(setting: Setting) -> Iterator[Row]:
-    """The CPU, by cores: the engine alone and the server, in fp32 and int8; then several processes on all of them."""
+    """The CPU by cores, in fp32 and int8: the engine alone and the server; then servers of several processes on all."""
     on_cpu = Setting(**{**vars(setting), "device": "cpu"})
-    model = setting.models[0]
+    model = setting.on_cpu
     everything = sorted(os.sched_getaffinity(0))
     variants = load_manifest(setting.models_dir / model).towers["vision"].variants
     kept = [precision for precision in ("fp32", "int8") if precision in variants]
@@ -131,6 +134,11 @@ def _ours(setting: Setting, model: str, precision: str, flags: Sequence[str]) ->
     return clipsrv_rival(name, sys.executable, setting.models_dir, model, given, ())
 
 
+def _launch_by_launch(ours: Rival) -> Rival:
+    command = tuple("benchmarks.gpu.launch_by_launch" if part == "clipsrv" else part for part in ours.command)
+    return replace(ours, name=f"{ours.name}, launch by launch", command=command)
+
+
 def _row(callers: int, outcome: Outcome) -> Row:
     latencies = sorted(outcome.latencies) or [0.0]
     return {
@@ -149,23 +157,18 @@ def _processes(setting: Setting, cores: Sequence[int], model: str, precision: st
     for count in (1, 2, 4):
         if count > len(cores):
             return
-        share = len(cores) // count
-        with ExitStack() as running:
-            servers = []
-            for number in range(count):
-                own = cores[number * share : (number + 1) * share]
-                servers.append(Server(_ours(setting, model, precision, ()), own, _log(setting), patience=60))
-                running.callback(servers[-1].stop)
-            requests = _requests(setting)
-            given = [(server.address, requests, callers // count, 6 * setting.seconds) for server in servers]
-            # As many generators for one server as for several, or it would be the generator that is measured.
-            drivers = given if count > 1 else [(servers[0].address, requests, callers // 4, 6 * setting.seconds)] * 4
+        server = Server(_ours(setting, model, precision, ("--workers", str(count))), cores, _log(setting), patience=60)
+        try:
+            # As many generators each time, or it would be the generator that is measured.
+            drivers = [(server.address, _requests(setting), callers // 4, 6 * setting.seconds)] * 4
             with ProcessPoolExecutor(len(drivers), mp_context=get_context("spawn")) as pool:
                 outcomes = list(pool.map(_drive, *zip(*drivers, strict=True)))
+        finally:
+            server.stop()
         rates = [len(outcome.latencies) / outcome.seconds for outcome in outcomes]
         latencies = sorted(itertools.chain.from_iterable(outcome.latencies for outcome in outcomes)) or [0.0]
         yield {
-            "server": f"{count} x clipsrv {model} {precision}",
+            "server": server.rival.name,
             "callers": callers,
             "images/s": sum(rates),
             "p50 ms": 1000 * statistics.median(latencies),

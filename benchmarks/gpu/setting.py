@@ -33,6 +33,11 @@ class Setting:
         return Path(self.work, CHECKPOINTS, model)
 
     @property
+    def on_cpu(self) -> str:
+        """The name of the first model as it is converted for the rows of the CPU."""
+        return f"{self.models[0]}-on-cpu"
+
+    @property
     def models_dir(self) -> Path:
         return Path(self.work, MODELS)
 

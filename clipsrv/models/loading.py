@@ -17,6 +17,7 @@ from clipsrv.providers.cpu import CPU
 from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, in_parts, variant
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
+from clipsrv.runtime.opening import open_encoder
 from clipsrv.runtime.session import open_session
 from clipsrv.runtime.trial import Trial, beside_cpu
 from clipsrv.settings import ModelSettings
@@ -153,9 +154,6 @@ def _open_text(
 def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan, undo: ExitStack) -> Encoder:
     graph, *_ = names = _graph_files(manifest, tower, plan)
     verify_files(folder, manifest, names)
-    session, single = open_session(folder / graph, plan), None
-    if in_parts(tower, plan):
-        single = open_session(folder / graph, replace(plan, threads=1))
-    encoder = SessionEncoder(session, tower, manifest.dimensions, single=single, threads=plan.threads)
+    encoder = open_encoder(folder / graph, tower, manifest.dimensions, plan)
     undo.callback(encoder.close)
     return encoder

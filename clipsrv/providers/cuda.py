@@ -23,4 +23,5 @@ CUDA = Provider(
     precisions={"fp32": same("fp32"), "fp16": same("fp16", auto=True)},
     options=_options,
     library="libonnxruntime_providers_cuda.so",
+    recording={"enable_cuda_graph": "1"},
 )

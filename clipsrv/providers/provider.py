@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from clipsrv.providers.instructions import Instructions
@@ -55,6 +55,7 @@ class Provider:
     options of the provider. `optimises_itself` keeps onnxruntime from fusing operators that the provider does not know.
     `library` is onnxruntime's file of a provider that needs libraries of other packages (CUDA's).
     `streams` says that several inferences at once, on one thread each, give more images a second than one on all.
+    `recording` are the options with which it records the launches of a batch and replays them as one.
     `run_cost` is what a further run of the text tower costs, in tokens, where it pays to sort texts by length.
     """
 
@@ -70,4 +71,5 @@ class Provider:
     library: str = ""
     streams: bool = False
     needs: str = ""
+    recording: Mapping[str, str] = field(default_factory=dict)
     run_cost: int | None = None

@@ -25,9 +25,11 @@ SPINNING = {
 }
 
 
-def open_session(graph: Path, plan: DevicePlan, *, packed: bool = True) -> ort.InferenceSession:
+def open_session(
+    graph: Path, plan: DevicePlan, *, packed: bool = True, recording: bool = False
+) -> ort.InferenceSession:
     """A session that provably runs on `plan.device`. Weights that are not `packed` stay in their file: that is opened
-    sooner, in less memory, and computes somewhat slower.
+    sooner, in less memory, and computes somewhat slower. One that is `recording` is for a RecordedSession.
 
     Raises DeviceError if the provider did not take, ModelCorruptError if the graph cannot be loaded.
     """
@@ -47,7 +49,8 @@ def open_session(graph: Path, plan: DevicePlan, *, packed: bool = True) -> ort.I
     if row.library:
         preload()
     try:
-        session = ort.InferenceSession(str(graph), options, providers=[(row.onnx_name, row.options(plan))])
+        given = {**row.options(plan), **(row.recording if recording else {})}
+        session = ort.InferenceSession(str(graph), options, providers=[(row.onnx_name, given)])
     except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes, some RuntimeError itself
         if row is not CPU and not isinstance(error, _GRAPH_ERRORS):
             raise DeviceError(_refusal(row, _first_line(error))) from None

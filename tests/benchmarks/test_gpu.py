@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import engine, machine, pack, prepare, served
+from benchmarks.gpu import choosing, engine, machine, pack, prepare, served
 from benchmarks.gpu.budget import NO_TIME, run_all
 from benchmarks.gpu.command import main
 from benchmarks.gpu.graphs import graph, session
@@ -72,7 +72,7 @@ def test_a_machine_can_begin_with_the_first_pieces_and_is_told_which_is_missing(
 
 
 def run(tmp_path: Path, *names: str, seconds: float = 60, most: float = 60) -> list[tuple[str, str, int]]:
-    sections = [Section(name, name, f"{STAND_INS}:{name}", 0.1, most) for name in names]
+    sections = [Section(name, name, f"{STAND_INS}:{name}", 0.1, most if name == "endless" else 60) for name in names]
     found = run_all(
         sections,
         Setting(str(tmp_path), "cpu"),
@@ -120,7 +120,7 @@ def test_every_section_is_there() -> None:
         assert 0 < section.least <= section.most
 
 
-MODULES = (machine, prepare, engine, served)
+MODULES = (machine, prepare, engine, served, choosing)
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,29 @@ def test_a_model_that_is_there_is_not_made_again(setting: Setting) -> None:
     assert (row["model"], row["checkpoint, s"], row["conversion, s"]) == ("tiny", 0, 0)
 
 
-def test_models_are_made_in_the_precisions_that_are_measured(setting: Setting) -> None:
-    on_a_card = replace(setting, device="cuda", models=("tiny", "larger"))
-    assert prepare.precisions(on_a_card, "tiny") == ["fp16", "int8"]
-    assert prepare.precisions(on_a_card, "larger") == ["fp16"]
+def test_models_are_made_in_the_precisions_that_are_measured(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a converter that notes its command, and writes what it is looked for by."""
+    commands: list[Sequence[str]] = []
+
+    def converted(command: Sequence[str]) -> None:
+        commands.append(command)
+        options = dict(zip(command[2::2], command[3::2], strict=True))
+        made = Path(options["--models-dir"], options["--name"])
+        made.mkdir(parents=True)
+        (made / "manifest.json").touch()
+
+    monkeypatch.setattr(prepare, "_run", converted)
+    on_a_card = replace(setting, work=str(tmp_path), device="cuda", models=("tiny", "larger"))
+    for model in on_a_card.models:
+        on_a_card.checkpoint(model).mkdir(parents=True)
+    rows = [*prepare.measure(on_a_card), *prepare.for_cpu(on_a_card)]
+    assert [row["model"] for row in rows] == ["tiny", "larger", "tiny-on-cpu"]
+    assert sorted(command[-1] for command in commands) == ["fp16", "fp16", "int8"]
+
+
+def test_a_model_that_cannot_be_made_is_told(setting: Setting) -> None:
     with pytest.raises(RuntimeError, match="make-random-checkpoint unheard-of"):
         list(prepare.measure(replace(setting, models=("unheard-of",))))
 
@@ -181,10 +200,28 @@ def test_servers_are_asked_over_http_and_decoding_is_told_from_the_engine(settin
         "flask + torch",
         "clipsrv larger fp32 --max-batch-size 64",
     ]
+    on_a_card = replace(setting, device="cuda")
+    assert [rival.command[2] for rival in served.rivals(on_a_card) if "launch by" in rival.name] == [
+        "benchmarks.gpu.launch_by_launch"
+    ]
     rows = list(served.answers(setting, served.rivals(setting)[0]))
     assert [(row["callers"], row["errors"]) for row in rows] == [(1, 0), (2, 0)]
     *_, verdict = served.decoding(setting)
     assert verdict["bound by"] in ("decoding", "the engine")
+
+
+def test_auto_is_asked_beside_the_name_of_the_device(setting: Setting) -> None:
+    rows = list(choosing.auto(setting))
+    assert [(row["asked for"], row["took"], row["said"]) for row in rows] == [("cpu", "cpu", ""), ("auto", "cpu", "")]
+    assert all(float(str(row["opened, s"])) > 0 for row in rows)
+
+
+def test_a_server_of_several_processes_is_asked_as_one_is(setting: Setting) -> None:
+    four_callers = replace(setting, callers=(4,))
+    rows = list(served.workers(four_callers))
+    assert [(row["server"], row["errors"]) for row in rows] == [
+        (f"clipsrv tiny fp32 --workers {count}", 0) for count in (1, 2, 4)[: len(rows)]
+    ]
 
 
 def test_cores_are_tried_as_far_as_they_are_there() -> None:

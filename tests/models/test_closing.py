@@ -103,7 +103,7 @@ def test_a_model_that_cannot_be_opened_whole_closes_what_it_had_opened(
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr("clipsrv.models.loading.SessionEncoder", Watched)
+    monkeypatch.setattr("clipsrv.runtime.opening.SessionEncoder", Watched)
     folder = write_model(tmp_path / "broken")
     (folder / broken).write_bytes(b"broken")
     with pytest.raises(ModelCorruptError, match=broken):

@@ -1,0 +1,28 @@
+"""A tower's graph to an encoder, by the sessions that its plan is best served with."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from clipsrv.errors import DeviceError, ModelCorruptError
+from clipsrv.providers.provider import DevicePlan
+from clipsrv.providers.table import provider
+from clipsrv.runtime.choice import in_parts
+from clipsrv.runtime.encoder import SessionEncoder
+from clipsrv.runtime.recorded import RecordedSession
+from clipsrv.runtime.session import open_session
+from clipsrv.specs import TowerSpec
+
+
+def open_encoder(graph: Path, tower: TowerSpec, dimensions: int, plan: DevicePlan) -> SessionEncoder:
+    """`graph` is the tower's file for the plan. Raises as open_session and SessionEncoder do."""
+    if provider(plan.device).recording and tower.tokenizer is None:  # texts differ in length
+        with suppress(DeviceError, ModelCorruptError):  # a graph that cannot be recorded, or what is found again below
+            recording = open_session(graph, plan, recording=True)
+            return SessionEncoder(RecordedSession(recording, plan.device, dimensions), tower, dimensions)
+    session, single = open_session(graph, plan), None
+    if in_parts(tower, plan):
+        single = open_session(graph, replace(plan, threads=1))
+    return SessionEncoder(session, tower, dimensions, single=single, threads=plan.threads)
