@@ -13,7 +13,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from clipsrv import __version__
 from clipsrv.config import Config
@@ -22,6 +22,7 @@ from clipsrv.server.signals import signalled
 from clipsrv.server.workers import sums
 from clipsrv.server.workers.channel import Channel, Message
 from clipsrv.server.workers.place import Place
+from clipsrv.server.workers.seat import ENDED, READY, STARTING, Failure, Seat
 
 logger = logging.getLogger("clipsrv")
 
@@ -32,32 +33,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _SOUND = 0.25, 30.0, 60.0
 _REPORT = 2.0
 #: Seconds beyond the grace time after which a worker is ended the hard way.
 _PATIENCE = 5.0
-STARTING, READY, UNHEALTHY, ENDED = "starting", "healthy", "unhealthy", "restarting"
-
-
-class Failure(NamedTuple):
-    """Why the whole ends, and its exit status."""
-
-    message: str
-    exit_status: int
-
-
-class _Seat:
-    """One of the workers, whichever process it is by now."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.process: Process | None = None
-        self.channel: Channel | None = None
-        self.status = STARTING
-        self.fault: str | None = None
-        self.failure: Failure | None = None
-        self.reported: sums.Families = {}
-        self.asked: dict[int, asyncio.Future[None]] = {}
-
-    def facts(self) -> dict[str, Any]:
-        facts = {"status": self.status, "pid": self.process.pid if self.process else None, "fault": self.fault}
-        return {key: value for key, value in facts.items() if value is not None}
+#: Seconds between two looks at whether a worker gave a sign, and looks in a row without one after which it is killed.
+_LOOK, _SILENT = 1.0, 30
 
 
 def next_pause(before: float, lived: float) -> float:
@@ -77,14 +54,16 @@ async def supervise(config: Config, command: Sequence[str]) -> Failure | None:
 
 
 class Supervisor:
-    """Runs once."""
+    """Runs once. A worker that gave no sign of its event loop in `silent` looks in a row is killed."""
 
-    def __init__(self, config: Config, command: Sequence[str], doors: Sequence[socket.socket]) -> None:
-        self._config, self._command, self._doors = config, command, doors
-        self._seats = [_Seat(number) for number in range(1, config.workers + 1)]
+    def __init__(
+        self, config: Config, command: Sequence[str], doors: Sequence[socket.socket], silent: int = _SILENT
+    ) -> None:
+        self._config, self._command, self._doors, self._silent = config, command, doors, silent
+        self.seats = [Seat(number) for number in range(1, config.workers + 1)]
         self._stop = asyncio.Event()
         self._failure: Failure | None = None
-        self._complete, self._restarts = False, 0
+        self._complete, self._restarts, self._hangs = False, 0, 0
         self._kept: sums.Families = {}
         self._reports = 0
         self._collecting: set[asyncio.Task[None]] = set()
@@ -92,9 +71,9 @@ class Supervisor:
     async def run(self, stop: asyncio.Event) -> Failure | None:
         """Until `stop` is set and all workers have ended, or one that cannot be started ends the whole."""
         self._stop = stop
-        keeping = [asyncio.create_task(self._keep(seat)) for seat in self._seats]
+        keeping = [asyncio.create_task(self._keep(seat)) for seat in self.seats]
         await stop.wait()
-        logger.info("stopping %d workers", sum(seat.process is not None for seat in self._seats))
+        logger.info("stopping %d workers", sum(seat.process is not None for seat in self.seats))
         for door in self._doors:
             door.close()  # each worker has it open until it is done
         self.signal(signal.SIGTERM)
@@ -109,12 +88,12 @@ class Supervisor:
 
     def signal(self, number: int) -> None:
         """Sends a signal to every worker that runs."""
-        for seat in self._seats:
+        for seat in self.seats:
             if seat.process is not None:
                 with suppress(ProcessLookupError):
                     seat.process.send_signal(number)
 
-    async def _keep(self, seat: _Seat) -> None:
+    async def _keep(self, seat: Seat) -> None:
         loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE / 2
         while not self._stop.is_set():
             began = loop.time()
@@ -133,10 +112,10 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
 
-    async def _live(self, seat: _Seat) -> str:
+    async def _live(self, seat: Seat) -> str:
         """One process of a seat from start to end; how it ended."""
         ours, its = socket.socketpair()
-        seat.status, seat.fault, seat.failure = STARTING, None, None
+        seat.status, seat.fault, seat.failure, seat.looks = STARTING, None, None, 0
         at_once = not self._are_ready()
         with its:
             doors = tuple(door.fileno() for door in self._doors)
@@ -150,11 +129,13 @@ class Supervisor:
             seat.process.terminate()
         seat.channel = await Channel.over(ours)
         self._tell()
+        watching = asyncio.create_task(self._watch(seat, seat.process))
         try:
             async for message in seat.channel.messages():
                 self._hear(seat, message)
             status = await seat.process.wait()
         finally:
+            watching.cancel()
             seat.channel.close()
             seat.process, seat.channel, seat.status, seat.fault = None, None, ENDED, None
             self._kept = sums.together([self._kept, sums.counted(seat.reported)])
@@ -164,12 +145,26 @@ class Supervisor:
             self._tell()
         return _how(status)
 
-    def _hear(self, seat: _Seat, message: Message) -> None:
+    async def _watch(self, seat: Seat, process: Process) -> None:
+        """Kills a worker whose loop hangs, once it has started. Looks are counted, and not time: while the machine
+        sleeps, or has no turn for this process either, nobody is silent."""
+        while seat.looks < self._silent:
+            await asyncio.sleep(_LOOK)
+            seat.looks += seat.status != STARTING
+        logger.error("worker %d gave no sign of its event loop for %g s: killing it", seat.number, self._silent * _LOOK)
+        self._hangs += 1
+        with suppress(ProcessLookupError):
+            process.kill()
+
+    def _hear(self, seat: Seat, message: Message) -> None:
+        seat.looks = 0
         if "status" in message:
+            if (message["status"], message["fault"]) == (seat.status, seat.fault):
+                return  # a sign
             seat.status, seat.fault = message["status"], message["fault"]
             if not self._complete and self._are_ready(all):
                 self._complete = True
-                logger.info("all %d workers are ready", len(self._seats))
+                logger.info("all %d workers are ready", len(self.seats))
             self._tell()
         elif "failed" in message:
             seat.failure = Failure(message["failed"], message["exit_status"])
@@ -183,39 +178,40 @@ class Supervisor:
             task.add_done_callback(self._collecting.discard)
 
     def _are_ready(self, how: Any = any) -> bool:
-        return bool(how(seat.status == READY for seat in self._seats))
+        return bool(how(seat.status == READY for seat in self.seats))
 
     def _tell(self) -> None:
         """Everyone how all are."""
-        message = {"workers": [seat.facts() for seat in self._seats], "complete": self._complete}
-        for seat in self._seats:
+        message = {"workers": [seat.facts() for seat in self.seats], "complete": self._complete}
+        for seat in self.seats:
             if seat.channel is not None:
                 seat.channel.send(message)
 
-    async def _collect(self, asking: _Seat, number: int) -> None:
+    async def _collect(self, asking: Seat, number: int) -> None:
         """The metrics of all, to the worker that was asked for them."""
         self._reports += 1
         report = self._reports
-        for seat in self._seats:
+        for seat in self.seats:
             if seat.channel is not None:
                 seat.asked[report] = asyncio.get_running_loop().create_future()
                 seat.channel.send({"report": report})
-        waiting = [asked for seat in self._seats if (asked := seat.asked.get(report))]
+        waiting = [asked for seat in self.seats if (asked := seat.asked.get(report))]
         await asyncio.wait(waiting, timeout=_REPORT)
-        for seat in self._seats:
+        for seat in self.seats:
             seat.asked.pop(report, None)
         own = sums.gauges(
             {
-                "clipsrv_workers": ("gauge", "Processes that serve", len(self._seats)),
+                "clipsrv_workers": ("gauge", "Processes that serve", len(self.seats)),
                 "clipsrv_workers_ready": (
                     "gauge",
                     "Of these, those that are healthy",
-                    sum(seat.status == READY for seat in self._seats),
+                    sum(seat.status == READY for seat in self.seats),
                 ),
                 "clipsrv_worker_restarts_total": ("counter", "Workers that ended unasked", self._restarts),
+                "clipsrv_worker_hangs_total": ("counter", "Of these, those killed as their loop hung", self._hangs),
             }
         )
-        whole = sums.together([self._kept, *(seat.reported for seat in self._seats), own])
+        whole = sums.together([self._kept, *(seat.reported for seat in self.seats), own])
         if asking.channel is not None:
             asking.channel.send({"metrics": number, "text": sums.written(whole)})
 

@@ -18,6 +18,8 @@ from clipsrv.serving.stock import HEALTHY, UNHEALTHY
 
 #: Seconds between two looks at the worker's own state.
 _LOOK = 0.2
+#: Looks after which it tells its state again: a sign that its loop turns.
+_SIGN = 5
 #: Connections taken at a time: whoever takes all that wait would leave none to the others.
 _AT_A_TIME = 1
 
@@ -42,7 +44,8 @@ class Worker:
             door.listen(backlog)  # the site has told the kernel how many this worker takes, not how many may wait
 
     async def attend(self, state: Callable[[], State], metrics: Callable[[], bytes]) -> None:
-        """Tells of changes of `state`, (status, fault), and answers what is asked, until the supervisor has gone."""
+        """Tells `state`, (status, fault), when it changes and each second, and answers what is asked, until the
+        supervisor has gone."""
         self._channel = channel = await Channel.over(self._socket.dup())
         telling = asyncio.create_task(self._tell(channel, state))
         try:
@@ -106,9 +109,10 @@ class Worker:
             asked.set_result(message["text"])
 
     async def _tell(self, channel: Channel, state: Callable[[], State]) -> None:
-        told: State | None = None
+        told, looks = None, 0
         while True:
-            if (now := state()) != told:
-                told = now
+            if (now := state()) != told or looks == _SIGN:
+                told, looks = now, 0
                 channel.send({"status": now[0], "fault": now[1]})
+            looks += 1
             await asyncio.sleep(_LOOK)
