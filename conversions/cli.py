@@ -25,7 +25,7 @@ from conversions.known import KNOWN, HubCheckpoint
 
 #: A precision and the variants it is written as.
 PRECISIONS = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8", "int8-openvino")}
-_NEEDED = ("torch", "transformers", "optimum", "onnx", "onnxruntime", "huggingface_hub", "tqdm")
+_NEEDED = ("torch", "transformers", "optimum", "onnx", "onnxruntime", "huggingface_hub", "threadpoolctl", "tqdm")
 
 _DESCRIPTION = """\
 Converts a CLIP or SigLIP checkpoint once, offline, to ONNX files that clipsrv serves, and proves them equal to the

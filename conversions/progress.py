@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def counted(items: Iterable[Item], count: int, what: str) -> Iterator[Item]:
+    """These `count` items; on a terminal a second bar, below the stage's, shows how many of them are done."""
+    yield from tqdm(
+        items, total=count, bar_format="  {desc}: {n_fmt} of {total_fmt}", desc=what, disable=None, leave=False
+    )
 
 
 class Progress:
