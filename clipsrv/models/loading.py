@@ -15,7 +15,7 @@ from clipsrv.models.model import Model
 from clipsrv.processor import this_processor
 from clipsrv.providers.cpu import CPU
 from clipsrv.providers.provider import DevicePlan
-from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, in_parts, variant
+from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, variant
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.opening import open_encoder
 from clipsrv.runtime.session import open_session
@@ -127,7 +127,7 @@ def _memory(manifest: ModelManifest, plan: DevicePlan, settings: ModelSettings) 
     needed = _BESIDE
     for tower in filter(None, [manifest.towers[VISION], _text_tower(manifest, settings)]):
         graph, *data = (manifest.files[name].size for name in _graph_files(manifest, tower, plan))
-        needed += int((_FOR_GRAPH * graph + _FOR_DATA * sum(data)) * (2 if in_parts(tower, plan) else 1))
+        needed += int(_FOR_GRAPH * graph + _FOR_DATA * sum(data))
     return needed
 
 

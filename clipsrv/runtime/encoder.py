@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from queue import SimpleQueue
 from typing import Any, Protocol
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,23 @@ class InferenceSession(Protocol):
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], /) -> Sequence[Any]: ...
 
 
+class PartingSession(InferenceSession, Protocol):
+    """What an encoder needs of it besides to compute batches in parts."""
+
+    def run_async(
+        self,
+        outputs: Sequence[str],
+        inputs: Mapping[str, NDArray[Any]],
+        callback: Callable[[Sequence[Any], object, str], None],
+        user_data: object,
+        /,
+    ) -> None:
+        """As `run`, on a thread of the session's own, which then calls `callback` with the results, or [] and why there
+        are none, and lets `user_data` go."""
+
+
 class SessionEncoder:
-    """An Encoder over sessions of onnxruntime."""
+    """An Encoder over a session of onnxruntime."""
 
     def __init__(
         self,
@@ -60,11 +76,11 @@ class SessionEncoder:
         tower: TowerSpec,
         dimensions: int,
         *,
-        single: InferenceSession | None = None,
+        parting: PartingSession | None = None,
         threads: int = 1,
     ) -> None:
-        """`single`, a session of one thread, computes batches in parts, on `threads` threads at once; without one, the
-        threads of `session` share every operator.
+        """`parting`, the same session, which has so many `threads`, computes batches in parts, a thread each; without
+        it they share every operator of a batch, as they do those of a single item.
 
         Raises ModelCorruptError if the graph has other inputs or outputs than the manifest says.
         """
@@ -75,10 +91,9 @@ class SessionEncoder:
                 f"[{tower.output!r}]. Convert the model again."
             )
         self._session: InferenceSession | None = session
-        self._single, self._threads = single, threads
+        self._parting, self._threads = parting, threads
         self._tower, self._dimensions = tower, dimensions
         self._dtype = np.int64 if "int" in session.get_inputs()[0].type else np.float32
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference-part")
 
     def embed(self, batch: NDArray[Any]) -> Vectors:
         try:
@@ -88,8 +103,6 @@ class SessionEncoder:
         except InferenceFailedError:
             raise
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            if self._session is None:  # closed while this ran
-                raise _closed() from None
             if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
                 raise OutOfMemoryError("Not enough memory for this batch.") from error
             raise InferenceFailedError("The model could not compute this batch.") from error
@@ -103,18 +116,25 @@ class SessionEncoder:
             self.embed(np.repeat(one.astype(self._dtype)[None], size, axis=0))
 
     def close(self) -> None:
-        # What computes now holds its session until it is done.
-        self._session = self._single = None
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._session = self._parting = None  # what computes now holds it until it is done
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        session, single = self._session, self._single
+        session, parting = self._session, self._parting
         if session is None:
-            raise _closed()
-        if single is None or len(batch) <= 1:
+            raise InferenceFailedError("The model is closed.")
+        if parting is None or len(batch) <= 1:
             return self._compute(session, batch)
-        parts = np.array_split(batch, min(self._threads, len(batch)))
-        return np.concatenate(list(self._pool.map(partial(self._compute, single), parts)))
+        # Operators that threads share wait for one another; parts do not. One session does both, so that its packed
+        # weights are there once: of its own threads each has a part, and computes every operator of it alone.
+        *others, own = np.array_split(batch, min(self._threads, len(batch)))
+        begun: list[_Begun] = []
+        with ExitStack() as stack:
+            for part in others:
+                begun.append(_Begun(parting, [self._tower.output], {self._tower.input: part}))
+                for _ in range(2):  # Ctrl-C ends a wait, and there is no way on before the run is over
+                    stack.callback(begun[-1].wait)
+            features = self._compute(session, own)
+        return np.concatenate([*(part.features() for part in begun), features])
 
     def _compute(self, session: InferenceSession, batch: NDArray[Any]) -> NDArray[np.float32]:
         features: NDArray[np.float32]
@@ -122,5 +142,38 @@ class SessionEncoder:
         return features
 
 
-def _closed() -> InferenceFailedError:
-    return InferenceFailedError("The model is closed.")
+class _Begun:
+    """A run on a thread of the session's own.
+
+    That thread holds the session until it has called back. Were it the last to do so, it would close the session, which
+    waits for this thread to end. So whoever began a run waits until all that it holds has been let go.
+    """
+
+    def __init__(self, session: PartingSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> None:
+        self._results: Sequence[Any] = ()
+        self._error = ""
+        self._over: SimpleQueue[object] = SimpleQueue()
+        token = _Token()
+        # Of C, and called by what lets go of the token: nothing of Python's runs before the rest has been let go too.
+        self._held = ref(token, self._over.put)
+        session.run_async(outputs, inputs, self._done, token)
+
+    def wait(self) -> None:
+        """Until the run is over. May be called again after an interruption."""
+        if self._held() is not None:
+            self._over.get()
+
+    def features(self) -> NDArray[np.float32]:
+        """Of a run that is over. Raises RuntimeError with onnxruntime's reason if there are none."""
+        if self._error:
+            raise RuntimeError(self._error)
+        features: NDArray[np.float32]
+        (features,) = self._results
+        return features
+
+    def _done(self, results: Sequence[Any], _: object, error: str) -> None:
+        self._results, self._error = results, error
+
+
+class _Token:
+    """What a run holds for as long as it lasts."""

@@ -1,9 +1,8 @@
-"""A tower's graph to an encoder, by the sessions that its plan is best served with."""
+"""A tower's graph to an encoder, by the session that its plan is best served with."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from clipsrv.errors import DeviceError, ModelCorruptError
@@ -22,7 +21,6 @@ def open_encoder(graph: Path, tower: TowerSpec, dimensions: int, plan: DevicePla
         with suppress(DeviceError, ModelCorruptError):  # a graph that cannot be recorded, or what is found again below
             recording = open_session(graph, plan, recording=True)
             return SessionEncoder(RecordedSession(recording, plan.device, dimensions), tower, dimensions)
-    session, single = open_session(graph, plan), None
-    if in_parts(tower, plan):
-        single = open_session(graph, replace(plan, threads=1))
-    return SessionEncoder(session, tower, dimensions, single=single, threads=plan.threads)
+    session = open_session(graph, plan)
+    parting = session if in_parts(tower, plan) else None
+    return SessionEncoder(session, tower, dimensions, parting=parting, threads=plan.threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +170,8 @@ def test_a_vector_is_the_same_to_the_bit_whatever_lies_beside_it(
 
 def test_a_vector_is_the_same_to_the_bit_alone_on_all_threads_and_in_a_part_of_a_batch(int8: Path) -> None:
     plan, tower = DevicePlan("cpu", 3, "int8"), TowerSpec("x", "embeds", {"fp32": "a", "int8": int8.name})
-    single = open_session(int8, replace(plan, threads=1))
-    encoder = SessionEncoder(open_session(int8, plan), tower, DIMENSIONS, single=single, threads=plan.threads)
+    session = open_session(int8, plan)
+    encoder = SessionEncoder(session, tower, DIMENSIONS, parting=session, threads=plan.threads)
     batch = _array((7, TOKENS, WIDTH), 12)
     together = encoder.embed(batch)
     for index in range(7):

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
+import onnxruntime as ort
+import psutil
 import pytest
 
 from clipsrv.errors import InferenceFailedError, OutOfMemoryError
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
+from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.encoder import SessionEncoder
+from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
-from tests.support.model import DIMENSIONS, SIZE, write_model
+from tests.support.model import DIMENSIONS, SIZE, VISION_TOWER, write_model
 
 TOWER = TowerSpec("x", "y", {"fp32": "a.onnx"})
 
@@ -43,6 +50,25 @@ class Session:
         if isinstance(self._result, BaseException):
             raise self._result
         return [self._result]
+
+    def run_async(
+        self, outputs: Sequence[str], inputs: Mapping[str, Any], callback: Callable[..., None], user_data: object
+    ) -> None:
+        """As onnxruntime's: what goes wrong is told in words, and `user_data` is let go at the end."""
+
+        def outcome() -> tuple[list[Any], str]:
+            try:
+                return self.run(outputs, inputs), ""
+            except Exception as error:  # noqa: BLE001 - as wide as onnxruntime's
+                return [], f"{type(error).__name__}: {error}"
+
+        lent = [user_data]  # no frame may keep it that a traceback keeps
+
+        def run() -> None:
+            results, error = outcome()
+            callback(results, lent.pop(), error)
+
+        threading.Thread(target=run).start()
 
 
 def embed(result: Any) -> np.ndarray:
@@ -117,24 +143,122 @@ class Doubling(Session):
 
 @pytest.mark.parametrize(("size", "parts"), [(2, [1, 1]), (3, [1, 1, 1]), (8, [2, 3, 3])])
 def test_a_batch_in_parts_comes_back_whole_and_in_order(size: int, parts: list[int]) -> None:
-    shared, single = Doubling(), Doubling()
+    session = Doubling()
     batch = np.arange(1, 5 * size + 1, dtype=np.float32).reshape(size, 5)
-    features = SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(batch)
+    features = SessionEncoder(session, TOWER, 4, parting=session, threads=3).embed(batch)
     np.testing.assert_allclose(features, batch[:, :4] / np.linalg.norm(batch[:, :4], axis=1, keepdims=True), atol=1e-6)
-    assert (sorted(single.seen), shared.seen) == (parts, [])
+    assert sorted(session.seen) == parts
 
 
-def test_one_item_has_all_threads_for_itself() -> None:
-    shared, single = Doubling(), Doubling()
-    SessionEncoder(shared, TOWER, 4, single=single, threads=3).embed(np.ones((1, 5), np.float32))
-    assert (single.seen, shared.seen) == ([], [1])
+class Single(Doubling):
+    """Has no thread to give to a part."""
+
+    def run_async(self, *_: object) -> None:
+        raise AssertionError("nothing is to be begun on another thread")
 
 
-@pytest.mark.parametrize(("error", "expected"), [(MemoryError(), OutOfMemoryError), (OSError(), InferenceFailedError)])
-def test_a_part_that_fails_fails_the_batch(error: Exception, expected: type[Exception]) -> None:
-    encoder = SessionEncoder(Doubling(), TOWER, 4, single=Session(error), threads=2)
+@pytest.mark.parametrize(("items", "parted"), [(1, True), (8, False)])
+def test_one_item_and_a_batch_that_is_not_parted_have_all_threads_for_themselves(items: int, parted: bool) -> None:
+    session = Single()
+    SessionEncoder(session, TOWER, 4, parting=session if parted else None, threads=3).embed(
+        np.ones((items, 5), np.float32)
+    )
+    assert session.seen == [items]
+
+
+class Failing(Doubling):
+    """Fails in the first part, which another thread has, or in the last, which the caller's has."""
+
+    def __init__(self, error: Exception, *, first: bool) -> None:
+        super().__init__()
+        self._error, self._first = error, first
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+        if bool(inputs["x"][0, 0]) == self._first:
+            raise self._error
+        return super().run(outputs, inputs)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("error", "expected"), [(RuntimeError("std::bad_alloc"), OutOfMemoryError), (OSError(), InferenceFailedError)]
+)
+def test_a_part_that_fails_fails_the_batch_once_all_are_over(
+    error: Exception, expected: type[Exception], first: bool
+) -> None:
+    session = Failing(error, first=first)
+    encoder = SessionEncoder(session, TOWER, 4, parting=session, threads=2)
     with pytest.raises(expected):
-        encoder.embed(np.zeros((4, 5), np.float32))
+        encoder.embed(np.array([[1] * 5, [0] * 5], np.float32))
+    assert session.seen == [1]
+
+
+class Dawdling:
+    """A session whose threads take their time to go once the results are there."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_async(self, outputs: Any, inputs: Any, callback: Callable[..., None], user_data: object) -> None:
+        def call_and_stay(*outcome: Any) -> None:
+            callback(*outcome)
+            time.sleep(0.05)
+
+        self._session.run_async(outputs, inputs, call_and_stay, user_data)
+
+
+def test_a_session_is_never_closed_by_a_thread_of_its_own(tmp_path: Path) -> None:
+    """Which would wait for itself. The batch is the last that holds the session."""
+    graph = write_model(tmp_path / "small", text=False) / VISION_TOWER.variants["fp32"]
+    session = open_session(graph, DevicePlan("cpu", 3))
+    closed_by: list[int] = []
+    inner = ref(session._sess, lambda _: closed_by.append(threading.get_ident()))
+    dawdling = Dawdling(session)
+    encoder = SessionEncoder(dawdling, VISION_TOWER, DIMENSIONS, parting=dawdling, threads=3)
+    del session, dawdling
+    threads = psutil.Process().num_threads()
+    encoder.embed(np.ones((3, 3, SIZE, SIZE), np.float32))
+    del encoder
+    assert (inner(), closed_by) == (None, [threading.get_ident()])
+    assert psutil.Process().num_threads() == threads - 2
+
+
+class Interrupted(Doubling):
+    """Is sent Ctrl-C by the caller's own part, and again while the caller waits for the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted = threading.Event()
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+        if threading.current_thread() is threading.main_thread():
+            self.interrupted.set()
+            signal.raise_signal(signal.SIGINT)
+        assert self.interrupted.wait(30)
+        time.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+        return super().run(outputs, inputs)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_interruptions_come_once_all_parts_are_over() -> None:
+    session = Interrupted()
+    encoder = SessionEncoder(session, TOWER, 4, parting=session, threads=2)
+    with pytest.raises(KeyboardInterrupt):
+        encoder.embed(np.ones((2, 5), np.float32))
+    assert session.seen == [1]
 
 
 def test_warming_up_runs_every_batch_size_of_both_towers(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,24 +295,17 @@ class Held(Doubling):
         return super().run(outputs, inputs)
 
 
-def test_a_batch_in_parts_that_is_closed_in_the_middle_says_so() -> None:
+def test_a_batch_in_parts_that_is_closed_in_the_middle_is_computed_to_its_end() -> None:
     held = Held()
-    encoder = SessionEncoder(Doubling(), TOWER, 4, single=held, threads=2)
-    with ThreadPoolExecutor(2) as callers:
-        # Four parts of two batches on two threads: some are begun, the others wait.
-        batches = [callers.submit(encoder.embed, np.ones((2, 5), np.float32)) for _ in range(2)]
+    encoder = SessionEncoder(held, TOWER, 4, parting=held, threads=2)
+    with ThreadPoolExecutor(1) as caller:
+        batch = caller.submit(encoder.embed, np.ones((2, 5), np.float32))
         assert held.entered.wait(30)
         encoder.close()
         held.go_on.set()
-        done, said = [], []
-        for batch in batches:
-            try:
-                done.append(batch.result(30))
-            except InferenceFailedError as error:
-                said.append(error.message)
-    assert set(said) == {"The model is closed."}
-    assert len(done) + len(said) == 2
-    assert all(vectors.shape == (2, 4) for vectors in done)
+        assert batch.result(30).shape == (2, 4)
+    with pytest.raises(InferenceFailedError, match="closed"):
+        encoder.embed(np.ones((2, 5), np.float32))
 
 
 @pytest.mark.parametrize(("value", "reason"), [(0.0, "zeros"), (np.nan, "not finite"), (np.inf, "not finite")])
