@@ -22,6 +22,7 @@ from clipsrv.specs import FileSpec, PreprocessSpec, ScoringSpec
 from conversions import hub, verify
 from conversions.checkpoint import Checkpoint, open_checkpoint
 from conversions.errors import explained
+from conversions.families.family import FUSED
 from conversions.files import hash_files
 from conversions.folder import locked, partial_folder, publish, require_space
 from conversions.golden import TEXTS, golden_images
@@ -87,8 +88,9 @@ def _convert(job: Job, say: Say) -> verify.Table | None:
     unchanged = old is not None and old.made_from == checkpoint.made_from
     if enough and unchanged:
         return None
-    # fp32, half of that for each further precision, and for a while a tower's graph as it was exported.
-    require_space(job.models_dir, (3 + len(job.precisions)) * checkpoint.weight_bytes // 2 + 2**20)
+    # fp32, half of that for each further precision, and for a while a tower's graph as it was exported: for fp16 twice.
+    halves = 3 + len(job.precisions) + (FUSED in job.precisions)
+    require_space(job.models_dir, halves * checkpoint.weight_bytes // 2 + 2**20)
     original, originals = reference(checkpoint, say)
     if old is not None and not old.made_from:
         unchanged = _is_the_same(job.place, old, checkpoint, originals)

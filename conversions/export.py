@@ -1,7 +1,7 @@
 """PyTorch to ONNX: one graph per tower, projection included, batch (and text length) dynamic.
 
-Through Optimum where it knows the module, else through PyTorch's own exporter. What reaches no vector is left out:
-CLIP's last image layer is computed for the class token alone, SigLIP's pooling mixes patches before it projects them.
+Through Optimum where it knows the module, else through PyTorch's own exporter. What reaches no vector is left out: the
+last layer is computed for the token alone that is pooled, SigLIP's pooling mixes patches before it projects them.
 Text takes ids only: what is padded cannot change a vector, or is read like any id. verify.py proves both each time.
 """
 
@@ -20,11 +20,11 @@ from transformers import (
     PretrainedConfig,
     SiglipModel,
 )
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipsrv.manifest import TEXT, VISION
 from clipsrv.specs import TowerSpec
 from conversions.families.family import Exportable, Facts
+from conversions.last_layer import ClassTokenOnly, FirstTokenOnly, LastTokenOnly
 
 #: The newest opset that all four providers run (CoreML and OpenVINO lag behind onnxruntime's own).
 OPSET = 18
@@ -52,32 +52,6 @@ class _TextConfig(CLIPTextWithProjectionOnnxConfig):  # type: ignore[misc]
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
         return {_OUTPUTS[TEXT]: {0: "batch"}}
-
-
-class _ClassTokenOnly(torch.nn.Module):
-    """An encoder layer's output at the first token only: (batch, tokens, width) to (batch, 1, width).
-
-    After the last layer CLIP reads nothing but the class token, so queries, output projection and MLP of the others
-    are five sixths of a layer's work for nothing. The token still attends to all of them. Written in the operators of
-    transformers' own eager attention: onnxruntime's shape inference, and with it fp16's fusions, gives up on others.
-    """
-
-    def __init__(self, layer: CLIPEncoderLayer) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, states: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor]:
-        layer, attention = self.layer, self.layer.self_attn
-
-        def heads(values: torch.Tensor) -> torch.Tensor:
-            return values.view(*values.shape[:2], -1, attention.head_dim).transpose(1, 2)
-
-        normal, token = layer.layer_norm1(states), states[:, 0].unsqueeze(1)
-        queries = heads(attention.q_proj(normal[:, 0].unsqueeze(1)))
-        weights = torch.softmax(queries @ heads(attention.k_proj(normal)).transpose(-1, -2) * attention.scale, dim=-1)
-        mixed = (weights @ heads(attention.v_proj(normal))).transpose(1, 2).reshape(token.shape)
-        token = token + attention.out_proj(mixed)
-        return (token + layer.mlp(layer.layer_norm2(token)),)
 
 
 class _PooledPatches(torch.nn.Module):
@@ -165,10 +139,12 @@ class Pooled(torch.nn.Module):
 
 
 class FirstToken(torch.nn.Module):
-    """The projected first token of a text tower that sees every token but padding."""
+    """The projected first token of BERT, which sees every token but padding. Changes the tower's last layer."""
 
     def __init__(self, tower: torch.nn.Module, projection: torch.nn.Module, pad: int) -> None:
         super().__init__()
+        layers = cast(Any, tower).encoder.layer
+        layers[-1] = FirstTokenOnly(layers[-1])
         self.tower, self.projection, self.pad = tower, projection, pad
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
@@ -201,7 +177,7 @@ def named(part: torch.nn.Module, config: PretrainedConfig, tower: str) -> torch.
 def class_token_only(tower: torch.nn.Module) -> torch.nn.Module:
     """CLIP's image tower, its last layer computed for the class token alone. Changes it."""
     layers: Any = cast(Any, tower).encoder.layers
-    layers[-1] = _ClassTokenOnly(layers[-1])
+    layers[-1] = ClassTokenOnly(layers[-1])
     return tower
 
 
@@ -212,7 +188,9 @@ def siglip_vision(model: SiglipModel) -> torch.nn.Module:
 
 
 def siglip_text(model: SiglipModel) -> torch.nn.Module:
-    return named(Pooled(model.text_model), model.config.text_config, TEXT)
+    part: Any = model.text_model
+    part.encoder.layers[-1] = LastTokenOnly(part.encoder.layers[-1])
+    return named(Pooled(part), model.config.text_config, TEXT)
 
 
 def tower_spec(tower: str, variants: dict[str, str], facts: Facts, tokenizer: str) -> TowerSpec:

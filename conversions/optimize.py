@@ -18,6 +18,7 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
 from conversions.activations import Samples
+from conversions.families.family import FUSED
 from conversions.quantize import Quantized
 
 #: Smaller tensors stay in the graph: shapes and scalars are read while it is being loaded.
@@ -27,12 +28,13 @@ _INLINE_BYTES = 1024
 @dataclass(frozen=True)
 class RawGraph:
     """A tower as exported: float32, plain ONNX. Attention heads and width are what fusions must know; of `samples`
-    int8 learns what its layers will see."""
+    int8 learns what its layers will see. `fusible` is the same tower in the form that fusions know, if not that."""
 
     path: Path
     heads: int
     width: int
     samples: Samples | None = None
+    fusible: Path | None = None
 
     @cached_property
     def quantized(self) -> Quantized:
@@ -60,7 +62,7 @@ def fuse_half(raw: RawGraph, out: Path) -> None:
     """fp16: attention, normalisation and QuickGelu fused, then weights and arithmetic halved; inputs and outputs
     stay float32, so the server feeds every precision alike."""
     fused = optimize_model(
-        str(raw.path),
+        str(raw.fusible or raw.path),
         model_type="clip",
         num_heads=raw.heads,
         hidden_size=raw.width,
@@ -82,7 +84,7 @@ def _unpacked(raw: RawGraph, out: Path) -> None:
 #: Variant to what makes it, in the order in which they are made. int8 is for plain onnxruntime.
 VARIANTS: dict[str, Callable[[RawGraph, Path], None]] = {
     "fp32": fold,
-    "fp16": fuse_half,
+    FUSED: fuse_half,
     "int8": _rows,
     "int8-openvino": _unpacked,
 }

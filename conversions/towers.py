@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clipsrv.manifest import VISION
 from clipsrv.specs import PreprocessSpec
 from conversions.export import export_tower
-from conversions.families.family import Exportable
+from conversions.families.family import FUSED, Exportable
 from conversions.optimize import VARIANTS, RawGraph
 from conversions.samples import pixel_samples
 from conversions.texts import INT8
@@ -34,9 +35,12 @@ def write_tower(
     scratch.mkdir()
     learns = tower == VISION and any(name.startswith(INT8) and name not in kept for name in precisions)
     samples = pixel_samples(spec, part.taken) if learns else None
-    raw = RawGraph(scratch / f"{tower}.onnx", part.heads, part.width, samples)
+    fusible = scratch / f"{tower}.fusible.onnx" if part.fusible is not None and FUSED in precisions else None
+    raw = RawGraph(scratch / f"{tower}.onnx", part.heads, part.width, samples, fusible)
     say(f"Exporting the {tower} tower")
     export_tower(part, tower, raw.path)
+    if fusible is not None and part.fusible is not None:
+        export_tower(replace(part, module=part.fusible), tower, fusible)
     names = {precision: f"{tower}.{precision}.onnx" for precision in precisions}
     for precision, name in names.items():
         if precision in kept:

@@ -17,6 +17,7 @@ from clipsrv.specs import PreprocessSpec, ScoringSpec, TokenSpec
 from conversions.errors import CheckpointError
 from conversions.families.family import Exportable, Facts, Identity
 from conversions.files import TOKENIZER
+from conversions.golden import TEXTS
 from conversions.preprocessor import cropped
 
 if TYPE_CHECKING:
@@ -94,14 +95,26 @@ class ClipOriginal:
         return features
 
     def tower(self, name: str) -> Exportable:
-        from conversions.export import clip_text, clip_vision
+        from conversions.causal import CausalTexts
+        from conversions.export import clip_text, clip_vision, named
 
         # Traces to the pattern that fusions know.
         self.model.set_attn_implementation("eager")
-        config = self.model.config.vision_config if name == VISION else self.model.config.text_config
-        part = clip_vision(self.model) if name == VISION else clip_text(self.model)
-        taken = 0 if name == VISION else None
-        return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size, taken=taken)
+        if name == VISION:
+            config = self.model.config.vision_config
+            part = clip_vision(self.model)
+            return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size, taken=0)
+        config = self.model.config.text_config
+        tower, projection = self.model.text_model, self.model.text_projection
+        texts = named(CausalTexts(tower, projection, self.begin(), largest_ends=True), config, name)
+        whole = clip_text(self.model)
+        return Exportable(texts, heads=config.num_attention_heads, width=config.hidden_size, fusible=whole)
+
+    def begin(self) -> int:
+        """The id that every text begins with. Raises CheckpointError if there is none."""
+        from conversions.causal import common_begin
+
+        return common_begin(self.token_ids(TEXTS))
 
     def _tokens(self, texts: Sequence[str], **options: Any) -> Any:
         return self._tokenizer(list(texts), truncation=True, max_length=self._facts.context_length, **options)

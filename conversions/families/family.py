@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Identity = dict[str, str | int | float]
 
+#: The precision whose graph is fused.
+FUSED = "fp16"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -38,6 +41,7 @@ class Exportable:
 
     `through` names what exports it: "optimum", or "torch" where Optimum knows no such module. `heads` and `width` are
     what fusions must know. `taken` is the place of the token at which the vector is taken, None if it is of all.
+    `fusible` is the same tower in the form that fusions know, where `module` has another.
     """
 
     module: torch.nn.Module
@@ -45,6 +49,7 @@ class Exportable:
     width: int
     through: str = "optimum"
     taken: int | None = None
+    fusible: torch.nn.Module | None = None
 
 
 class Original(Protocol):

@@ -44,16 +44,16 @@ class MetaClip2Original(ClipOriginal):
         return identity_of("metaclip_2", self.model.config, self._facts, tokenizer)
 
     def tower(self, name: str) -> Exportable:
+        from conversions.causal import CausalTexts
         from conversions.export import Pooled, class_token_only, named
 
         model = self.model
         model.set_attn_implementation("eager")
         if name == VISION:
             config = model.config.vision_config
-            part = Pooled(class_token_only(model.vision_model), model.visual_projection)
-        else:
-            config = model.config.text_config
-            part = Pooled(model.text_model, model.text_projection)
-        taken = 0 if name == VISION else None
-        module = named(part, config, name)
-        return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size, taken=taken)
+            module = named(Pooled(class_token_only(model.vision_model), model.visual_projection), config, name)
+            return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size, taken=0)
+        config = model.config.text_config
+        module = named(CausalTexts(model.text_model, model.text_projection, self.begin()), config, name)
+        whole = named(Pooled(model.text_model, model.text_projection), config, name)
+        return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size, fusible=whole)

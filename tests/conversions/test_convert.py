@@ -89,7 +89,8 @@ def test_fp16_graphs_are_fused_and_half_as_large_and_speak_float32(converted_mod
         assert {"Attention", "QuickGelu", "SkipLayerNormalization"} <= {node.op_type for node in graph.node}
         assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         sizes = [(converted_model / f"{tower}.{precision}.onnx.data").stat().st_size for precision in ("fp16", "fp32")]
-        assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
+        # Of texts in fp32 the begin mark's constants and the mask are in it too: much only beside so small a model.
+        assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01 if tower == VISION else 0.05)
 
 
 def test_text_needs_no_attention_mask_whatever_the_padding(converted_model: Path, tiny_checkpoint: Path) -> None:

@@ -1,0 +1,117 @@
+"""Layers of transformers that compute nothing which reaches no vector: a tower that pools one token reads no other.
+
+Written in the operators of transformers' own eager attention: onnxruntime's shape inference, and with it fp16's
+fusions, gives up on others. Knows no family's whole towers.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import torch
+
+
+class Before(NamedTuple):
+    """Keys and values (1, n, width) of tokens that come before all others, and are the same in every text."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+def attend(
+    attention: Any,
+    asking: torch.Tensor,
+    read: torch.Tensor,
+    *,
+    before: Before | None = None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What each token that is `asking` takes of those that are `read`, both (batch, tokens, width) and normalised:
+    (batch, asking, heads, size), not yet projected. `mask` is added to the weights (batch, heads, asking, read)."""
+
+    def heads(values: torch.Tensor) -> torch.Tensor:
+        return values.view(*values.shape[:2], -1, attention.head_dim).transpose(1, 2)
+
+    def behind(constant: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor:
+        return values if constant is None else torch.cat([constant.expand(values.shape[0], -1, -1), values], dim=1)
+
+    known_keys, known_values = before or (None, None)
+    queries = heads(attention.q_proj(asking))
+    weights = queries @ heads(behind(known_keys, attention.k_proj(read))).transpose(-1, -2) * attention.scale
+    if mask is not None:
+        weights = weights + mask
+    weights = torch.softmax(weights, dim=-1)
+    return (weights @ heads(behind(known_values, attention.v_proj(read)))).transpose(1, 2)
+
+
+class ClassTokenOnly(torch.nn.Module):
+    """An encoder layer's output at the first token only: (batch, tokens, width) to (batch, 1, width).
+
+    After the last layer CLIP reads nothing but the class token, so queries, output projection and MLP of the others
+    are five sixths of a layer's work for nothing. The token still attends to all of them.
+    """
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, states: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor]:
+        layer = cast(Any, self.layer)
+        normal, token = layer.layer_norm1(states), states[:, 0].unsqueeze(1)
+        mixed = attend(layer.self_attn, normal[:, 0].unsqueeze(1), normal).reshape(token.shape)
+        token = token + layer.self_attn.out_proj(mixed)
+        return (token + layer.mlp(layer.layer_norm2(token)),)
+
+
+def one_token(
+    layer: Any,
+    states: torch.Tensor,
+    token: torch.Tensor,
+    *,
+    before: Before | None = None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """An encoder layer's output at `token` (batch, 1, width), which is one of `states` (batch, tokens, width).
+
+    The token is normalised by itself: in int8 what reads a normalisation must all be products.
+    """
+    asking = layer.layer_norm1(token)
+    mixed = attend(layer.self_attn, asking, layer.layer_norm1(states), before=before, mask=mask).reshape(token.shape)
+    token = token + layer.self_attn.out_proj(mixed)
+    output: torch.Tensor = token + layer.mlp(layer.layer_norm2(token))
+    return output
+
+
+class LastTokenOnly(torch.nn.Module):
+    """SigLIP's last text layer, at the last token only, which is all that is pooled: as ClassTokenOnly."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        return one_token(self.layer, states, states[:, -1].unsqueeze(1))
+
+
+class FirstTokenOnly(torch.nn.Module):
+    """BERT's last layer at the first token only: as ClassTokenOnly. It normalises behind attention and MLP."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor, *_: object, **__: object
+    ) -> tuple[torch.Tensor]:
+        layer, token = cast(Any, self.layer), hidden_states[:, 0].unsqueeze(1)
+        inner = layer.attention.self
+        attention = SimpleNamespace(
+            q_proj=inner.query,
+            k_proj=inner.key,
+            v_proj=inner.value,
+            head_dim=inner.attention_head_size,
+            scale=inner.scaling,
+        )
+        mixed = attend(attention, token, hidden_states, mask=attention_mask).reshape(token.shape)
+        return (layer.feed_forward_chunk(layer.attention.output(mixed, token)),)
