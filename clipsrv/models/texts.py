@@ -35,10 +35,9 @@ def embed_texts(model: Model, texts: Sequence[str], batch_size: int) -> Embedded
         raise TextTowerMissingError(f"{model.manifest.name} has no text tower: it embeds images only.")
     tokens = [tokenizer.encode(text) for text in texts]
     vectors = np.empty((len(texts), model.manifest.dimensions), np.float32)
-    run_cost, at = provider(model.device).run_cost, 0
-    for batch in _batches(tokens, batch_size * TOKENS_PER_IMAGE):
-        vectors[at : at + len(batch)] = embed_tokens(encoder, batch, run_cost)
-        at += len(batch)
+    run_cost = provider(model.device).run_cost
+    for places in _batches(tokens, batch_size * TOKENS_PER_IMAGE):
+        vectors[places] = embed_tokens(encoder, [tokens[place] for place in places], run_cost)
     return EmbeddedTexts(vectors, tuple(index for index, one in enumerate(tokens) if one.truncated))
 
 
@@ -86,11 +85,14 @@ def upper_lengths(lengths: Sequence[int], run_cost: int | None) -> list[int]:
     return upper[::-1]
 
 
-def _batches(tokens: Sequence[Tokens], limit: int) -> Iterator[Sequence[Tokens]]:
-    """Neighbours, until they have `limit` tokens or the last has passed it."""
-    begin = taken = 0
-    for place, one in enumerate(tokens, 1):
-        taken += one.length
-        if taken >= limit or place == len(tokens):
-            yield tokens[begin:place]
-            begin, taken = place, 0
+def _batches(tokens: Sequence[Tokens], limit: int) -> Iterator[list[int]]:
+    """Places of texts, the shortest first, until they have `limit` tokens or the last has passed it."""
+    batch, taken = list[int](), 0
+    for place in sorted(range(len(tokens)), key=lambda place: tokens[place].length):
+        batch.append(place)
+        taken += tokens[place].length
+        if taken >= limit:
+            yield batch
+            batch, taken = [], 0
+    if batch:
+        yield batch

@@ -19,6 +19,7 @@ from clipsrv.serving.observer import HIT, MISS, SHARED
 from clipsrv.serving.outcome import Finished, Timings
 from clipsrv.serving.prompts import Prompt
 from clipsrv.serving.together import together
+from clipsrv.settings import TEXTS_PER_SLOT
 from clipsrv.text.tokens import Tokens
 
 Result = TypeVar("Result")
@@ -57,7 +58,7 @@ class Recall:
         return _after(looked, await under_way)
 
     async def texts(self, prompts: Sequence[Prompt]) -> Sequence[Finished]:
-        """The vectors of a few texts, in their order. Raises InvalidTextError, TextTowerMissingError, EngineError,
+        """The vectors of texts, in their order. Raises InvalidTextError, TextTowerMissingError, EngineError,
         ShuttingDownError."""
         if self._cache is None:
             return await self._compute_texts([None] * len(prompts), prompts)
@@ -74,18 +75,35 @@ class Recall:
         ]
 
     async def _compute_texts(self, keys: Sequence[bytes | None], prompts: Sequence[Prompt]) -> Sequence[Finished]:
-        tokens, read = await self._engine.read_texts(prompts, self._caller, self._request)
+        found = await self._read_texts(prompts)
 
         async def embed(place: int) -> Finished:
-            key, work = keys[place], partial(self._embed_tokens, keys[place], tokens[place], read)
+            key = keys[place]
             if key is not None and self._cache is not None:
                 if (known := self._cache.get(key)) is not None:  # somebody else's, since it was looked for
                     self._observer.looked_up(SHARED)
                     return known
                 self._tell_missed(key)
-            return await self._once(self._engine.vectors, key, work)
+            return await self._once(self._engine.vectors, key, partial(self._embed_tokens, key, *found[place]))
 
-        return [await embed(0)] if len(tokens) == 1 else await together(embed, range(len(tokens)))
+        if len(found) == 1:
+            return [await embed(0)]
+        # Those of like length stand together in the queue, and so in batches: hardly any is padded.
+        order = sorted(range(len(found)), key=lambda place: found[place][0].length)
+        done = dict(zip(order, await together(embed, order), strict=True))
+        return [done[place] for place in range(len(order))]
+
+    async def _read_texts(self, prompts: Sequence[Prompt]) -> Sequence[tuple[Tokens, Timings]]:
+        """The tokens of each text, and how long they took; a few at a time, between which others have their turn."""
+
+        async def read(few: Sequence[Prompt]) -> list[tuple[Tokens, Timings]]:
+            tokens, timings = await self._engine.read_texts(few, self._caller, self._request)
+            return [(one, timings) for one in tokens]
+
+        if len(prompts) <= TEXTS_PER_SLOT:
+            return await read(prompts)
+        parts = [prompts[at : at + TEXTS_PER_SLOT] for at in range(0, len(prompts), TEXTS_PER_SLOT)]
+        return [one for part in await together(read, parts) for one in part]
 
     async def _embed_pixels(self, key: bytes | None, pixels: Pixels, read: Timings) -> Finished:
         return self._kept(key, await self._engine.embed_pixels(pixels, read, self._caller, self._request))

@@ -21,7 +21,9 @@ from clipsrv.serving.prompts import Prompt
 from clipsrv.serving.recall import Recall
 from clipsrv.serving.shelf import Loan
 from clipsrv.serving.together import together
-from clipsrv.settings import TEXTS_PER_SLOT
+
+#: Texts of one list that are sorted by length among each other; while these are computed the next ones are read.
+_BY_LENGTH = 256
 
 
 class Visit:
@@ -93,8 +95,8 @@ class Visit:
 
     async def embed_prompts(self, prompts: Sequence[Prompt]) -> Outcome:
         """As `embed_texts`; `unknown_script` are those whose labels are of one."""
-        few = [prompts[at : at + TEXTS_PER_SLOT] for at in range(0, len(prompts), TEXTS_PER_SLOT)]
-        finished = [one for some in await together(self._recall.texts, few) for one in some]
+        some = [prompts[at : at + _BY_LENGTH] for at in range(0, len(prompts), _BY_LENGTH)]
+        finished = [one for part in await together(self._recall.texts, some) for one in part]
         return self._outcome(finished, ())
 
     async def embed_items(self, items: Sequence[Encoded | str]) -> Outcome:

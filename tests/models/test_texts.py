@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -64,6 +64,7 @@ def costs(lengths: Sequence[int], upper: Sequence[int], run_cost: int) -> int:
     return run_cost * len(set(upper)) + sum(runs)
 
 
+@settings(deadline=None)  # a busy machine may leave any of them waiting
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 12))
 def test_no_other_runs_cost_less(lengths: list[int], run_cost: int) -> None:
     chosen = upper_lengths(lengths, run_cost)
@@ -71,6 +72,18 @@ def test_no_other_runs_cost_less(lengths: list[int], run_cost: int) -> None:
     longest, *others = sorted(set(lengths), reverse=True)
     ways = [(*some, longest) for count in range(len(others) + 1) for some in combinations(others, count)]
     assert costs(lengths, chosen, run_cost) == min(costs(lengths, way, run_cost) for way in ways)
+
+
+def test_of_many_texts_those_of_like_length_share_a_batch_and_each_vector_is_in_its_place(model: Model) -> None:
+    encoder = Seen()
+    model = replace(model, text_encoder=encoder)
+    texts = [("word " * (1 + number * 7 % 12)).strip() for number in range(96)]
+    vectors = embed_texts(model, texts, 2).vectors
+    tokens = read(model, texts)
+    padded = sum(rows * length for rows, length in encoder.shapes)
+    assert padded <= 1.15 * sum(one.length for one in tokens)
+    alone = np.concatenate([encoder.embed(one.ids[None, : one.length]) for one in tokens])
+    np.testing.assert_allclose(vectors, alone, atol=1e-6)
 
 
 def test_many_texts_are_computed_in_batches_of_so_many_tokens(model: Model) -> None:

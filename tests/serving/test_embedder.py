@@ -285,6 +285,33 @@ async def test_texts_that_wait_are_one_batch_by_their_tokens_and_short_ones_are_
     assert longest < 10
 
 
+async def test_of_a_list_texts_of_like_length_share_a_batch_and_each_vector_is_in_its_place() -> None:
+    model, shapes = make_model(), list[tuple[int, ...]]()
+    tower, tokenizer = model.text_encoder, model.tokenizer
+    assert tower is not None
+    assert tokenizer is not None
+
+    class Watched(Held):
+        def embed(self, batch: NDArray[Any]) -> Vectors:
+            shapes.append(batch.shape)
+            return super().embed(batch)
+
+    texts = [("word " * (1 + number * 7 % 12)).strip() for number in range(300)]
+    tokens = [tokenizer.encode(text) for text in texts]
+    alone = {one.length: tower.embed(one.ids[None, : one.length])[0] for one in tokens[:12]}
+    watched = Watched(tower)
+    watched.go_on.set()
+    settings = replace(SETTINGS, max_batch_size=2, max_queue=32, max_queue_per_caller=32)
+    async with started(lambda name: replace(model, text_encoder=watched), settings) as embedder:
+        shapes.clear()
+        vectors = (await embedder.embed_texts(texts)).vectors
+    assert sum(rows for rows, _ in shapes) == len(texts)
+    assert sum(rows * length for rows, length in shapes) <= 1.15 * sum(one.length for one in tokens)
+    for vector, one in zip(vectors, tokens, strict=True):
+        assert vector is not None
+        np.testing.assert_allclose(vector, alone[one.length], atol=1e-6)
+
+
 async def test_texts_are_tokenized_only_once_they_have_their_slots_and_not_on_the_loop() -> None:
     threads: list[str] = []
 
