@@ -6,6 +6,7 @@ nothing of towers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 #: Batches above are computed launch by launch: their arithmetic takes longer than that (docs/gpu.md).
 LARGEST = 16
@@ -62,9 +65,10 @@ class RecordedSession:
         try:
             places = self._place(name, outputs[0], batch)
             features = self._replay(places, batch)  # onnxruntime computes it as it is first, then records
-        except Exception:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes
             results = self._plain(outputs, inputs)  # for want of memory this fails too, in the words that are known
             self._never.add(size)
+            logger.warning("Batches of %d are launched operator by operator: they cannot be recorded (%s)", size, error)
             return results
         self._places[size] = places
         return [features]

@@ -121,12 +121,17 @@ def test_whoever_asks_one_thread_records_and_replays(watched: Watched) -> None:
     assert len(watched.asked) == 4
 
 
-def test_a_size_that_cannot_be_recorded_is_computed_as_it_is_and_not_tried_again(watched: Watched) -> None:
+def test_a_size_that_cannot_be_recorded_is_computed_as_it_is_and_not_tried_again(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
     watched.no_recording = "CUDA failure 900: operation not permitted when stream is capturing"
     ours = encoder(watched)
     first, second = ours.embed(pixels(2)), ours.embed(pixels(2))
     np.testing.assert_array_equal(first, second)
     assert [way for way, _ in watched.asked] == ["recorded", "plain", "plain"]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "Batches of 2 are launched operator by operator"
+    ]
 
 
 def test_want_of_memory_while_recording_is_told_as_such_and_recording_tried_again(watched: Watched) -> None:
