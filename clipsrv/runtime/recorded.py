@@ -68,7 +68,8 @@ class RecordedSession:
         except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes
             results = self._plain(outputs, inputs)  # for want of memory this fails too, in the words that are known
             self._never.add(size)
-            logger.warning("Batches of %d are launched operator by operator: they cannot be recorded (%s)", size, error)
+            reason = str(error).strip()[:300]
+            logger.warning("Batches of %d are launched operator by operator: they cannot be recorded (%s)", size, reason)
             return results
         self._places[size] = places
         return [features]
