@@ -2,6 +2,7 @@
 
 cpu      the image: health, a vector, its user, a read-only file system, SIGTERM in the middle of work, sizes
 limits   the same under --memory 300m --cpus 1
+workers  the same with --workers 2: killed, hanging, stopped
 gpu      the image, to its refusal on a machine without a GPU
 convert  a checkpoint converted inside, served by the cpu image
 compose  each profile of deploy/compose.yaml by itself, with nothing set and with values
@@ -21,10 +22,12 @@ from drills.containers.compose import compose
 from drills.containers.engine import CommandFailed, Report, stood_on
 from drills.containers.images import convert, cpu, gpu, limits
 from drills.containers.service import service
+from drills.containers.workers import workers
 
 STEPS: dict[str, Callable[[Report], None]] = {
     "cpu": cpu,
     "limits": limits,
+    "workers": workers,
     "gpu": gpu,
     "convert": convert,
     "compose": compose,

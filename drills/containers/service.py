@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from drills.containers.engine import ROOT, Container, Report, docker, last, run, started
+from drills.containers.workers import come_back
 
 IMAGE, UNIT = "clipsrv-try:systemd", "clipsrv.service"
 PYTHON = "/opt/clipsrv/.venv/bin/python -m clipsrv"
@@ -27,6 +30,7 @@ def service(report: Report) -> None:
         as_it_is(report, container)
         with_limits(report, container)
         supervised(report, container)
+        with_workers(report, container)
 
 
 def install(container: Container) -> None:
@@ -56,7 +60,7 @@ def with_limits(report: Report, container: Container) -> None:
     drop_in(container, f"ExecStartPre={PYTHON} doctor", "CPUQuota=100%", "MemoryMax=400M")
     container.run("systemctl", "restart", UNIT)
     report.expect("healthy with CPUQuota=100% and MemoryMax=400M", healthy(container))
-    said = container.run("journalctl", "--unit", UNIT, "--output", "cat", "--no-pager")
+    said = journal(container)
     features = line(said, "CPU features")
     has_vnni = "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     report.expect("the CPU's features are seen", ("vnni" in features) is has_vnni, features)
@@ -64,6 +68,22 @@ def with_limits(report: Report, container: Container) -> None:
     report.expect("the limit of memory is seen", "400 MiB are allowed" in said, line(said, "are allowed"))
     refused = [word for word in ("not permitted", "Permission denied", "Traceback") if word in said]
     report.expect("the sandbox refuses nothing that is asked for", not refused, ", ".join(refused))
+
+
+def with_workers(report: Report, container: Container) -> None:
+    """Two of them, in the same sandbox."""
+    drop_in(container, "Environment=CLIPSRV_WORKERS=2")
+    container.run("systemctl", "restart", UNIT)
+    report.expect("healthy with CLIPSRV_WORKERS=2", healthy(container))
+    said = container.run("curl", "-sS", "-F", f"image=@{PICTURE}", "localhost:5000/embed")
+    report.expect("/embed gives a vector", '"dimensions":192' in said)
+    come_back(report, container.run, lambda: answered(container), lambda: journal(container))
+    began = time.monotonic()
+    container.run("systemctl", "stop", UNIT)
+    found = [show(container, name) for name in ("Result", "ExecMainStatus")]
+    seconds = f"{time.monotonic() - began:.1f} s"
+    report.expect("systemctl stop ends all with status 0", found == ["success", "0"], f"{' '.join(found)}, {seconds}")
+    report.expect("each finished its requests", journal(container).count("stopped, 0 requests left") >= 2)
 
 
 def supervised(report: Report, container: Container) -> None:
@@ -75,7 +95,9 @@ def supervised(report: Report, container: Container) -> None:
     report.expect("systemctl stop ends it with status 0", found == ["success", "0"], " ".join(found))
     drop_in(container, "ExecStart=", f"ExecStart={PYTHON} --model nothing")
     container.run("systemctl", "start", UNIT, check=False)
-    time.sleep(8)
+    limit = time.monotonic() + 60
+    while show(container, "ActiveState") != "failed" and time.monotonic() < limit:
+        time.sleep(1)
     found = [show(container, name) for name in ("ActiveState", "ExecMainStatus", "NRestarts")]
     report.expect("a fault that stays is not tried again", found == ["failed", "3", "0"], " ".join(found))
 
@@ -90,6 +112,16 @@ def healthy(container: Container) -> bool:
     """Whether /health is 200 within a minute."""
     patience = ("--retry", "60", "--retry-delay", "1", "--retry-all-errors")
     return '"healthy"' in container.run("curl", "-sS", "-f", *patience, "localhost:5000/health", check=False)
+
+
+def answered(container: Container) -> dict[str, Any]:
+    """What /health says, {} if nobody answers."""
+    body: dict[str, Any] = json.loads(container.run("curl", "-sS", "localhost:5000/health", check=False) or "{}")
+    return body
+
+
+def journal(container: Container) -> str:
+    return container.run("journalctl", "--unit", UNIT, "--output", "cat", "--no-pager")
 
 
 def show(container: Container, name: str) -> str:
