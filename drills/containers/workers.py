@@ -42,7 +42,7 @@ def come_back(report: Report, run: Run, health: Health, log: Callable[[], str]) 
     report.expect("both workers answer /health", {health()["worker"] for _ in range(100)} == {1, 2})
     for number, name, words in (
         (1, "KILL", "worker 1 was ended by SIGKILL; starting it again"),
-        (2, "STOP", "worker 2 gave no sign of its event loop for 30 s: killing it"),
+        (2, "STOP", "worker 2 gave no sign of its event loop for 60 s: killing it"),
     ):
         before = _pids(health())
         run("sh", "-c", f"kill -{name} {before[number - 1]}")

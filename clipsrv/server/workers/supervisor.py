@@ -34,7 +34,7 @@ _REPORT = 2.0
 #: Seconds beyond the grace time after which a worker is ended the hard way.
 _PATIENCE = 5.0
 #: Seconds between two looks at whether a worker gave a sign, and looks in a row without one after which it is killed.
-_LOOK, _SILENT = 1.0, 30
+_LOOK, _SILENT = 1.0, 60
 
 
 def next_pause(before: float, lived: float) -> float:
