@@ -44,18 +44,20 @@ class Devices:
 
     def __init__(self, seconds: Mapping[str, float]) -> None:
         self.clock, self.seconds = Clock(), seconds
+        self.on_packed_cpu = seconds[CPU]
         self.changes: dict[str, Callable[[Any], Any]] = {}
         self.opened: list[tuple[str, ort.SessionOptions]] = []
 
     def open(self, graph: str, options: ort.SessionOptions, providers: Sequence[Any]) -> Any:
         devices, name = self, providers[0][0]
+        packed = name == CPU and "session.disable_prepacking" not in entries(options)
 
         class Session(InferenceSession):
             def get_providers(self) -> list[str]:
                 return [name, CPU]
 
             def run(self, outputs: Sequence[str], inputs: Mapping[str, Any], *more: Any) -> Any:
-                devices.clock.now += devices.seconds[name]
+                devices.clock.now += devices.on_packed_cpu if packed else devices.seconds[name]
                 return [devices.changes.get(name, lambda same: same)(one) for one in super().run(outputs, inputs)]
 
         self.opened.append((name, options))
@@ -91,6 +93,20 @@ def test_a_device_that_is_no_faster_makes_room_for_the_next(devices: Devices, ti
     assert model.device == "openvino"
     assert [(tried.device, tried.passed) for tried in model.trials] == [("cuda", False), ("openvino", True)]
     assert str(model.trials[0]).endswith("not taken, for it is no faster")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "device", "on_cpu"),
+    [(0.05, "openvino", 0.1), (0.065, "openvino", 0.07), (0.08, "cpu", 0.07), (0.11, "cpu", 0.1)],
+)
+def test_a_device_that_is_not_far_ahead_is_measured_beside_a_cpu_that_has_packed_its_weights(
+    devices: Devices, built_with: BuiltWith, tiny_model: Path, seconds: float, device: str, on_cpu: float
+) -> None:
+    built_with("openvino", "cpu")
+    devices.seconds, devices.on_packed_cpu = {OPENVINO: seconds, CPU: 0.1}, 0.07
+    model = load_model(tiny_model, AUTO)
+    assert model.device == device
+    assert [tried.on_cpu for tried in model.trials] == pytest.approx([on_cpu])
 
 
 def test_a_device_that_gives_other_vectors_is_not_taken_however_fast(devices: Devices, tiny_model: Path) -> None:
