@@ -69,7 +69,9 @@ class RecordedSession:
             results = self._plain(outputs, inputs)  # for want of memory this fails too, in the words that are known
             self._never.add(size)
             reason = str(error).strip()[:300]
-            logger.warning("Batches of %d are launched operator by operator: they cannot be recorded (%s)", size, reason)
+            logger.warning(
+                "Batches of %d are launched operator by operator: they cannot be recorded (%s)", size, reason
+            )
             return results
         self._places[size] = places
         return [features]
