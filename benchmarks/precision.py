@@ -54,7 +54,8 @@ class _Reader(CalibrationDataReader):
 
 
 def _samples(pixels: Pixels) -> Samples:
-    return Samples(np.array_split(pixels, 8), taken=0)
+    *learnt, judging = np.array_split(pixels, 4)
+    return Samples(learnt, taken=0, further=[judging])
 
 
 def _rows(graph: Path, out: Path, pixels: Pixels) -> None:

@@ -28,22 +28,25 @@ _HELD = 1 << 29
 @dataclass(frozen=True)
 class Samples:
     """`batches` of a tower's input as it takes it: pixels (n, 3, S, S), or ids (n, length) of texts of one length.
-    `taken` is the place of the token at which the vector is taken, None if it is of all."""
+    `taken` is the place of the token at which the vector is taken, None if it is of all. `further` batches are not
+    learnt from: they judge what was learnt."""
 
     batches: Sequence[NDArray[Any]]
     taken: int | None = None
+    further: Sequence[NDArray[Any]] = ()
 
 
 @dataclass(frozen=True)
 class Range:
     """Of each channel (n,) the `centre`, which is its mean, in the token that is taken if there is one, and the ends,
-    `low` and `high`. Of a row `lowest` and `highest` value, the mean over all."""
+    `low` and `high`. Of a row `lowest` and `highest` value, the mean over all. `alone` is what has one token only."""
 
     centre: Array
     low: Array
     high: Array
     lowest: float
     highest: float
+    alone: bool = False
 
     def size(self, centre: Array) -> Array:
         """The largest of each channel if it is moved by `centre`."""
@@ -65,16 +68,19 @@ class Watched:
     def ranges(self, names: Collection[str]) -> dict[str, Range]:
         """Of what the layers read, by name."""
         found: dict[str, list[tuple[Array, Array, Array, float, float]]] = {name: [] for name in names}
+        alone = set()
         for name, values in self._read(names):
             rows, taken = _rows(values), self._samples.taken
             centre = (rows if taken is None else values[:, taken]).mean(axis=0)
             ends = float(rows.min(axis=1).mean()), float(rows.max(axis=1).mean())
             found[name].append((centre, rows.min(axis=0), rows.max(axis=0), *ends))
+            if values.ndim == 3 and values.shape[1] == 1:
+                alone.add(name)
         ranges = {}
         for name, batches in found.items():
             centres, lows, highs, lowest, highest = zip(*batches, strict=True)
             centre, low, high = np.mean(centres, axis=0), np.min(lows, axis=0), np.max(highs, axis=0)
-            ranges[name] = Range(centre, low, high, float(np.mean(lowest)), float(np.mean(highest)))
+            ranges[name] = Range(centre, low, high, float(np.mean(lowest)), float(np.mean(highest)), name in alone)
         return ranges
 
     def moments(self, widths: dict[str, int]) -> Iterator[tuple[str, Array]]:
@@ -109,13 +115,19 @@ class Watched:
         model.graph.node.extend(kept)
         asked_graph = self._graph.with_name("asked.onnx")
         onnx.save(model, asked_graph)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.enable_cpu_mem_arena = False
-        session = ort.InferenceSession(str(asked_graph), options, providers=["CPUExecutionProvider"])
-        (asked,) = session.get_inputs()
-        for batch in self._samples.batches:
-            yield from zip(names, session.run(list(names), {asked.name: batch}), strict=True)
+        for values in computed(asked_graph, names, self._samples.batches):
+            yield from zip(names, values, strict=True)
+
+
+def computed(graph: Path, names: Collection[str], batches: Sequence[NDArray[Any]]) -> Iterator[Sequence[Array]]:
+    """What `graph` has under these names, batch after batch."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False
+    session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    (asked,) = session.get_inputs()
+    for batch in batches:
+        yield session.run(list(names), {asked.name: batch})
 
 
 def _rows(values: Array) -> Array:

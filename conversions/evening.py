@@ -6,7 +6,7 @@ of rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from onnx import NodeProto
@@ -30,6 +30,17 @@ def even_channels(tower: Tower, ranges: Mapping[str, Range]) -> set[str]:
     """
     readers = tower.readers()
     return _even_normalised(tower, ranges, readers) | _even_attended(tower, ranges, readers)
+
+
+def subtract_centres(tower: Tower, ranges: Mapping[str, Range], names: Iterable[str]) -> dict[str, str]:
+    """Moves what is read under `names` by a subtraction of its own, which is for what nothing linear makes, as an
+    activation function; returns what that is called then. What a layer without a bias reads stays."""
+    readers, moved = tower.readers(), {}
+    for name in names:
+        centre = _move(tower, readers, [layer for layer, read in tower.layers.items() if read == name], ranges[name])
+        if centre.any():
+            moved[name] = tower.subtract(name, centre)
+    return moved
 
 
 def _even_normalised(tower: Tower, ranges: Mapping[str, Range], readers: Readers) -> set[str]:

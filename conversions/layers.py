@@ -62,6 +62,12 @@ class Tower:
         model.graph.initializer.extend(kept)
         return cls(model, layers, matrices)
 
+    def copy(self) -> Tower:
+        """One of its own graph; the matrices are the same."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        return Tower(model, dict(self.layers), self.matrices)
+
     def constant(self, name: str) -> Array | None:
         """The values of a constant; None of what is computed."""
         return next((numpy_helper.to_array(one) for one in self.model.graph.initializer if one.name == name), None)
@@ -71,6 +77,16 @@ class Tower:
         name = f"{node.output[0]}:{node.input[place]}"
         self.add({name: array})
         node.input[place] = name
+
+    def subtract(self, name: str, array: Array) -> str:
+        """Has the layers that read `name` read what is left without `array`, and returns the name of that."""
+        left, nodes = f"{name}:moved", self.model.graph.node
+        self.add({f"{name}:centre": array})
+        reading = [place for place, node in enumerate(nodes) if self.layers.get(node.output[0]) == name]
+        for place in reading:
+            nodes[place].input[0] = self.layers[nodes[place].output[0]] = left
+        nodes.insert(reading[0], helper.make_node("Sub", [name, f"{name}:centre"], [left]))
+        return left
 
     def add(self, constants: Constants) -> None:
         self.model.graph.initializer.extend(_tensors(constants))

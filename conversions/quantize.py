@@ -1,27 +1,29 @@
 """fp32 graph to int8 by the row: weights in 8 bits per output channel, every token scaled by itself.
 
 The scale of a token is computed while the graph runs, from that token alone, so a vector cannot depend on the images
-beside it in the batch. What samples teach is fixed in the graph: which channels are evened out, how weights are
-rounded, where zero lies. docs/precision.md has the alternatives and measurements.
+beside it in the batch. What samples teach is fixed in the graph: which channels are moved and evened out, how weights
+are rounded, where zero lies. docs/precision.md has the alternatives and measurements.
 onnxruntime's own kernels need this written into the graph; OpenVINO does it by itself where weights are in 8 bits.
 Knows nothing of checkpoints and manifests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 from threadpoolctl import threadpool_limits
 
-from conversions.activations import Range, Samples, Watched
-from conversions.evening import even_channels
-from conversions.layers import OWN, Tower, save
+from clipsrv.runtime.vectors import unit
+from conversions.activations import Range, Samples, Watched, computed
+from conversions.evening import even_channels, subtract_centres
+from conversions.layers import OWN, Array, Tower, save
 from conversions.progress import counted
 from conversions.rounding import STEPS, round_each, round_together
 from conversions.tables import compress_tables
@@ -37,16 +39,24 @@ _CONSTANTS: dict[str, NDArray[np.generic]] = {
     "int8.last_axis": np.array([-1], np.int64),
     # A row of zeros (padding, a dead token) must give zeros and not 0 / 0.
     "int8.smallest": np.array(1e-12, np.float32),
+    # What rounding leaves is half a step at most.
+    "int8.finer": np.array(1 / (2 * STEPS), np.float32),
+    "int8.two_rows": np.array([0, 2, -1], np.int64),
+    "int8.rows": np.array([1], np.int64),
 }
 
 
 @dataclass(frozen=True)
 class Quantized:
     """A tower whose channels are evened out, with its weights in 8 bits, LAYER:weight and LAYER:scale. `zeros` tells
-    where zero lies in 8 bits of what the layers read, by name."""
+    where zero lies in 8 bits of what the layers read, by name. `alone` is what is of one token: that gets a second row,
+    of what rounding the first one leaves, which costs nothing beside the other tokens' rows of other layers. `moved` is
+    the same with what activation functions give moved, None if that would bring vectors no nearer."""
 
     tower: Tower
     zeros: Mapping[str, int]
+    alone: Collection[str] = ()
+    moved: Quantized | None = None
 
     @classmethod
     def of(cls, graph: Path, samples: Samples | None = None) -> Quantized:
@@ -66,11 +76,29 @@ class Quantized:
             ranges = Watched(tower, samples, Path(scratch)).ranges(names) if samples else {}
             evened = even_channels(tower, ranges)
             watched = Watched(tower, samples, Path(scratch)) if samples else None
-            _round(tower, watched)
-        return cls(tower, {name: _MIDDLE if name in evened else _zero(ranges.get(name)) for name in names})
+            round_weights(tower, watched)
+            alone = {name for name, known in ranges.items() if known.alone}
+            kept = evened | alone
+            zeros = {name: _MIDDLE if name in kept else zero_of(ranges.get(name)) for name in names}
+            plain = cls(tower, zeros, alone)
+            moved = plain.move(ranges) if samples and samples.further else None
+            if samples and moved and _is_nearer(moved, plain, graph, samples.further, Path(scratch)):
+                return replace(plain, moved=moved)
+        return plain
+
+    def move(self, ranges: Mapping[str, Range]) -> Quantized | None:
+        """The same, but what is lopsided, which is what activation functions give, has its centre subtracted; None if
+        there is nothing to move."""
+        tower = self.tower.copy()
+        moved = subtract_centres(tower, ranges, [name for name, zero in self.zeros.items() if zero != _MIDDLE])
+        zeros = {moved.get(name, name): _MIDDLE if name in moved else zero for name, zero in self.zeros.items()}
+        return replace(self, tower=tower, zeros=zeros) if moved else None
 
     def for_onnxruntime(self, out: Path) -> None:
         """Writes the graph of integer products to `out`, its weights to `out`.data; inputs and outputs as before."""
+        if self.moved:
+            self.moved.for_onnxruntime(out)
+            return
         scaled: set[str] = set()
 
         def integer(node: NodeProto) -> Iterator[NodeProto]:
@@ -78,7 +106,8 @@ class Quantized:
             if activations not in scaled:
                 scaled.add(activations)
                 yield from _scale_rows(activations)
-            yield _integer_product(node, activations)
+                yield from _second_row(activations) if activations in self.alone else ()
+            yield from _integer_product(node, activations, two=activations in self.alone)
 
         constants = dict(_CONSTANTS)
         for name, zero in self.zeros.items():
@@ -101,7 +130,7 @@ class Quantized:
         save(self.tower.put(unpacked, {}), out)
 
 
-def _round(tower: Tower, watched: Watched | None) -> None:
+def round_weights(tower: Tower, watched: Watched | None) -> None:
     """Puts 8 bits in the place of every layer's matrix."""
     rounded = {}
     if watched is None:
@@ -118,7 +147,7 @@ def _round(tower: Tower, watched: Watched | None) -> None:
         tower.add({f"{layer}:weight": weight, f"{layer}:scale": scale})
 
 
-def _zero(known: Range | None) -> int:
+def zero_of(known: Range | None) -> int:
     """Where zero lies so that both ends of a row of the usual kind just fit: GELU's result hardly has a lower one."""
     if known is None or known.highest <= known.lowest:
         return _MIDDLE
@@ -159,7 +188,39 @@ def _scale_rows(name: str) -> Iterator[NodeProto]:
     yield make("Reshape", [f"{name}:flat8", f"{name}:shape"], [f"{name}:rows"])
 
 
-def _integer_product(node: NodeProto, activations: str) -> NodeProto:
-    layer = node.output[0]
-    inputs = [f"{activations}:rows", f"{layer}:weight", f"{activations}:scale", f"{layer}:scale", f"{activations}:zero"]
-    return helper.make_node("MatMulIntegerToFloat", inputs, [layer], name=node.name, domain=OWN)
+def _second_row(name: str) -> Iterator[NodeProto]:
+    """Nodes from one row (n, 1, width) of `_scale_rows` to name:both, uint8 (n, 2, width), of which the second is what
+    rounding the first one leaves, and name:scales_of_both, float32 (n, 2, 1)."""
+    make = helper.make_node
+    yield make("DequantizeLinear", [f"{name}:flat8", f"{name}:scales", f"{name}:zeros"], [f"{name}:back"], axis=0)
+    yield make("Sub", [f"{name}:flat", f"{name}:back"], [f"{name}:rest"])
+    yield make("Mul", [f"{name}:scales", "int8.finer"], [f"{name}:finer"])
+    yield make("QuantizeLinear", [f"{name}:rest", f"{name}:finer", f"{name}:zeros"], [f"{name}:rest8"], axis=0)
+    yield make("Concat", [f"{name}:flat8", f"{name}:rest8"], [f"{name}:pairs"], axis=1)
+    yield make("Reshape", [f"{name}:pairs", "int8.two_rows"], [f"{name}:both"])
+    yield make("Mul", [f"{name}:scale", "int8.finer"], [f"{name}:finer_scale"])
+    yield make("Concat", [f"{name}:scale", f"{name}:finer_scale"], [f"{name}:scales_of_both"], axis=1)
+
+
+def _integer_product(node: NodeProto, activations: str, *, two: bool) -> Iterator[NodeProto]:
+    layer, make = node.output[0], helper.make_node
+    rows, scale = ("both", "scales_of_both") if two else ("rows", "scale")
+    inputs = [f"{activations}:{rows}", f"{layer}:weight", f"{activations}:{scale}", f"{layer}:scale"]
+    outputs = [f"{layer}:both"] if two else [layer]
+    yield make("MatMulIntegerToFloat", [*inputs, f"{activations}:zero"], outputs, name=node.name, domain=OWN)
+    if two:
+        yield make("ReduceSum", [*outputs, "int8.rows"], [layer], keepdims=1)
+
+
+def _is_nearer(one: Quantized, other: Quantized, graph: Path, batches: Sequence[NDArray[Any]], scratch: Path) -> bool:
+    """Whether the vectors of `one` are, on average, nearer to those of the float32 `graph`."""
+    output = [value.name for value in one.tower.model.graph.output]
+    exact, errors = _vectors(graph, output, batches), []
+    for quantized in (one, other):
+        quantized.for_onnxruntime(scratch / "judged.onnx")
+        errors.append(np.linalg.norm(_vectors(scratch / "judged.onnx", output, batches) - exact, axis=1).mean())
+    return bool(errors[0] < errors[1])
+
+
+def _vectors(graph: Path, output: Sequence[str], batches: Sequence[NDArray[Any]]) -> Array:
+    return unit(np.concatenate([features for (features,) in computed(graph, output, batches)]))

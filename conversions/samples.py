@@ -5,10 +5,11 @@ Knows nothing of graphs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from clipsrv.images.preprocess import preprocess_image
@@ -18,17 +19,23 @@ from conversions.activations import Samples
 _SIDE = 256
 #: Images, of which a batch of a size that fits any memory is made. Twice or thrice as many taught nothing more.
 _IMAGES, _BATCH = 64, 8
+#: Further ones, of which none is learnt.
+_FURTHER = 32
 
 
 def pixel_samples(spec: PreprocessSpec, taken: int | None) -> Samples:
     """For an image tower whose vector is taken at that token."""
-    pixels = np.stack([preprocess_image(image, spec) for image in _images()])
-    return Samples(np.split(pixels, range(_BATCH, _IMAGES, _BATCH)), taken)
+
+    def batches(images: Sequence[Image.Image]) -> list[NDArray[np.float32]]:
+        pixels = np.stack([preprocess_image(image, spec) for image in images])
+        return np.split(pixels, range(_BATCH, len(images), _BATCH))
+
+    return Samples(batches(_images(_IMAGES, 0)), taken, batches(_images(_FURTHER, 3)))
 
 
 @cache
-def _images() -> tuple[Image.Image, ...]:
-    return tuple(sample_images(_IMAGES, seed=0))
+def _images(count: int, seed: int) -> tuple[Image.Image, ...]:
+    return tuple(sample_images(count, seed))
 
 
 def sample_images(count: int, seed: int) -> Iterator[Image.Image]:

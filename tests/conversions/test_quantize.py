@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from clipsrv.runtime.session import open_session
 from clipsrv.specs import TowerSpec
 from conversions.activations import Samples, Watched
 from conversions.errors import ConversionError
-from conversions.evening import even_channels
+from conversions.evening import even_channels, subtract_centres
 from conversions.layers import Tower
 from conversions.quantize import Quantized
 from conversions.rounding import round_each, round_together
@@ -91,9 +92,12 @@ def _write_tower(path: Path, *, opset: int = 18, layers: bool = True, loud: floa
     return path
 
 
-def _open(path: Path) -> ort.InferenceSession:
+def _open(path: Path, *, as_written: bool = False) -> ort.InferenceSession:
+    """`as_written`: onnxruntime would compute products of unpacked weights with rounded activations."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -299,6 +303,18 @@ class _Graph:
         parted = self.add("Reshape", f"{out}.parted", source, np.array([0, 0, HEADS, ENCODER_WIDTH // HEADS]))
         return self.add("Transpose", f"{out}.heads", parted, perm=[0, 2, 1, 3])
 
+    def save(self, path: Path, width: int) -> Path:
+        """From x (batch, TOKENS, width) to embeds (batch, DIMENSIONS)."""
+        made = helper.make_graph(
+            self.nodes,
+            "encoder",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", TOKENS, width])],
+            [helper.make_tensor_value_info("embeds", TensorProto.FLOAT, ["batch", DIMENSIONS])],
+            [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
+        )
+        onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+        return path
+
 
 def _write_encoder(path: Path, *, far: float) -> Path:
     """One layer as CLIP has them, ReLU for GELU, and a projection of the first token. Channels of both normalisations
@@ -320,15 +336,7 @@ def _write_encoder(path: Path, *, far: float) -> Path:
     whole = graph.add("Add", "whole", after, graph.linear("down", active, 2 * width, width, 74))
     token = graph.add("Gather", "token", whole, np.array(0, np.int64), axis=1)
     graph.add("MatMul", "embeds", token, _array((width, DIMENSIONS), 76) / np.float32(np.sqrt(width)))
-    made = helper.make_graph(
-        graph.nodes,
-        "encoder",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", TOKENS, width])],
-        [helper.make_tensor_value_info("embeds", TensorProto.FLOAT, ["batch", DIMENSIONS])],
-        [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
-    )
-    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return path
+    return graph.save(path, width)
 
 
 def _encoder_inputs(seed: int) -> NDArray[np.float32]:
@@ -366,6 +374,75 @@ def test_zero_lies_where_the_values_of_a_layers_input_begin(tmp_path: Path) -> N
     assert set(Quantized.of(graph).zeros.values()) == {128}
     samples = Samples([_encoder_inputs(80)], taken=0)
     assert Quantized.of(graph, samples).zeros == {"first": 128, "attended": 128, "second": 128, "active": 8}
+
+
+def _write_lone(path: Path) -> Path:
+    """Two layers of the first token alone, as CLIP's last one has them."""
+    graph = _Graph()
+    token = graph.add("Gather", "token", "x", np.array([0], np.int64), axis=1)
+    active = graph.add("Relu", "active", graph.linear("up", token, WIDTH, HIDDEN, 110))
+    row = graph.add("Squeeze", "row", graph.linear("down", active, HIDDEN, WIDTH, 112), np.array([1], np.int64))
+    graph.add("MatMul", "embeds", row, _array((WIDTH, DIMENSIONS), 114) / 8)
+    return graph.save(path, WIDTH)
+
+
+def test_a_token_that_is_alone_is_rounded_to_twice_the_bits_whatever_lies_beside_its_image(tmp_path: Path) -> None:
+    quantized = Quantized.of(_write_lone(tmp_path / "vision.fp32.onnx"), SAMPLES)
+    assert set(quantized.alone) == {"token", "active"}
+    assert quantized.zeros == {"token": 128, "active": 128}
+    quantized.for_onnxruntime(tmp_path / "int8.onnx")
+    quantized.for_openvino(tmp_path / "weights.onnx")
+    replace(quantized, alone=()).for_onnxruntime(tmp_path / "one.onnx")
+    batch = _inputs(16, 41)
+    weights_alone = _run(_open(tmp_path / "weights.onnx", as_written=True), batch)
+    two, one = (_errors(tmp_path / name, weights_alone, batch).mean() for name in ("int8.onnx", "one.onnx"))
+    assert 0 < two < 0.02 * one
+    session = _open(tmp_path / "int8.onnx")
+    assert np.array_equal(_run(session, batch)[5], _run(session, batch[5:6])[0])
+    assert np.isfinite(_run(session, np.zeros_like(batch))).all()
+
+
+def _first_alike(seed: int, noise: float) -> NDArray[np.float32]:
+    """Inputs whose first token is one and the same, but for that much noise."""
+    batch = _encoder_inputs(seed)
+    batch[:, 0] = _array((ENCODER_WIDTH,), 120) + np.float32(noise) * batch[:, 0]
+    return batch
+
+
+@pytest.mark.parametrize(("noise", "moved"), [(0.1, True), (3, False)])
+def test_what_an_activation_gives_is_moved_only_if_further_samples_come_nearer_by_it(
+    tmp_path: Path, noise: float, moved: bool
+) -> None:
+    graph, batch = _write_encoder(tmp_path / "vision.fp32.onnx", far=0.1), _first_alike(121, noise)
+    samples = Samples([_first_alike(122, noise)], taken=0, further=[_first_alike(123, noise)])
+    known, plain = Quantized.of(graph, samples), Quantized.of(graph, replace(samples, further=()))
+    assert ((known.moved is not None), plain.moved) == (moved, None)
+    errors = []
+    for name, one in (("known", known), ("plain", plain)):
+        one.for_onnxruntime(tmp_path / f"{name}.onnx")
+        one.for_openvino(tmp_path / f"{name}.openvino.onnx")
+        errors.append(_errors(tmp_path / f"{name}.onnx", _run(_open(graph), batch), batch).mean())
+    assert (errors[0] < errors[1]) if moved else (errors[0] == errors[1])
+    # OpenVINO has scales of its own, by groups of channels: its graph is the same either way.
+    theirs = [(tmp_path / f"{name}.openvino.onnx.data").read_bytes() for name in ("known", "plain")]
+    assert theirs[0] == theirs[1]
+
+
+def test_what_is_moved_by_a_subtraction_leaves_the_float32_function_and_what_has_no_bias_to_take_it_up(
+    tmp_path: Path,
+) -> None:
+    graph, samples = _write_encoder(tmp_path / "vision.fp32.onnx", far=0.1), Samples([_encoder_inputs(80)], taken=0)
+    tower = Tower.read(graph)
+    ranges = Watched(tower, samples, tmp_path).ranges(["active"])
+    assert subtract_centres(tower, ranges, ["active"]) == {"active": "active:moved"}
+    after = Watched(tower, samples, tmp_path).ranges(["active:moved"])["active:moved"]
+    np.testing.assert_allclose(after.centre, 0, atol=1e-5)
+    batch = _encoder_inputs(81)
+    np.testing.assert_allclose(_run(_open(tmp_path / "watched.onnx"), batch), _run(_open(graph), batch), atol=1e-4)
+
+    bare = Tower.read(_write_tower(tmp_path / "bare.onnx"))
+    ranges = Watched(bare, SAMPLES, tmp_path).ranges(["normal"])
+    assert subtract_centres(bare, ranges, ["normal"]) == {}
 
 
 def test_weights_that_are_rounded_together_take_back_what_the_others_add() -> None:
