@@ -51,7 +51,7 @@ def inference_threads(workers: int = 1, number: int = 1, *, proc: Path = PROC, d
         return Threads(max(1, usable // workers), "one a core")
     own, sharing = _share(cores, workers, number)
     cpus, fast = frozenset[int]().union(*(core.cpus for core in own)), _fast(own, devices)
-    if len(cores) == 1:
+    if len(cores) == 1 < len(cpus):
         count, why = len(cpus) // sharing, "one a CPU of the only core"
     else:
         count, why = fast // sharing, "one a core" + (" of several CPUs" if len(own) < len(cpus) else "")
@@ -100,11 +100,11 @@ def _share(cores: list[_Core], workers: int, number: int) -> tuple[list[_Core], 
     nodes = Counter(core.node for core in cores)
     if len(nodes) == 1:
         return cores, workers
-    if workers <= len(nodes):
+    if workers < len(nodes):
         kept = {node for place, node in enumerate(sorted(nodes)) if place % workers == number - 1}
         return [core for core in cores if core.node in kept], 1
-    seats = list[int]()
-    for _ in range(workers):  # each to the node that has most cores for it
+    seats = sorted(nodes)
+    while len(seats) < workers:  # the others where most cores are for each
         seats.append(max(sorted(nodes), key=lambda node: nodes[node] / (seats.count(node) + 1)))
     mine = seats[number - 1]
     return [core for core in cores if core.node == mine], seats.count(mine)

@@ -96,6 +96,10 @@ def test_cores_count_of_which_one_cpu_is_allowed(devices: Devices, allowed: list
     assert devices.allows(allowed).cores(*PAIRS).threads().count == threads
 
 
+def test_a_machine_of_one_cpu_has_one_thread(devices: Devices) -> None:
+    assert devices.allows([3]).threads() == Threads(1, "one a core")
+
+
 def test_a_virtual_machine_whose_two_cpus_are_one_core_keeps_both(devices: Devices) -> None:
     assert devices.allows([0, 1]).cores("0-1").threads() == Threads(2, "one a CPU of the only core")
     assert devices.threads(2) == Threads(1, "one a CPU of the only core for 2 workers")
@@ -208,9 +212,11 @@ def test_each_worker_keeps_to_one_node_and_divides_it_with_those_that_do_too(dev
     assert [devices.threads(20, number).count for number in (1, 20)] == [1, 1]
 
 
-def test_a_node_of_more_cores_has_more_workers(devices: Devices) -> None:
+def test_a_node_of_more_cores_has_more_workers_and_none_is_left_out(devices: Devices) -> None:
     devices.nodes("0-5", "6-7")
     assert [devices.threads(4, number).count for number in (1, 2, 3, 4)] == [2, 2, 2, 2]
+    devices.nodes("0-6", "7")
+    assert [devices.threads(3, number).count for number in (1, 2, 3)] == [3, 1, 3]
 
 
 def test_fewer_workers_than_nodes_keep_to_some_nodes_each_and_leave_none_out(devices: Devices) -> None:
