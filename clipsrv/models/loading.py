@@ -19,7 +19,7 @@ from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precisi
 from clipsrv.runtime.encoder import Encoder, SessionEncoder
 from clipsrv.runtime.opening import open_encoder
 from clipsrv.runtime.session import open_session
-from clipsrv.runtime.trial import Trial, beside_cpu
+from clipsrv.runtime.trial import Trial, beside_cpu, beside_packed
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
 from clipsrv.text.opening import Tokenizers
@@ -88,18 +88,19 @@ def _trial(folder: Path, model: Model, plan: DevicePlan, settings: ModelSettings
     bound = AUTO_BOUND + sum(errors.get(variant(one.device, one.precision), 0.0) for one in (plan, instead))
     graph = folder / graph_file(tower, instead.device, instead.precision)
 
-    def beside(*, packed: bool) -> Trial:
+    def on_cpu(measure: Callable[[Encoder], Trial], *, packed: bool) -> Trial:
         cpu = SessionEncoder(open_session(graph, instead, packed=packed), tower, manifest.dimensions)
         try:
-            return beside_cpu(plan.device, model.image_encoder, cpu, manifest.preprocess.crop_size, bound)
+            return measure(cpu)
         except EngineError as error:
             raise DeviceError(f"--device {plan.device} is there and does not compute: {error.message}") from None
         finally:
             cpu.close()
 
-    # Packing its weights, as for serving, takes longer than all else of the trial: only where it may decide.
-    first = beside(packed=False)
-    return beside(packed=True) if first.is_close else first
+    side = manifest.preprocess.crop_size
+    trial = on_cpu(lambda cpu: beside_cpu(plan.device, model.image_encoder, cpu, side, bound), packed=False)
+    # Packing its weights, as for serving, takes the CPU longer than all else of the trial: only where it may decide.
+    return on_cpu(lambda cpu: beside_packed(trial, cpu, side), packed=True) if trial.is_close else trial
 
 
 def _open(

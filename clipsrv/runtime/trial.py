@@ -5,7 +5,7 @@ A provider that is there can be slower than the CPU, several times so where it h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -61,6 +61,11 @@ def beside_cpu(device: str, encoder: Encoder, cpu: Encoder, side: int, bound: fl
     apart = float(np.linalg.norm(theirs[0] - theirs[1]))
     error = float(np.linalg.norm(ours - theirs, axis=-1).max()) / max(apart, float(np.finfo(np.float32).eps))
     return Trial(device, error, bound, seconds, on_cpu)
+
+
+def beside_packed(trial: Trial, cpu: Encoder, side: int) -> Trial:
+    """The same once more beside a CPU that has packed its weights. Raises EngineError if that fails."""
+    return replace(trial, on_cpu=_best(cpu, photographic(_IMAGES, side))[1])
 
 
 def photographic(count: int, side: int) -> NDArray[np.float32]:
