@@ -110,6 +110,6 @@ def _room_in(group: Path) -> int | None:
 def contents(path: Path) -> str | None:
     """Text of a file that the system shows, without blanks around it; None if it shows none."""
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None

@@ -84,6 +84,7 @@ def _cores(devices: Path) -> list[_Core]:
     nodes = {
         cpu: int(folder.name.removeprefix("node"))
         for folder in devices.glob("system/node/node[0-9]*")
+        if folder.name.removeprefix("node").isdecimal()
         for cpu in _listed(folder / "cpulist", allowed)
     }
     cores: dict[int, set[int]] = {}
@@ -118,7 +119,7 @@ def _fast(cores: list[_Core], devices: Path) -> int:
     the list of its fast CPUs instead (cpu_core/cpus).
     """
     told = [contents(devices / f"system/cpu/cpu{min(core.cpus)}/cpu_capacity") or "" for core in cores]
-    if all(text.isdecimal() for text in told):
+    if all(re.fullmatch(r"\d{1,6}", text) for text in told):
         capacities = sorted(map(int, told), reverse=True)
         return max(range(1, len(cores) + 1), key=lambda count: (count * capacities[count - 1], count))
     return sum(bool(_listed(devices / "cpu_core/cpus", core.cpus)) for core in cores) or len(cores)
@@ -127,6 +128,6 @@ def _fast(cores: list[_Core], devices: Path) -> int:
 def _listed(path: Path, among: Cpus) -> Cpus:
     """Those of `among` that a list of CPUs names as Linux writes it, 0-3,8; none if it is something else."""
     text = contents(path) or ""
-    found = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text, re.ASCII)
+    found = re.fullmatch(r"\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*", text)
     ranges = [part.split("-") for part in text.split(",")] if found else []
     return frozenset(cpu for cpu in among if any(int(ends[0]) <= cpu <= int(ends[-1]) for ends in ranges))

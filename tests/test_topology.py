@@ -28,7 +28,7 @@ class Devices:
     def write(self, name: str, text: object) -> Devices:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
+        path.write_bytes(f"{text}\n".encode(errors="surrogateescape"))
         return self
 
     def capacities(self, *numbers: object) -> Devices:
@@ -114,7 +114,9 @@ def test_the_quota_bounds_threads_but_is_no_reason_for_two_on_a_core(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "all", "0-", "9,10", "-1", "0x1", "0-4096", "0-7,8-9,"], ids=lambda text: text or "empty"
+    "text",
+    ["", "all", "0-", "9,10", "-1", "0x1", "0-4096", "0-7,8-9,", "0-" + 5000 * "9", "\udcff"],
+    ids=["empty", "a word", "half", "others", "negative", "hex", "all", "half of two", "long", "no text"],
 )
 def test_a_list_that_cannot_be_right_leaves_a_core_to_each_cpu(devices: Devices, text: str) -> None:
     devices.allows(range(16))
@@ -142,6 +144,7 @@ def test_a_cpu_that_no_other_names_is_a_core(devices: Devices) -> None:
         ([1024] * 4 + [600] * 4, 8),
         ([1024] * 7 + ["unknown"], 8),
         ([1024] * 7 + ["²"], 8),
+        ([1024] * 7 + [5000 * "1"], 8),
         ([1024] * 4, 8),  # of the others nothing is known
         ([0] * 8, 8),
     ],
@@ -233,7 +236,9 @@ def test_a_worker_has_both_cpus_of_its_cores_for_what_is_no_inference(devices: D
 
 
 def test_nodes_of_which_no_cpu_is_allowed_do_not_count(devices: Devices) -> None:
-    devices.nodes("0-3", "4-7", "", "nonsense").write("system/node/node9/meminfo", "a node of memory only")
+    devices.nodes("0-3", "4-7", "", "nonsense").write("system/node/node1x/cpulist", "0").write(
+        "system/node/node9/meminfo", "a node of memory only"
+    )
     assert devices.allows([0, 1, 2]).threads(2) == Threads(1, "one a core for 2 workers")
 
 
