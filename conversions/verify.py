@@ -47,8 +47,8 @@ class Limit:
 
 #: fp32 differs by the order of summation only. fp16 carries 11 bits: its error is that of the weights' rounding.
 #: int8 has 7 bits and a sign for each value: docs/precision.md has what that does to the order of neighbours.
-#: The graph for OpenVINO is measured as written, in exact arithmetic: OpenVINO then rounds activations too, about as
-#: much again, which `python -m clipsrv doctor` measures where it runs.
+#: The graph for OpenVINO is measured as onnxruntime computes it, with activations rounded by 32 channels (MatMulNBits):
+#: OpenVINO rounds them by other groups, which `python -m clipsrv doctor` measures where it runs.
 LIMITS = {
     "fp32": Limit(1e-4, 0.01),
     "fp16": Limit(2e-3, 0.05),
