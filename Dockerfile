@@ -1,6 +1,7 @@
 # clipsrv in a container.
 #   docker build --target cpu -t clipsrv .                             the bundled demo model
 #   docker build --target cpu --build-arg MODEL=vit-b-32 -t clipsrv .  a converted model of ./onnx_models
+#   docker build --target cpu --build-arg MODEL=vit-b-32 --build-arg PRECISION=int8 -t clipsrv .    of it one precision
 #   docker build --target gpu --build-arg MODEL=vit-l-14 -t clipsrv:gpu .
 #   docker build --target convert -t clipsrv:convert . && \
 #     docker run --rm --user "$(id -u)" -v "$PWD/onnx_models:/onnx_models" clipsrv:convert vit-l-14
@@ -26,14 +27,29 @@ COPY setup.py setup.cfg ./
 COPY clipsrv clipsrv
 RUN python3 setup.py --quiet build_ext --inplace && python3 -m compileall -q clipsrv
 
+# The model; if a PRECISION is named, without the graphs of others where a tower has it.
+FROM python:3.11-slim-bookworm AS model
+ARG MODEL=demo
+ARG PRECISION=
+COPY onnx_models/${MODEL} /model
+RUN if [ -n "$PRECISION" ]; then \
+        ls "/model/vision.$PRECISION.onnx" && \
+        for tower in vision text; do \
+            if [ -e "/model/$tower.$PRECISION.onnx" ]; then \
+                find /model -name "$tower.*.onnx*" ! -name "$tower.$PRECISION.onnx*" -delete; \
+            fi; \
+        done; \
+    fi
+
 FROM python:3.11-slim-bookworm AS runtime
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/clipsrv/bin:$PATH MALLOC_ARENA_MAX=2
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin clipsrv
 WORKDIR /app
 COPY --from=compile /app/clipsrv clipsrv
 ARG MODEL=demo
-COPY onnx_models/${MODEL} onnx_models/${MODEL}
-ENV CLIPSRV_MODEL=${MODEL} CLIPSRV_HOST=0.0.0.0 CLIPSRV_PORT=5000
+ARG PRECISION=
+COPY --from=model /model onnx_models/${MODEL}
+ENV CLIPSRV_MODEL=${MODEL} CLIPSRV_PRECISION=${PRECISION:-auto} CLIPSRV_HOST=0.0.0.0 CLIPSRV_PORT=5000
 USER 10001
 EXPOSE 5000
 # Unhealthy while the model loads is what "starting" means to an orchestrator; a large model takes a while.

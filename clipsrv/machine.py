@@ -17,7 +17,7 @@ from clipsrv.cgroups import own_groups
 
 PROC = Path("/proc/self")
 #: M_MMAP_THRESHOLD of glibc's malloc.h, and the bytes it is set to: more than a strip of pixels, less than activations.
-_MMAP_THRESHOLD, _LARGE = -3, 2**20
+_MMAP_THRESHOLD, _LARGE = -3, 3 * 2**17
 #: Steps of niceness: of a core that two threads want, who gives way has a tenth (sched(7)).
 _STEPS = 10
 
@@ -66,10 +66,11 @@ def give_way() -> None:
 
 
 def keep_large_blocks_apart() -> None:
-    """Has glibc take each block of a MiB or more from the system, and give it back as soon as it is free.
+    """Has glibc take each block of 384 KiB or more from the system, and give it back as soon as it is free.
 
     Its own threshold rises up to 32 MiB with what is freed. Then activations of a new shape lie among other blocks of
-    the heap: a batch that needs 12 MiB at once was seen to take 120, and to keep them.
+    the heap: a batch that needs 12 MiB at once was seen to take 120, and to keep them. Blocks that are aligned, as
+    onnxruntime's are, hardly ever fit where one like them was.
     """
     with suppress(AttributeError, OSError, TypeError):  # as below
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)

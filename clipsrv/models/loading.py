@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipsrv.errors import DeviceError, EngineError
+from clipsrv.machine import give_memory_back
 from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest, verify_files
 from clipsrv.models.model import Model
 from clipsrv.processor import this_processor
@@ -114,6 +115,7 @@ def _open(
             image_encoder = _open_tower(folder, manifest, manifest.towers[VISION], plan, undo)
         text_encoder, tokenizer = text_tower.result()
         undo.pop_all()
+    give_memory_back()  # what graphs and tokenizers were read from
     return Model(
         manifest=manifest,
         device=plan.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,35 @@ def test_every_stage_begins_from_the_python_that_requirements_are_pinned_for() -
     (pinned,) = re.findall(r"--python-version (\S+)", (ROOT / "scripts/lock").read_text(encoding="utf-8"))
     origins = {rest.partition(" AS ")[0] for word, rest in INSTRUCTIONS if word == "FROM"} - set(stages())
     assert {origin.partition("-")[0] for origin in origins} == {f"python:{pinned}"}
+
+
+def kept(folder: Path, precision: str, *files: str) -> set[str] | None:
+    """What the stage `model` leaves of the files of a model folder; None if it fails."""
+    (command,) = [rest for word, rest in stages()["model"] if word == "RUN"]
+    folder.mkdir()
+    for name in files:
+        (folder / name).touch()
+    done = subprocess.run(
+        ["sh", "-c", command.replace("/model", str(folder))], env={"PRECISION": precision}, check=False
+    )
+    return {path.name for path in folder.iterdir()} if done.returncode == 0 else None
+
+
+def test_an_image_has_of_its_model_the_precision_that_was_named(tmp_path: Path) -> None:
+    beside = {"manifest.json", "tokenizer.json"}
+    fp32 = {"vision.fp32.onnx", "vision.fp32.onnx.data", "text.fp32.onnx", "text.fp32.onnx.data"}
+    int8 = {"vision.int8.onnx", "vision.int8.onnx.data", "text.int8.onnx", "text.int8.onnx.data"}
+    other = {"vision.int8-openvino.onnx", "vision.int8-openvino.onnx.data"}
+    whole = beside | fp32 | int8 | other
+    assert kept(tmp_path / "all", "", *whole) == whole
+    assert kept(tmp_path / "int8", "int8", *whole) == beside | int8
+    assert kept(tmp_path / "fp32", "fp32", *whole) == beside | fp32
+    exact = whole - {"text.int8.onnx", "text.int8.onnx.data"}
+    assert kept(tmp_path / "exact", "int8", *exact) == (beside | int8 | fp32) & exact - {
+        "vision.fp32.onnx",
+        "vision.fp32.onnx.data",
+    }
+    assert kept(tmp_path / "none", "fp16", *whole) is None
 
 
 def test_programs_are_started_without_a_shell_so_that_signals_reach_them() -> None:
