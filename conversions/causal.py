@@ -40,6 +40,8 @@ class CausalTexts(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         tower, ids = self.tower, input_ids[:, 1:]
+        # A lone end mark is computed beside another, which nothing reads: a single row is rounded otherwise (`attend`).
+        ids = torch.cat([ids, ids[:, -1:][:, : 2 - ids.shape[1]]], dim=1)
         length = ids.shape[1]
         positions = tower.embeddings.position_embedding.weight[1:][:length]
         states = tower.embeddings.token_embedding(ids) + positions

@@ -26,9 +26,14 @@ def attend(
     *,
     before: Before | None = None,
     mask: torch.Tensor | None = None,
+    padded: bool = False,
 ) -> torch.Tensor:
     """What each token that is `asking` takes of those that are `read`, both (batch, tokens, width) and normalised:
-    (batch, asking, heads, size), not yet projected. `mask` is added to the weights (batch, heads, asking, read)."""
+    (batch, asking, heads, size), not yet projected. `mask` is added to the weights (batch, heads, asking, read).
+
+    `padded`: how many are read depends on what else is in the batch, and one is asking. It asks twice: onnxruntime
+    multiplies a single row by another kernel, whose sums are rounded by how many there are, those of weight 0 too.
+    """
 
     def heads(values: torch.Tensor) -> torch.Tensor:
         return values.view(*values.shape[:2], -1, attention.head_dim).transpose(1, 2)
@@ -38,11 +43,14 @@ def attend(
 
     known_keys, known_values = before or (None, None)
     queries = heads(attention.q_proj(asking))
+    if padded:
+        queries = queries.expand(-1, -1, 2, -1)
     weights = queries @ heads(behind(known_keys, attention.k_proj(read))).transpose(-1, -2) * attention.scale
     if mask is not None:
         weights = weights + mask
     weights = torch.softmax(weights, dim=-1)
-    return (weights @ heads(behind(known_values, attention.v_proj(read)))).transpose(1, 2)
+    mixed = weights @ heads(behind(known_values, attention.v_proj(read)))
+    return (mixed[:, :, :1] if padded else mixed).transpose(1, 2)
 
 
 class ClassTokenOnly(torch.nn.Module):
@@ -77,7 +85,8 @@ def one_token(
     The token is normalised by itself: in int8 what reads a normalisation must all be products.
     """
     asking = layer.layer_norm1(token)
-    mixed = attend(layer.self_attn, asking, layer.layer_norm1(states), before=before, mask=mask).reshape(token.shape)
+    read = layer.layer_norm1(states)
+    mixed = attend(layer.self_attn, asking, read, before=before, mask=mask, padded=True).reshape(token.shape)
     token = token + layer.self_attn.out_proj(mixed)
     output: torch.Tensor = token + layer.mlp(layer.layer_norm2(token))
     return output
@@ -113,5 +122,5 @@ class FirstTokenOnly(torch.nn.Module):
             head_dim=inner.attention_head_size,
             scale=inner.scaling,
         )
-        mixed = attend(attention, token, hidden_states, mask=attention_mask).reshape(token.shape)
+        mixed = attend(attention, token, hidden_states, mask=attention_mask, padded=True).reshape(token.shape)
         return (layer.feed_forward_chunk(layer.attention.output(mixed, token)),)

@@ -76,6 +76,14 @@ def test_features_are_the_originals_whatever_a_text_is_padded_to(
     np.testing.assert_allclose(features(graph, ids), expected(original, ids), atol=1e-5)
 
 
+def test_padding_and_company_change_no_bit_of_a_texts_features(graph: Path) -> None:
+    lengths = range(2, CONTEXT + 1)
+    ids = texts(*lengths)
+    together = features(graph, ids)
+    alone = [features(graph, ids[place : place + 1, :length]) for place, length in enumerate(lengths)]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
 def test_every_layer_computes_all_but_the_begin_mark_and_the_last_one_the_end_mark_alone(graph: Path) -> None:
     model = onnx.load(graph)
     widened = [node.output[0] for node in model.graph.node if node.op_type == "MatMul" and "mlp/fc1" in node.name]
