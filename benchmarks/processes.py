@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,25 @@ def threads_cpu_seconds(pid: int) -> dict[int, float]:
     return found
 
 
+def rss(pid: int) -> int:
+    """Bytes of the resident sizes, added up."""
+    return sum(_status(one, "VmRSS") for one in tree(pid))
+
+
 def peak_rss(pid: int) -> int:
     """Bytes of the highest resident sizes since `forget_peak`, added up."""
     return sum(_status(one, "VmHWM") for one in tree(pid))
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """MiB of a process and its descendants: proportional (PSS), in which what several map counts once, and private."""
+    texts = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in tree(pid)]
+
+    def total(*keys: str) -> float:
+        found = (re.findall(rf"^(?:{'|'.join(keys)}):\s+(\d+) kB", text, re.MULTILINE) for text in texts)
+        return sum(int(kib) for text in found for kib in text) / 1024
+
+    return total("Pss"), total("Private_Clean", "Private_Dirty")
 
 
 def forget_peak(pid: int) -> None:

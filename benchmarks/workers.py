@@ -11,30 +11,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
 import sys
 from pathlib import Path
 
 from benchmarks.loads import EIGHT, MIXED, ONE, TEXT_EIGHT
-from benchmarks.processes import tree
+from benchmarks.processes import memory
 from benchmarks.rivals import clipsrv_rival
 from benchmarks.servers import Server
 
 _ROOT = Path(__file__).parents[1]
 _LOADS = (ONE, EIGHT, TEXT_EIGHT, MIXED)
 _WARM_UP = 1.0
-
-
-def memory(pid: int) -> tuple[float, float]:
-    """MiB of a process and its children: proportional (PSS), and private."""
-    texts = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in tree(pid)]
-
-    def total(*keys: str) -> float:
-        found = (re.findall(rf"^(?:{'|'.join(keys)}):\s+(\d+) kB", text, re.MULTILINE) for text in texts)
-        return sum(int(kib) for text in found for kib in text) / 1024
-
-    return total("Pss"), total("Private_Clean", "Private_Dirty")
 
 
 def main() -> int:

@@ -92,6 +92,14 @@ def _join(folder: Path, name: str, size: int, target: Path) -> None:
     partial.rename(target)
 
 
+def extract(packed: tarfile.TarFile, folder: Path) -> None:
+    """All of an archive of our own. Python knows filters from 3.11.4 on, and asks for one later."""
+    if hasattr(tarfile, "data_filter"):
+        packed.extractall(folder, filter="data")
+    else:
+        packed.extractall(folder)
+
+
 def compile_parts(source: Path) -> None:
     """By this machine's compiler, if it has one."""
     subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=source, capture_output=True)
@@ -101,7 +109,7 @@ def _unpack_source(archive: Path, source: Path, compile: Callable[[Path], None])
     partial = source.with_name("source.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(archive) as packed:
-        packed.extractall(partial, filter="data")
+        extract(packed, partial)
     carried = {path: path.read_bytes() for path in partial.glob("clipsrv/**/*.so")}
     compile(partial)
     for path, content in carried.items():

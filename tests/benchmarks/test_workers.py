@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.workers import memory
+from benchmarks.processes import memory
 
 #: Holds 64 MiB of its own, has a child that shares them, and ends when its standard input does.
 HOLDS = """

@@ -14,8 +14,9 @@ _WRAPPED = (
     (IPv6Network("64:ff9b:1::/48"), 0),  # NAT64 of one's own, RFC 8215
     (IPv6Network("2002::/16"), 80),  # 6to4
 )
-#: Of these the wrapped address is all there is: where a network has no IPv4 of its own, everything is reached so.
-_ONLY_WRAPPERS = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
+#: Of these the wrapped address is all there is: where a network has no IPv4 of its own, everything is reached so. And
+#: Python's lists call all of 6to4 private in one release and public in another.
+_ONLY_WRAPPERS = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16"))
 _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
