@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from conversions.errors import CheckpointError
-from conversions.last_layer import Before, attend, one_token
+from conversions.last_layer import Before, attend, one_token, onward
 
 #: As CLIP's text tower of transformers has it: an end written as 2 means the largest id of a text.
 _LARGEST = 2
@@ -50,8 +50,7 @@ class CausalTexts(torch.nn.Module):
         for place, layer in enumerate(layers):
             normal = layer.layer_norm1(states)
             mixed = attend(layer.self_attn, normal, normal, before=self._before(place), mask=hidden)
-            states = states + layer.self_attn.out_proj(mixed.reshape(states.shape))
-            states = states + layer.mlp(layer.layer_norm2(states))
+            states = onward(layer, states, mixed)
         asked = ids.to(torch.int) if self._largest else (ids == tower.eos_token_id).to(torch.int)
         end = asked.argmax(dim=-1)
         token = states[torch.arange(states.shape[0]), end].unsqueeze(1)
@@ -84,5 +83,4 @@ def _begun(tower: Any, begin: int) -> Iterator[Before]:
         normal = layer.layer_norm1(state)
         values = layer.self_attn.v_proj(normal)
         yield Before(layer.self_attn.k_proj(normal).float(), values.float())
-        state = state + layer.self_attn.out_proj(values)
-        state = state + layer.mlp(layer.layer_norm2(state))
+        state = onward(layer, state, values)

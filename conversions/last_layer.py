@@ -53,6 +53,13 @@ def attend(
     return (mixed[:, :, :1] if padded else mixed).transpose(1, 2)
 
 
+def onward(layer: Any, states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+    """An encoder layer's output at `states` (batch, tokens, width), which took `mixed` of the tokens (`attend`)."""
+    states = states + layer.self_attn.out_proj(mixed.reshape(states.shape))
+    output: torch.Tensor = states + layer.mlp(layer.layer_norm2(states))
+    return output
+
+
 class ClassTokenOnly(torch.nn.Module):
     """An encoder layer's output at the first token only: (batch, tokens, width) to (batch, 1, width).
 
@@ -67,9 +74,7 @@ class ClassTokenOnly(torch.nn.Module):
     def forward(self, states: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor]:
         layer = cast(Any, self.layer)
         normal, token = layer.layer_norm1(states), states[:, 0].unsqueeze(1)
-        mixed = attend(layer.self_attn, normal[:, 0].unsqueeze(1), normal).reshape(token.shape)
-        token = token + layer.self_attn.out_proj(mixed)
-        return (token + layer.mlp(layer.layer_norm2(token)),)
+        return (onward(layer, token, attend(layer.self_attn, normal[:, 0].unsqueeze(1), normal)),)
 
 
 def one_token(
@@ -86,10 +91,7 @@ def one_token(
     """
     asking = layer.layer_norm1(token)
     read = layer.layer_norm1(states)
-    mixed = attend(layer.self_attn, asking, read, before=before, mask=mask, padded=True).reshape(token.shape)
-    token = token + layer.self_attn.out_proj(mixed)
-    output: torch.Tensor = token + layer.mlp(layer.layer_norm2(token))
-    return output
+    return onward(layer, token, attend(layer.self_attn, asking, read, before=before, mask=mask, padded=True))
 
 
 class LastTokenOnly(torch.nn.Module):

@@ -22,7 +22,7 @@ from clipsrv.manifest import VISION
 from clipsrv.providers.provider import DevicePlan
 from clipsrv.providers.table import provider
 from clipsrv.runtime.recorded import LARGEST
-from clipsrv.runtime.session import open_session
+from clipsrv.runtime.session import first_line, open_session
 from conversions.golden import golden_images
 
 #: Batches that are compiled: each takes PyTorch some ten seconds.
@@ -179,7 +179,7 @@ def _speeds(setting: Setting, model: str) -> Iterator[Row]:
             try:
                 yield _speed(setting, model, precision, name, opened(), calls, setting.batches)
             except Exception as error:  # noqa: BLE001 - a way that this machine has not, in whatever words
-                yield {"model": model, "precision": precision, "way": name, "failed": _first_line(error)}
+                yield {"model": model, "precision": precision, "way": name, "failed": first_line(error)}
         for tf32 in (False, True) if precision == "fp32" and setting.device == "cuda" else (False,):
             name = f"PyTorch eager{', TF32' if tf32 else ''}"
             compute = torch_images(setting, model, precision, tf32=tf32)
@@ -204,7 +204,3 @@ def rate(step: Callable[[], object], seconds: float) -> float:
         step()
         count += 1
     return count / elapsed
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

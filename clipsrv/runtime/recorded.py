@@ -16,6 +16,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from clipsrv.runtime.session import first_line
+
 logger = logging.getLogger(__name__)
 
 #: Batches above are computed launch by launch: their arithmetic takes longer than that (docs/gpu.md).
@@ -68,7 +70,7 @@ class RecordedSession:
         except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes
             results = self._plain(outputs, inputs)  # for want of memory this fails too, in the words that are known
             self._never.add(size)
-            reason = str(error).strip()[:300]
+            reason = first_line(error)
             logger.warning(
                 "Batches of %d are launched operator by operator: they cannot be recorded (%s)", size, reason
             )

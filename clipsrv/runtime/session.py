@@ -53,8 +53,8 @@ def open_session(
         session = ort.InferenceSession(str(graph), options, providers=[(row.onnx_name, given)])
     except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes, some RuntimeError itself
         if row is not CPU and not isinstance(error, _GRAPH_ERRORS):
-            raise DeviceError(_refusal(row, _first_line(error))) from None
-        raise ModelCorruptError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from None
+            raise DeviceError(_refusal(row, first_line(error))) from None
+        raise ModelCorruptError(f"onnxruntime cannot load {graph}: {first_line(error)}") from None
     if row.onnx_name not in session.get_providers():
         why = f", for {reason}" if row.library and (reason := missing(row.library)) else ""
         raise DeviceError(_refusal(row, f"onnxruntime fell back to {session.get_providers()[0]}{why}"))
@@ -69,5 +69,6 @@ def _refusal(row: Provider, reason: str) -> str:
     return f"--device {row.device} was asked for and is not there: {reason}. {cure(row)} {OTHERWISE}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What onnxruntime says, without its stack; the name of the error if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
