@@ -42,12 +42,12 @@ SECTIONS = (
     Section("served", "Server end to end, 1024x768 JPEG", "benchmarks.gpu.served:served", 25, 90),
     Section("auto", "What auto takes", "benchmarks.gpu.choosing:auto", 10, 60),
     Section("memory", "Out of memory", "benchmarks.gpu.engine:memory", 10, 30, on_gpu=True),
-    Section("compiled", "PyTorch compiled", "benchmarks.gpu.engine:compiled", 20, 70, on_gpu=True),
+    Section("compiled", "PyTorch compiled", "benchmarks.gpu.engine:compiled", 20, 50, on_gpu=True),
     Section("engine-large", "Engine alone, the other models", "benchmarks.gpu.engine:engine_large", 20, 70),
     Section("decoding", "Decoding beside the engine", "benchmarks.gpu.served:decoding", 8, 30),
     Section("workers", "One server process and several", "benchmarks.gpu.served:workers", 15, 90),
     Section("prepare-cpu", "Model made for the CPU", "benchmarks.gpu.prepare:for_cpu", 30, 3600, "cpu"),
-    Section("cores", "The CPU by cores", "benchmarks.gpu.served:cores", 15, 200, "cpu"),
+    Section("cores", "The CPU by cores", "benchmarks.gpu.cores:cores", 15, 200, "cpu"),
 )
 
 

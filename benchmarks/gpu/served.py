@@ -1,4 +1,4 @@
-"""Sections of whole servers: end to end beside Flask, decoding alone, several processes, and the CPU by its cores."""
+"""Sections of whole servers: end to end beside Flask, decoding alone, several processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from benchmarks.processes import cpu_seconds
 from benchmarks.rivals import clipsrv_rival, flask_rival
 from benchmarks.servers import Rival, Server
 from benchmarks.window import Outcome
-from clipsrv.manifest import load_manifest
 from clipsrv.models.loading import load_model
 from clipsrv.settings import ImageLimits, ModelSettings
 
@@ -46,12 +45,12 @@ def rivals(setting: Setting) -> list[Rival]:
     """clipsrv in each precision, launch by launch where it would replay, with batches for a card, the baseline, and
     the other models."""
     model, fast, card = setting.models[0], setting.precisions[-1], ("--max-batch-size", "64")
-    ours = [_ours(setting, model, precision, ()) for precision in reversed(setting.precisions)]
+    alone = [ours(setting, model, precision, ()) for precision in reversed(setting.precisions)]
     if setting.device == "cuda":
-        ours.append(_launch_by_launch(ours[0]))
-    others = [_ours(setting, other, fast, card) for other in setting.models[1:]]
+        alone.append(_launch_by_launch(alone[0]))
+    others = [ours(setting, other, fast, card) for other in setting.models[1:]]
     baseline = flask_rival(sys.executable, setting.checkpoint(model), (), setting.device)
-    return [*ours, _ours(setting, model, fast, card), baseline, *others]
+    return [*alone, ours(setting, model, fast, card), baseline, *others]
 
 
 def decoding(setting: Setting) -> Iterator[Row]:
@@ -73,31 +72,7 @@ def decoding(setting: Setting) -> Iterator[Row]:
 
 def workers(setting: Setting) -> Iterator[Row]:
     """A server of one process beside servers of several on the same cores."""
-    cores = sorted(os.sched_getaffinity(0))
-    for precision in reversed(setting.precisions):
-        yield from _processes(setting, cores, setting.models[0], precision)
-
-
-def cores(setting: Setting) -> Iterator[Row]:
-    """The CPU by cores, in fp32 and int8: the engine alone and the server; then servers of several processes on all."""
-    on_cpu = Setting(**{**vars(setting), "device": "cpu"})
-    model = setting.on_cpu
-    everything = sorted(os.sched_getaffinity(0))
-    variants = load_manifest(setting.models_dir / model).towers["vision"].variants
-    kept = [precision for precision in ("fp32", "int8") if precision in variants]
-    for precision in kept:
-        for count in setting.cores:
-            os.sched_setaffinity(0, everything[:count])  # the session's threads are born with it
-            opened = load_model(setting.models_dir / model, ModelSettings("cpu", precision, text=False))
-            pixels = graph(on_cpu, model, precision).batch(16)
-            alone = 16 * rate(lambda: opened.image_encoder.embed(pixels), 3 * setting.seconds)  # noqa: B023
-            opened.close()
-            os.sched_setaffinity(0, everything)
-            for row in answers(on_cpu, _ours(on_cpu, model, precision, ()), everything[:count], callers=[16]):
-                yield {"cores": count, "engine alone, batch 16": alone, **row}
-    for precision in kept:
-        for row in _processes(on_cpu, everything, model, precision):
-            yield {"cores": len(everything), **row}
+    yield from processes(setting, sorted(os.sched_getaffinity(0)), setting.models[0], setting.precisions[-1])
 
 
 def answers(
@@ -128,15 +103,15 @@ def _requests(setting: Setting) -> list[bytes]:
     return [ask_guide([blob], SHOP.format, "localhost") for blob in photographs(setting)]
 
 
-def _ours(setting: Setting, model: str, precision: str, flags: Sequence[str]) -> Rival:
+def ours(setting: Setting, model: str, precision: str, flags: Sequence[str]) -> Rival:
     given = ("--device", setting.device, "--precision", precision, "--no-text", *flags)
     name = " ".join(["clipsrv", model, precision, *flags])
     return clipsrv_rival(name, sys.executable, setting.models_dir, model, given, ())
 
 
-def _launch_by_launch(ours: Rival) -> Rival:
-    command = tuple("benchmarks.gpu.launch_by_launch" if part == "clipsrv" else part for part in ours.command)
-    return replace(ours, name=f"{ours.name}, launch by launch", command=command)
+def _launch_by_launch(server: Rival) -> Rival:
+    command = tuple("benchmarks.gpu.launch_by_launch" if part == "clipsrv" else part for part in server.command)
+    return replace(server, name=f"{server.name}, launch by launch", command=command)
 
 
 def _row(callers: int, outcome: Outcome) -> Row:
@@ -152,12 +127,12 @@ def _row(callers: int, outcome: Outcome) -> Row:
     }
 
 
-def _processes(setting: Setting, cores: Sequence[int], model: str, precision: str) -> Iterator[Row]:
+def processes(setting: Setting, cores: Sequence[int], model: str, precision: str) -> Iterator[Row]:
     callers = setting.callers[-1]
     for count in (1, 2, 4):
         if count > len(cores):
             return
-        server = Server(_ours(setting, model, precision, ("--workers", str(count))), cores, _log(setting), patience=60)
+        server = Server(ours(setting, model, precision, ("--workers", str(count))), cores, _log(setting), patience=60)
         try:
             # As many generators each time, or it would be the generator that is measured.
             drivers = [(server.address, _requests(setting), callers // 4, 6 * setting.seconds)] * 4

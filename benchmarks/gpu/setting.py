@@ -24,7 +24,7 @@ class Setting:
     device: str = "cuda"
     models: Sequence[str] = ("vit-b-32",)
     seconds: float = 0.3
-    batches: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    batches: Sequence[int] = (1, 4, 8, 16, 64, 256)
     callers: Sequence[int] = (1, 8, 64)
     cores: Sequence[int] = field(default_factory=lambda: cores_to_try(len(os.sched_getaffinity(0))))
     golden: int = 89

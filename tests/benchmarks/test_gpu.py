@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import choosing, engine, machine, pack, prepare, served
+from benchmarks.gpu import choosing, cores, engine, machine, pack, prepare, served
 from benchmarks.gpu.budget import NO_TIME, run_all
 from benchmarks.gpu.command import main
 from benchmarks.gpu.graphs import graph, session
@@ -120,7 +122,7 @@ def test_every_section_is_there() -> None:
         assert 0 < section.least <= section.most
 
 
-MODULES = (machine, prepare, engine, served, choosing)
+MODULES = (machine, prepare, engine, served, choosing, cores)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +224,16 @@ def test_a_server_of_several_processes_is_asked_as_one_is(setting: Setting) -> N
     assert [(row["server"], row["errors"]) for row in rows] == [
         (f"clipsrv tiny fp32 --workers {count}", 0) for count in (1, 2, 4)[: len(rows)]
     ]
+
+
+def test_the_cpu_is_measured_by_its_cores_and_they_are_given_back(setting: Setting) -> None:
+    (setting.models_dir / setting.on_cpu).symlink_to(setting.models_dir / "tiny")
+    there = os.sched_getaffinity(0)
+    alone, server = itertools.islice(cores.cores(setting), 2)  # then come those of several processes, as above
+    assert os.sched_getaffinity(0) == there
+    assert all(float(str(alone[f"{way}, batch 16"])) > 0 for way in ("as served", "threads share operators"))
+    assert (alone["cores"], server["cores"]) == (1, 1)
+    assert (server["server"], server["errors"]) == ("clipsrv tiny-on-cpu fp32", 0)
 
 
 def test_cores_are_tried_as_far_as_they_are_there() -> None:
