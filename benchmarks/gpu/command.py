@@ -1,4 +1,11 @@
-"""scripts/prove-gpu's command line. Standard library only."""
+"""What clipsrv does on an NVIDIA card, beside PyTorch on the same card: one command, no network, eight minutes.
+
+    scripts/prove-gpu pack FOLDER               # here, where packages can be downloaded
+    scripts/prove-gpu run FOLDER --out RESULTS  # there; or --here, with what its Python has installed
+
+The machine there needs a driver for CUDA 13, and a Python 3.12 with torch for CUDA 13, numpy and onnx. The rest is
+packed. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +27,8 @@ ROOT = Path(__file__).parents[2]
 _DRY = {"models": ("tiny",), "seconds": 0.1, "batches": (1, 4), "callers": (1, 4)}
 
 
-def main(argv: Sequence[str], description: str | None = None) -> int:
-    arguments = _parser(description).parse_args(argv)
+def main(argv: Sequence[str]) -> int:
+    arguments = _parser().parse_args(argv)
     if arguments.do == "pack":
         folders = packing.pack(arguments.folder, _photographs(arguments.folder), arguments.piece * 2**20)
         for folder in folders:
@@ -52,9 +59,9 @@ def main(argv: Sequence[str], description: str | None = None) -> int:
     return 0 if all(finding.end == "whole" or finding.end.startswith("not run") for finding in findings) else 1
 
 
-def _parser(description: str | None) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scripts/prove-gpu", description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="scripts/prove-gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
     commands = parser.add_subparsers(dest="do", required=True)
