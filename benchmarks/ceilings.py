@@ -33,6 +33,7 @@ from clipsrv.manifest import TEXT, VISION
 from clipsrv.models.model import Model
 from clipsrv.runtime.choice import graph_file
 from clipsrv.runtime.encoder import Encoder
+from clipsrv.runtime.packing import pack
 from clipsrv.server.app import open_library
 from clipsrv.settings import ImageLimits, serving_settings
 
@@ -51,8 +52,8 @@ class Bench:
     def engines(self) -> None:
         """Both towers, and what they consist of."""
         self._tower("images", VISION, self._model.image_encoder, [self._pixels[:size] for size in _IMAGES])
-        if self._model.text_encoder is not None:
-            self._tower("texts", TEXT, self._model.text_encoder, [self._ids(size) for size in _TEXTS])
+        if (texts := self._model.text_encoder) is not None:
+            self._tower("texts", TEXT, texts, [self._ids(size) for size in _TEXTS], packed=texts.packs)
 
     def decoding(self, images: Path, limits: ImageLimits) -> None:
         """From encoded bytes to pixels, on as many threads as the engine has."""
@@ -61,13 +62,16 @@ class Bench:
             blobs = make_images(load.photo, 12, images)
             self.found.rates[f"decoding alone, {load.photo.name}"] = self._decode(blobs, limits)
 
-    def _tower(self, what: str, tower: str, encoder: Encoder, batches: list[NDArray[Any]]) -> None:
+    def _tower(
+        self, what: str, tower: str, encoder: Encoder, batches: list[NDArray[Any]], *, packed: bool = False
+    ) -> None:
         spec, threads = self._model.manifest.towers[tower], self._model.threads
         graph = graph_file(spec, self._model.device, self._model.precision)
         precision = "int8" if "int8" in graph else "fp32"
         peak = Peak(precision, threads)
         for batch in batches:
-            parts = operators(self._folder / graph, {spec.input: batch}, runs=5 if len(batch) == _PROFILED else 1)
+            inputs = pack(batch)._asdict() if packed else {spec.input: batch}
+            parts = operators(self._folder / graph, inputs, runs=5 if len(batch) == _PROFILED else 1)
             each = sum(part.operations for part in parts) / len(batch)
             if len(batch) == _PROFILED:
                 self._note(what, precision, each, parts)

@@ -23,7 +23,7 @@ from clipsrv.manifest import TEXT, VISION, ModelManifest, load_manifest
 from clipsrv.models.texts import embed_tokens
 from clipsrv.providers.cpu import CPU
 from clipsrv.providers.provider import DevicePlan
-from clipsrv.runtime.encoder import Encoder, SessionEncoder
+from clipsrv.runtime.encoder import Encoder, SessionEncoder, TextEncoder
 from clipsrv.runtime.session import open_session
 from clipsrv.runtime.vectors import Vectors
 from clipsrv.text.opening import open_tokenizer
@@ -61,12 +61,12 @@ CANDIDATES: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def _open(graph: Path, manifest: ModelManifest, tower: str) -> Encoder:
+def _open(graph: Path, manifest: ModelManifest, tower: str) -> SessionEncoder:
     session = open_session(graph, DevicePlan(CPU.device, usable_cores()))
     return SessionEncoder(session, manifest.towers[tower], manifest.dimensions)
 
 
-def _texts(encoder: Encoder, tokens: Sequence[Tokens]) -> Vectors:
+def _texts(encoder: TextEncoder, tokens: Sequence[Tokens]) -> Vectors:
     parts = [tokens[at : at + _BATCH] for at in range(0, len(tokens), _BATCH)]
     return np.concatenate([embed_tokens(encoder, part, CPU.run_cost) for part in parts])
 
@@ -75,7 +75,7 @@ def _images(encoder: Encoder, pixels: NDArray[np.float32]) -> Vectors:
     return np.concatenate([encoder.embed(pixels[at : at + 8]) for at in range(0, len(pixels), 8)])
 
 
-def _mates(encoder: Encoder, tokens: Sequence[Tokens]) -> float:
+def _mates(encoder: TextEncoder, tokens: Sequence[Tokens]) -> float:
     """Largest change of one text's vector beside others, padded to the longest of them and to the whole context."""
     one = tokens[0]
     alone = encoder.embed(one.ids[None, : one.length])[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from optimum.exporters.onnx import export
 from optimum.exporters.onnx.model_configs import CLIPTextWithProjectionOnnxConfig, CLIPVisionModelOnnxConfig
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from clipsrv.manifest import TEXT, VISION
+from clipsrv.runtime.packing import pack
 from clipsrv.specs import TowerSpec
 from conversions.families.family import Exportable, Facts
 from conversions.last_layer import ClassTokenOnly, FirstTokenOnly, LastTokenOnly
@@ -92,22 +94,32 @@ def export_tower(tower: Exportable, name: str, graph: Path) -> None:
         kind = _VisionConfig if name == VISION else _TextConfig
         export(module, kind(module.config, task="feature-extraction"), graph, opset=OPSET)
         return
-    config: Any = module.config
-    side = config.image_size if name == VISION else None
-    example = (
-        torch.zeros(2, 3, side, side) if side else torch.ones(2, config.max_position_embeddings, dtype=torch.int64)
-    )
-    free = {0: "batch"} if name == VISION else {0: "batch", 1: "length"}
+    example, free = _example(tower, name)
     torch.onnx.export(
         module,
-        (example,),
+        tuple(example.values()),
         str(graph),
-        input_names=[_INPUTS[name]],
+        input_names=[*example],
         output_names=[_OUTPUTS[name]],
-        dynamic_axes={_INPUTS[name]: free, _OUTPUTS[name]: {0: "batch"}},
+        dynamic_axes={**free, _OUTPUTS[name]: {0: "batch"}},
         opset_version=OPSET,
         dynamo=False,
     )
+
+
+def _example(tower: Exportable, name: str) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, str]]]:
+    """Inputs to trace with, by name, and which of their axes are free."""
+    texts = {0: "batch", 1: "length"}
+    if tower.packed:
+        example = pack(np.array([[0, 1, 2, 4], [0, 1, 3, 4]]))._asdict()
+        axes = [texts, texts, {0: "rows"}]
+        return {key: torch.from_numpy(ids) for key, ids in example.items()}, dict(zip(example, axes, strict=True))
+    config: Any = tower.module.config
+    if name == VISION:
+        side = config.image_size
+        return {_INPUTS[name]: torch.zeros(2, 3, side, side)}, {_INPUTS[name]: {0: "batch"}}
+    ids = torch.ones(2, config.max_position_embeddings, dtype=torch.int64)
+    return {_INPUTS[name]: ids}, {_INPUTS[name]: texts}
 
 
 def clip_vision(model: CLIPModel | CLIPVisionModelWithProjection) -> torch.nn.Module:

@@ -7,16 +7,9 @@ fusions, gives up on others. Knows no family's whole towers.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
-
-
-class Before(NamedTuple):
-    """Keys and values (1, n, width) of tokens that come before all others, and are the same in every text."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
 
 
 def attend(
@@ -24,7 +17,6 @@ def attend(
     asking: torch.Tensor,
     read: torch.Tensor,
     *,
-    before: Before | None = None,
     mask: torch.Tensor | None = None,
     padded: bool = False,
 ) -> torch.Tensor:
@@ -38,18 +30,14 @@ def attend(
     def heads(values: torch.Tensor) -> torch.Tensor:
         return values.view(*values.shape[:2], -1, attention.head_dim).transpose(1, 2)
 
-    def behind(constant: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor:
-        return values if constant is None else torch.cat([constant.expand(values.shape[0], -1, -1), values], dim=1)
-
-    known_keys, known_values = before or (None, None)
     queries = heads(attention.q_proj(asking))
     if padded:
         queries = queries.expand(-1, -1, 2, -1)
-    weights = queries @ heads(behind(known_keys, attention.k_proj(read))).transpose(-1, -2) * attention.scale
+    weights = queries @ heads(attention.k_proj(read)).transpose(-1, -2) * attention.scale
     if mask is not None:
         weights = weights + mask
     weights = torch.softmax(weights, dim=-1)
-    mixed = weights @ heads(behind(known_values, attention.v_proj(read)))
+    mixed = weights @ heads(attention.v_proj(read))
     return (mixed[:, :, :1] if padded else mixed).transpose(1, 2)
 
 
@@ -77,23 +65,6 @@ class ClassTokenOnly(torch.nn.Module):
         return (onward(layer, token, attend(layer.self_attn, normal[:, 0].unsqueeze(1), normal)),)
 
 
-def one_token(
-    layer: Any,
-    states: torch.Tensor,
-    token: torch.Tensor,
-    *,
-    before: Before | None = None,
-    mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """An encoder layer's output at `token` (batch, 1, width), which is one of `states` (batch, tokens, width).
-
-    The token is normalised by itself: in int8 what reads a normalisation must all be products.
-    """
-    asking = layer.layer_norm1(token)
-    read = layer.layer_norm1(states)
-    return onward(layer, token, attend(layer.self_attn, asking, read, before=before, mask=mask, padded=True))
-
-
 class LastTokenOnly(torch.nn.Module):
     """SigLIP's last text layer, at the last token only, which is all that is pooled: as ClassTokenOnly."""
 
@@ -102,7 +73,10 @@ class LastTokenOnly(torch.nn.Module):
         self.layer = layer
 
     def forward(self, states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        return one_token(self.layer, states, states[:, -1].unsqueeze(1))
+        layer, token = cast(Any, self.layer), states[:, -1].unsqueeze(1)
+        # The token is normalised by itself: in int8 what reads a normalisation must all be products.
+        asking, read = layer.layer_norm1(token), layer.layer_norm1(states)
+        return onward(layer, token, attend(layer.self_attn, asking, read, padded=True))
 
 
 class FirstTokenOnly(torch.nn.Module):

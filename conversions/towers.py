@@ -40,7 +40,7 @@ def write_tower(
     say(f"Exporting the {tower} tower")
     export_tower(part, tower, raw.path)
     if fusible is not None and part.fusible is not None:
-        export_tower(replace(part, module=part.fusible), tower, fusible)
+        export_tower(replace(part, module=part.fusible, through="optimum", packed=False), tower, fusible)
     names = {precision: f"{tower}.{precision}.onnx" for precision in precisions}
     for precision, name in names.items():
         if precision in kept:

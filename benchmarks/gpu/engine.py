@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.gpu.graphs import Compute, Graph, as_served, changed, graph, session, ways
+from benchmarks.gpu.graphs import Compute, Graph, as_served, changed, fed, graph, session, ways
 from benchmarks.gpu.setting import Row, Setting
 from clipsrv.errors import ClipsrvError, OutOfMemoryError
 from clipsrv.images.decode import decode_image
@@ -142,7 +142,7 @@ def _nodes(setting: Setting, one: Graph) -> Row:
     options.enable_profiling, options.log_severity_level = True, 4
     options.profile_file_prefix = str(Path(setting.work, "nodes"))
     made = session(one, options=options)
-    made.run(None, {one.spec.input: one.batch(2)})
+    made.run(None, fed(one, made, one.batch(2)))
     profile = Path(made.end_profiling())
     events: list[dict[str, Any]] = json.loads(profile.read_text())
     profile.unlink()
@@ -160,7 +160,7 @@ def _on_cpu(one: Graph) -> Compute:
     made = open_session(one.file, DevicePlan("cpu", usable_cores()))
 
     def compute(batch: Any) -> Any:
-        features = made.run([one.spec.output], {one.spec.input: batch})[0]
+        features = made.run([one.spec.output], fed(one, made, batch))[0]
         return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
     return compute

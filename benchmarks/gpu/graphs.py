@@ -20,6 +20,7 @@ from clipsrv.providers.table import provider
 from clipsrv.runtime.choice import graph_file
 from clipsrv.runtime.libraries import preload
 from clipsrv.runtime.opening import open_encoder
+from clipsrv.runtime.packing import pack
 from clipsrv.specs import TowerSpec
 
 #: A batch of pixels to what the tower gives for it, both in the computer's memory.
@@ -76,6 +77,11 @@ def session(
     return made
 
 
+def fed(one: Graph, made: ort.InferenceSession, batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    """What a session takes for a batch: packed, if it takes texts so."""
+    return pack(batch)._asdict() if len(made.get_inputs()) > 1 else {one.spec.input: batch}
+
+
 def as_served(one: Graph) -> Compute:
     """clipsrv's own encoder: unit vectors."""
     return open_encoder(one.file, one.spec, one.manifest.dimensions, one.plan).embed
@@ -83,7 +89,7 @@ def as_served(one: Graph) -> Compute:
 
 def changed(one: Graph, **changes: str) -> Compute:
     made = session(one, changes)
-    return lambda batch: made.run([one.spec.output], {one.spec.input: batch})[0]
+    return lambda batch: made.run([one.spec.output], fed(one, made, batch))[0]
 
 
 def io_bound(one: Graph, *, captured: bool = False) -> Compute:

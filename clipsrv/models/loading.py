@@ -17,7 +17,7 @@ from clipsrv.processor import this_processor
 from clipsrv.providers.cpu import CPU
 from clipsrv.providers.provider import DevicePlan
 from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, variant
-from clipsrv.runtime.encoder import Encoder, SessionEncoder
+from clipsrv.runtime.encoder import Encoder, SessionEncoder, TextEncoder
 from clipsrv.runtime.opening import open_encoder
 from clipsrv.runtime.session import open_session
 from clipsrv.runtime.trial import Trial, beside_cpu, beside_packed
@@ -152,7 +152,7 @@ def _open_text(
     plan: DevicePlan,
     undo: ExitStack,
     tokenizers: Tokenizers,
-) -> tuple[Encoder, Tokenizer] | tuple[None, None]:
+) -> tuple[TextEncoder, Tokenizer] | tuple[None, None]:
     if spec is None or spec.tokenizer is None:
         return None, None
     verify_files(folder, manifest, [spec.tokenizer])
@@ -160,7 +160,9 @@ def _open_text(
     return _open_tower(folder, manifest, spec, plan, undo), tokenizer
 
 
-def _open_tower(folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan, undo: ExitStack) -> Encoder:
+def _open_tower(
+    folder: Path, manifest: ModelManifest, tower: TowerSpec, plan: DevicePlan, undo: ExitStack
+) -> SessionEncoder:
     graph, *_ = names = _graph_files(manifest, tower, plan)
     verify_files(folder, manifest, names)
     encoder = open_encoder(folder / graph, tower, manifest.dimensions, plan)

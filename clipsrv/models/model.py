@@ -19,7 +19,7 @@ from clipsrv.machine import give_memory_back
 from clipsrv.manifest import ModelManifest
 from clipsrv.models.known import languages_of
 from clipsrv.runtime.choice import variant
-from clipsrv.runtime.encoder import Encoder
+from clipsrv.runtime.encoder import Encoder, TextEncoder
 from clipsrv.runtime.trial import Trial
 from clipsrv.settings import DEFAULT_DECODING, Decoding, ImageLimits
 from clipsrv.text.scripts import has_unknown_script
@@ -50,7 +50,7 @@ class Model:
     precision: str
     threads: int
     image_encoder: Encoder
-    text_encoder: Encoder | None
+    text_encoder: TextEncoder | None
     tokenizer: Tokenizer | None
     decoding: Decoding
     trials: tuple[Trial, ...] = ()

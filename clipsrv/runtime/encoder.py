@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsrv.errors import InferenceFailedError, ModelCorruptError, OutOfMemoryError
+from clipsrv.runtime.packing import Packed, apart, pack
 from clipsrv.runtime.vectors import Vectors, unit
 from clipsrv.specs import TowerSpec
 
@@ -40,6 +41,13 @@ class Encoder(Protocol):
 
     def close(self) -> None:
         """Gives memory and threads back; embedding is then an InferenceFailedError. Closing twice is closing once."""
+
+
+class TextEncoder(Encoder, Protocol):
+    """An Encoder of texts. If it `packs`, it computes once what texts of a batch begin with alike, and no padding; each
+    may then be filled up with its own last id."""
+
+    packs: bool
 
 
 class InferenceSession(Protocol):
@@ -82,10 +90,12 @@ class SessionEncoder:
         """`parting`, the same session, which has so many `threads`, computes batches in parts, a thread each; without
         it they share every operator of a batch, as they do those of a single item.
 
-        Raises ModelCorruptError if the graph has other inputs or outputs than the manifest says.
+        Raises ModelCorruptError if the graph has other inputs or outputs than the manifest says; beside its input it
+        may have those of packed texts.
         """
         inputs, outputs = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
-        if inputs != [tower.input] or outputs != [tower.output]:
+        self.packs = inputs == [*Packed._fields] and inputs[0] == tower.input
+        if not (self.packs or inputs == [tower.input]) or outputs != [tower.output]:
             raise ModelCorruptError(
                 f"The graph takes {inputs} and gives {outputs}; its manifest says [{tower.input!r}] and "
                 f"[{tower.output!r}]. Convert the model again."
@@ -122,24 +132,32 @@ class SessionEncoder:
         session, parting = self._session, self._parting
         if session is None:
             raise InferenceFailedError("The model is closed.")
-        if parting is None or len(batch) <= 1:
-            return self._compute(session, batch)
+        count = min(self._threads, len(batch)) if parting else 1
+        if not self.packs:
+            parts = np.array_split(batch, count)
+            return self._features(session, parting, [{self._tower.input: part} for part in parts])
+        groups = apart(batch, count)
+        features = self._features(session, parting, [pack(batch[group])._asdict() for group in groups])
+        in_order = np.empty_like(features)
+        in_order[np.concatenate(groups)] = features
+        return in_order
+
+    def _features(
+        self, session: InferenceSession, parting: PartingSession | None, parts: Sequence[Mapping[str, NDArray[Any]]]
+    ) -> NDArray[np.float32]:
+        """Of all parts, one after the other."""
         # Operators that threads share wait for one another; parts do not. One session does both, so that its packed
         # weights are there once: of its own threads each has a part, and computes every operator of it alone.
-        *others, own = np.array_split(batch, min(self._threads, len(batch)))
-        begun: list[_Begun] = []
+        *others, own = parts
+        outputs, begun = [self._tower.output], list[_Begun]()
         with ExitStack() as stack:
             for part in others:
-                begun.append(_Begun(parting, [self._tower.output], {self._tower.input: part}))
+                assert parting is not None  # without it there is one part
+                begun.append(_Begun(parting, outputs, part))
                 for _ in range(2):  # Ctrl-C ends a wait, and there is no way on before the run is over
                     stack.callback(begun[-1].wait)
-            features = self._compute(session, own)
+            (features,) = session.run(outputs, own)
         return np.concatenate([*(part.features() for part in begun), features])
-
-    def _compute(self, session: InferenceSession, batch: NDArray[Any]) -> NDArray[np.float32]:
-        features: NDArray[np.float32]
-        (features,) = session.run([self._tower.output], {self._tower.input: batch})
-        return features
 
 
 class _Begun:

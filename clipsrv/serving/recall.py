@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from clipsrv.images.region import Cropped, Encoded
+from clipsrv.models.texts import batching_order
 from clipsrv.serving.engine import Engine, Pixels
 from clipsrv.serving.flights import Flights
 from clipsrv.serving.keys import image_key, text_key
@@ -88,8 +89,8 @@ class Recall:
 
         if len(found) == 1:
             return [await embed(0)]
-        # Those of like length stand together in the queue, and so in batches: hardly any is padded.
-        order = sorted(range(len(found)), key=lambda place: found[place][0].length)
+        # Those that are alike stand together in the queue, and so in batches.
+        order = batching_order(self._engine.model, [tokens for tokens, _ in found])
         done = dict(zip(order, await together(embed, order), strict=True))
         return [done[place] for place in range(len(order))]
 

@@ -22,8 +22,8 @@ from clipsrv.serving.recall import Recall
 from clipsrv.serving.shelf import Loan
 from clipsrv.serving.together import together
 
-#: Texts of one list that are sorted by length among each other; while these are computed the next ones are read.
-_BY_LENGTH = 256
+#: Texts of one list that are sorted among each other; while these are computed the next ones are read.
+_SORTED = 256
 
 
 class Visit:
@@ -95,7 +95,7 @@ class Visit:
 
     async def embed_prompts(self, prompts: Sequence[Prompt]) -> Outcome:
         """As `embed_texts`; `unknown_script` are those whose labels are of one."""
-        some = [prompts[at : at + _BY_LENGTH] for at in range(0, len(prompts), _BY_LENGTH)]
+        some = [prompts[at : at + _SORTED] for at in range(0, len(prompts), _SORTED)]
         finished = [one for part in await together(self._recall.texts, some) for one in part]
         return self._outcome(finished, ())
 

@@ -96,7 +96,7 @@ class ClipOriginal:
 
     def tower(self, name: str) -> Exportable:
         from conversions.causal import CausalTexts
-        from conversions.export import clip_text, clip_vision, named
+        from conversions.export import clip_text, clip_vision
 
         # Traces to the pattern that fusions know.
         self.model.set_attn_implementation("eager")
@@ -106,9 +106,9 @@ class ClipOriginal:
             return Exportable(part, heads=config.num_attention_heads, width=config.hidden_size, taken=0)
         config = self.model.config.text_config
         tower, projection = self.model.text_model, self.model.text_projection
-        texts = named(CausalTexts(tower, projection, self.begin(), largest_ends=True), config, name)
-        whole = clip_text(self.model)
-        return Exportable(texts, heads=config.num_attention_heads, width=config.hidden_size, fusible=whole)
+        texts = CausalTexts(tower, projection, self.begin(), largest_ends=True)
+        heads, width, whole = config.num_attention_heads, config.hidden_size, clip_text(self.model)
+        return Exportable(texts, heads, width, through="torch", packed=True, fusible=whole)
 
     def begin(self) -> int:
         """The id that every text begins with. Raises CheckpointError if there is none."""

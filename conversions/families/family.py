@@ -37,11 +37,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Exportable:
-    """One tower as it is exported: `module` takes the tower's one input and gives features (n, dimensions).
+    """One tower as it is exported: `module` takes the tower's input and gives features (n, dimensions).
 
     `through` names what exports it: "optimum", or "torch" where Optimum knows no such module. `heads` and `width` are
     what fusions must know. `taken` is the place of the token at which the vector is taken, None if it is of all.
-    `fusible` is the same tower in the form that fusions know, where `module` has another.
+    `fusible` is the same tower in the form that fusions know, where `module` has another. One that is `packed` takes
+    texts as clipsrv/runtime/packing.py makes them ready, and is exported through "torch".
     """
 
     module: torch.nn.Module
@@ -49,6 +50,7 @@ class Exportable:
     width: int
     through: str = "optimum"
     taken: int | None = None
+    packed: bool = False
     fusible: torch.nn.Module | None = None
 
 

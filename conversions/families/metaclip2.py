@@ -54,6 +54,7 @@ class MetaClip2Original(ClipOriginal):
             module = named(Pooled(class_token_only(model.vision_model), model.visual_projection), config, name)
             return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size, taken=0)
         config = model.config.text_config
-        module = named(CausalTexts(model.text_model, model.text_projection, self.begin()), config, name)
+        texts = CausalTexts(model.text_model, model.text_projection, self.begin())
         whole = named(Pooled(model.text_model, model.text_projection), config, name)
-        return Exportable(module, heads=config.num_attention_heads, width=config.hidden_size, fusible=whole)
+        heads, width = config.num_attention_heads, config.hidden_size
+        return Exportable(texts, heads, width, through="torch", packed=True, fusible=whole)

@@ -1,4 +1,5 @@
-"""Texts whose tokens see only what is before them: the begin mark is constants, the last layer the end mark's alone."""
+"""Texts whose tokens see only what is before them: what they begin with alike is computed once, the begin mark is
+constants, the last layer the end mark's alone."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ from transformers import CLIPModel
 
 from clipsrv.manifest import TEXT
 from clipsrv.providers.provider import DevicePlan
+from clipsrv.runtime.packing import pack
 from clipsrv.runtime.session import open_session
 from conversions.causal import CausalTexts, common_begin
 from conversions.errors import CheckpointError
-from conversions.export import export_tower, named
+from conversions.export import export_tower
 from conversions.families.family import Exportable
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's tracer and the exporters warn of their own doings
@@ -38,8 +40,7 @@ def original(tiny_checkpoint: Path) -> Any:
 @pytest.fixture(scope="module")
 def graph(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("causal") / "text.onnx"
-    part = named(causal(original), original.config.text_config, TEXT)
-    export_tower(Exportable(part, heads=4, width=64), TEXT, path)
+    export_tower(Exportable(causal(original), heads=4, width=64, through="torch", packed=True), TEXT, path)
     return path
 
 
@@ -58,7 +59,7 @@ def texts(*lengths: int) -> Ids:
 
 def features(graph: Path, ids: Ids) -> NDArray[np.float32]:
     found: NDArray[np.float32]
-    (found,) = open_session(graph, DevicePlan("cpu", 1)).run(None, {"input_ids": ids})
+    (found,) = open_session(graph, DevicePlan("cpu", 1)).run(None, pack(ids)._asdict())
     return found
 
 
@@ -84,13 +85,33 @@ def test_padding_and_company_change_no_bit_of_a_texts_features(graph: Path) -> N
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_every_layer_computes_all_but_the_begin_mark_and_the_last_one_the_end_mark_alone(graph: Path) -> None:
+def test_what_texts_share_changes_no_bit_of_their_features(graph: Path) -> None:
+    """Texts that begin alike for a while, to their ends, and all the way."""
+    ids = texts(*[CONTEXT] * 9)
+    ids[1, 3:] = END
+    ids[2, :5] = ids[0, :5]
+    ids[3] = ids[0]
+    ids[4, 30:] = END
+    ids[5, :30] = ids[4, :30]
+    ids[6, 2:] = END
+    ids[7, 1:] = END
+    ids[8, :76] = ids[0, :76]
+    together = features(graph, ids)
+    np.testing.assert_array_equal(together, np.concatenate([features(graph, row[None]) for row in ids]))
+    np.testing.assert_array_equal(together[::-1], features(graph, ids[::-1]))
+
+
+def test_every_layer_computes_beginnings_once_without_the_begin_mark_and_the_last_one_the_end_marks_alone(
+    graph: Path,
+) -> None:
     model = onnx.load(graph)
     widened = [node.output[0] for node in model.graph.node if node.op_type == "MatMul" and "mlp/fc1" in node.name]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in widened)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    shapes = [values.shape[:2] for values in session.run(widened, {"input_ids": texts(9, 5, 9)})]
-    assert shapes == [(3, 8), (3, 1)]
+    ids = texts(9, 5, 9)
+    ids[2, :4] = ids[0, :4]
+    shapes = [values.shape[:2] for values in session.run(widened, pack(ids)._asdict())]
+    assert shapes == [(1, 8 + 4 + 5), (1, 3)]
 
 
 def test_the_begin_mark_is_in_the_graph_and_not_read_from_the_input(graph: Path) -> None:
@@ -108,7 +129,7 @@ def test_the_vector_is_taken_at_the_first_end_mark_as_the_configuration_means_it
     monkeypatch.setattr(original.text_model, "eos_token_id", end)
     ids = np.array([[BEGIN, 123, 2, 400, END, END, 123, 5], [BEGIN, 3, END, 2, 123, END, END, 5]])
     with torch.inference_mode():
-        found = causal(original)(torch.from_numpy(ids)).numpy()
+        found = causal(original)(*map(torch.from_numpy, pack(ids))).numpy()
     np.testing.assert_allclose(found, expected(original, ids), atol=1e-5)
 
 
@@ -119,7 +140,7 @@ def test_an_end_of_2_is_an_id_where_the_family_has_no_other_meaning_for_it(
     ids = np.array([[BEGIN, 5, 2, END, 2]])
     part = CausalTexts(original.text_model, original.text_projection, BEGIN)
     with torch.inference_mode():
-        found = part(torch.from_numpy(ids)).numpy()
+        found = part(*map(torch.from_numpy, pack(ids))).numpy()
         states = original.text_model(input_ids=torch.from_numpy(ids)).last_hidden_state
         at_the_two = original.text_projection(states[:, 2]).numpy()
     np.testing.assert_allclose(found, at_the_two, atol=1e-5)
@@ -140,7 +161,7 @@ def test_the_begin_marks_keys_and_values_are_those_that_the_original_computes(or
     constants = dict(causal(original).named_buffers(recurse=False))
     assert set(seen) == set(constants) - {"hidden"}
     for name, values in seen.items():
-        np.testing.assert_allclose(constants[name].numpy(), values.numpy(), atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(constants[name].numpy(), values[0].numpy(), atol=1e-6, err_msg=name)
 
 
 def test_texts_that_do_not_all_begin_with_one_mark_are_refused() -> None:

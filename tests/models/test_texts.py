@@ -15,19 +15,23 @@ from numpy.typing import NDArray
 from clipsrv.models.model import Model
 from clipsrv.models.texts import TOKENS_PER_IMAGE, embed_texts, embed_tokens, upper_lengths
 from clipsrv.runtime.vectors import Vectors
-from clipsrv.text.tokens import Tokens
+from clipsrv.text.tokens import Tokens, framed
 from tests.support.model import CountingTexts
 
 
 class Seen(CountingTexts):
-    """The small model's text tower, which remembers the shapes it was given."""
+    """The small model's text tower, which remembers the batches it was given."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
+    def __init__(self, *, packed: bool = False) -> None:
+        super().__init__(packed=packed)
+        self.batches: list[NDArray[np.generic]] = []
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [batch.shape for batch in self.batches]
 
     def embed(self, batch: NDArray[np.generic]) -> Vectors:
-        self.shapes.append(batch.shape)
+        self.batches.append(batch)
         return super().embed(batch)
 
 
@@ -39,9 +43,12 @@ def read(model: Model, texts: Sequence[str]) -> list[Tokens]:
 TEXTS = ["a dog", "word " * 100, "a cat", "two cats", "a photo of a very small dog beside a red bicycle"]
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("run_cost", [None, 0, 4, 32])
-def test_each_text_has_the_vector_it_has_alone_whatever_shares_its_run(model: Model, run_cost: int | None) -> None:
-    encoder, tokens = Seen(), read(model, TEXTS)
+def test_each_text_has_the_vector_it_has_alone_whatever_shares_its_run(
+    model: Model, run_cost: int | None, packed: bool
+) -> None:
+    encoder, tokens = Seen(packed=packed), read(model, TEXTS)
     vectors = embed_tokens(encoder, tokens, run_cost)
     alone = np.concatenate([encoder.embed(one.ids[None, : one.length]) for one in tokens])
     np.testing.assert_allclose(vectors, alone, atol=1e-6)
@@ -57,6 +64,37 @@ def test_where_runs_are_dear_there_is_one(model: Model) -> None:
     encoder = Seen()
     embed_tokens(encoder, read(model, TEXTS), None)
     assert encoder.shapes == [(5, 77)]
+
+
+def test_where_padding_is_not_computed_there_is_one_run_but_for_texts_of_quite_another_length(model: Model) -> None:
+    encoder = Seen(packed=True)
+    short = [text for text in TEXTS if len(text) < 100]
+    embed_tokens(encoder, read(model, short), 32)
+    assert encoder.shapes == [(4, 13)]
+    encoder.batches.clear()
+    embed_tokens(encoder, read(model, [*short * 8, "word " * 100]), 32)
+    assert encoder.shapes == [(32, 13), (1, 77)]
+
+
+def test_where_padding_is_not_computed_a_text_is_filled_up_with_its_own_last_token() -> None:
+    """What packs knows equal tokens at the end of a text, and no padding."""
+    encoder = Seen(packed=True)
+    found = [framed([7, 3, 5, 9], 8, pad=0), framed([7, 9], 8, pad=0)]
+    embed_tokens(encoder, found, 32)
+    assert [batch.tolist() for batch in encoder.batches] == [[[7, 3, 5, 9], [7, 9, 9, 9]]]
+
+
+def test_texts_that_begin_alike_share_a_batch_where_beginnings_are_computed_once(model: Model) -> None:
+    encoder = Seen(packed=True)
+    texts = [f"{animal} {number}" for number in range(8) for animal in ("cat", "dog", "a very small horse")]
+    vectors = embed_texts(replace(model, text_encoder=encoder), texts, 1).vectors
+    tokens = read(model, texts)
+    begins = [list(dict.fromkeys(batch[:, 1].tolist())) for batch in encoder.batches]
+    assert len(begins) > 1
+    seen = [one for found in begins for one in found]
+    assert len([place for place in range(1, len(seen)) if seen[place] != seen[place - 1]]) == 2
+    alone = np.concatenate([encoder.embed(one.ids[None, : one.length]) for one in tokens])
+    np.testing.assert_allclose(vectors, alone, atol=1e-6)
 
 
 def costs(lengths: Sequence[int], upper: Sequence[int], run_cost: int) -> int:

@@ -12,11 +12,13 @@ from typing import Any
 from weakref import ref
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import psutil
 import pytest
+from numpy.typing import NDArray
 
-from clipsrv.errors import InferenceFailedError, OutOfMemoryError
+from clipsrv.errors import InferenceFailedError, ModelCorruptError, OutOfMemoryError
 from clipsrv.models.loading import load_model
 from clipsrv.models.model import Model
 from clipsrv.providers.provider import DevicePlan
@@ -24,7 +26,15 @@ from clipsrv.runtime.encoder import SessionEncoder
 from clipsrv.runtime.session import open_session
 from clipsrv.settings import ModelSettings
 from clipsrv.specs import TowerSpec
-from tests.support.model import DIMENSIONS, SIZE, VISION_TOWER, write_model
+from tests.support.model import (
+    DIMENSIONS,
+    SIZE,
+    TEXT_TOWER,
+    VISION_TOWER,
+    packed_text_graph,
+    session,
+    write_model,
+)
 
 TOWER = TowerSpec("x", "y", {"fp32": "a.onnx"})
 
@@ -90,6 +100,71 @@ def test_a_text_vector_does_not_depend_on_padding(model: Model) -> None:
     tokens = model.tokenizer.encode("a red dress")
     whole, cut = tokens.ids[None], tokens.ids[None, : tokens.length]
     np.testing.assert_allclose(model.text_encoder.embed(whole), model.text_encoder.embed(cut), atol=1e-6)
+
+
+TOKENS = ["a red dress", "a red dress", "a red shoe", "", "a", "a photo of a very small dog", "no red dress"]
+
+
+def ids_of(model: Model, texts: Sequence[str] = TOKENS) -> NDArray[np.int64]:
+    assert model.tokenizer is not None
+    return np.stack([model.tokenizer.encode(text).ids for text in texts])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
+def test_a_tower_of_packed_texts_gives_each_its_vector_in_its_place(model: Model, tmp_path: Path, threads: int) -> None:
+    onnx.save(packed_text_graph(), tmp_path / "text.onnx")
+    packed = open_session(tmp_path / "text.onnx", DevicePlan("cpu", threads))
+    encoder = SessionEncoder(packed, TEXT_TOWER, DIMENSIONS, parting=packed if threads > 1 else None, threads=threads)
+    assert encoder.packs
+    assert model.text_encoder is not None
+    assert not model.text_encoder.packs
+    ids = ids_of(model)
+    np.testing.assert_allclose(encoder.embed(ids), model.text_encoder.embed(ids), atol=1e-6)
+    np.testing.assert_array_equal(encoder.embed(ids), np.concatenate([encoder.embed(row[None]) for row in ids]))
+    encoder.warm_up((77,), [1, 4], fill=int(ids[0, 0]))
+
+
+class Watched:
+    """The tower of packed texts, which remembers how many rows each run computed."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self._session = session(packed_text_graph)
+        self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> Sequence[Any]:
+        self.rows.append(len(inputs["places"]))
+        found: Sequence[Any] = self._session.run(outputs, inputs)
+        return found
+
+
+def test_what_texts_of_a_batch_begin_with_alike_is_computed_once(model: Model) -> None:
+    watched = Watched()
+    SessionEncoder(watched, TEXT_TOWER, DIMENSIONS).embed(ids_of(model, ["a red dress", "a red shoe", "a red dress"]))
+    assert watched.rows == [len(["a", "red", "dress", "end", "shoe", "end"])]
+
+
+def test_inputs_that_are_neither_the_manifests_nor_those_of_packed_texts_are_refused() -> None:
+    for inputs in (["input_ids", "attention_mask"], ["input_ids", "paths"], ["places", "paths", "input_ids"], []):
+        with pytest.raises(ModelCorruptError, match="Convert the model again") as caught:
+            SessionEncoder(Taking(inputs), TEXT_TOWER, DIMENSIONS)
+        assert str(inputs) in caught.value.message
+    with pytest.raises(ModelCorruptError, match="input_ids"):
+        SessionEncoder(Taking(["input_ids", "paths", "places"]), VISION_TOWER, DIMENSIONS)
+
+
+class Taking(Session):
+    """Has these inputs."""
+
+    def __init__(self, inputs: list[str]) -> None:
+        super().__init__(None)
+        self._inputs = inputs
+
+    def get_inputs(self) -> list[Named]:
+        return [Named(name) for name in self._inputs]
+
+    def get_outputs(self) -> list[Named]:
+        return [Named(TEXT_TOWER.output)]
 
 
 @pytest.mark.parametrize(

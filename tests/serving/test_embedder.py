@@ -233,6 +233,8 @@ async def test_without_a_text_tower_there_are_no_texts() -> None:
 class Held:
     """A text tower that computes once it may."""
 
+    packs = False
+
     def __init__(self, encoder: Encoder) -> None:
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.warm_up, self.close = encoder.warm_up, encoder.close
@@ -310,6 +312,27 @@ async def test_of_a_list_texts_of_like_length_share_a_batch_and_each_vector_is_i
     for vector, one in zip(vectors, tokens, strict=True):
         assert vector is not None
         np.testing.assert_allclose(vector, alone[one.length], atol=1e-6)
+
+
+async def test_of_a_list_texts_that_begin_alike_share_a_batch_where_that_is_computed_once() -> None:
+    model, begins = make_model(), list[set[int]]()
+    assert model.text_encoder is not None
+
+    class Packing(Held):
+        packs = True
+
+        def embed(self, batch: NDArray[Any]) -> Vectors:
+            begins.append(set(batch[:, 1].tolist()))
+            return super().embed(batch)
+
+    tower = Packing(model.text_encoder)
+    tower.go_on.set()
+    settings = replace(SETTINGS, max_batch_size=1)
+    async with started(lambda name: replace(model, text_encoder=tower), settings) as embedder:
+        begins.clear()
+        await embedder.embed_texts([f"{word} {number}" for number in range(16) for word in ("cat", "a dog")])
+    assert len(begins) > 1
+    assert sum(len(found) - 1 for found in begins) <= 1
 
 
 async def test_texts_are_tokenized_only_once_they_have_their_slots_and_not_on_the_loop() -> None:

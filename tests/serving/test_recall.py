@@ -17,7 +17,7 @@ from PIL import Image
 from clipsrv.errors import BadImagesError, InferenceFailedError, InvalidTextError, ShuttingDownError
 from clipsrv.images.region import Cropped, Region
 from clipsrv.models.model import Model
-from clipsrv.runtime.encoder import Encoder
+from clipsrv.runtime.encoder import TextEncoder
 from clipsrv.serving.embedder import Embedder
 from clipsrv.serving.flights import _Flight
 from clipsrv.serving.observer import HIT, MISS, SHARED, Observer
@@ -73,7 +73,7 @@ READ = Counter[str]()
 async def started(
     encoder: FaultyEncoder | None = None,
     settings: ServingSettings = SETTINGS,
-    texts: Encoder | None = None,
+    texts: TextEncoder | None = None,
     **facts: Any,
 ) -> AsyncIterator[tuple[Embedder, Counting]]:
     """A fresh embedder of the small model with these towers, and what it tells."""

@@ -38,7 +38,7 @@ SPEC = PreprocessSpec(
 )
 VISION_TOWER = TowerSpec("pixel_values", "image_embeds", {"fp32": "vision.fp32.onnx"})
 TEXT_TOWER = TowerSpec("input_ids", "text_embeds", {"fp32": "text.fp32.onnx"}, 77, "tokenizer.json")
-_OPSET, _GRID, _VOCABULARY = 17, 8, 49408
+_OPSET, _GRID, _VOCABULARY, _BEGIN = 17, 8, 49408, 49406
 _TOKENIZER = Path(__file__).parents[1] / "golden" / "tokenizer_openai.json.xz"
 
 
@@ -60,8 +60,8 @@ def truth(blob: bytes) -> Vectors:
 class CountingTexts(SessionEncoder):
     """The text tower of the small model, which counts what it is given."""
 
-    def __init__(self) -> None:
-        super().__init__(session(text_graph), TEXT_TOWER, DIMENSIONS)
+    def __init__(self, *, packed: bool = False) -> None:
+        super().__init__(session(packed_text_graph if packed else text_graph), TEXT_TOWER, DIMENSIONS)
         self.texts = 0
 
     def embed(self, batch: NDArray[np.generic]) -> Vectors:
@@ -71,7 +71,7 @@ class CountingTexts(SessionEncoder):
 
 @cache
 def session(graph: Callable[[], onnx.ModelProto]) -> ort.InferenceSession:
-    """A session of one thread of vision_graph or text_graph: one for all, since it has no state."""
+    """A session of one thread of one of the graphs below: one for all, since it has no state."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     return ort.InferenceSession(graph().SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -129,7 +129,7 @@ def vision_graph(weight: float = 1.0) -> onnx.ModelProto:
         helper.make_node("MatMul", ["flat", "projection"], ["image_embeds"]),
     ]
     pixels = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])
-    return _model(nodes, pixels, "image_embeds", {"projection": projection})
+    return _model(nodes, [pixels], "image_embeds", {"projection": projection})
 
 
 def text_graph() -> onnx.ModelProto:
@@ -147,15 +147,44 @@ def text_graph() -> onnx.ModelProto:
         helper.make_node("MatMul", ["last", "projection"], ["text_embeds"]),
     ]
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
-    return _model(nodes, ids, "text_embeds", constants)
+    return _model(nodes, [ids], "text_embeds", constants)
+
+
+def packed_text_graph() -> onnx.ModelProto:
+    """The same tower as it takes packed texts: token vectors of the rows, summed along each text's path."""
+    constants: dict[str, NDArray[np.generic]] = {
+        "table": _random((_VOCABULARY, 8)),
+        "begin": _random((_VOCABULARY, 8))[_BEGIN : _BEGIN + 1],
+        "projection": _random((8, DIMENSIONS)),
+        "axis": np.array(1, np.int64),
+        "flat": np.array([-1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["input_ids", "flat"], ["all_ids"]),
+        helper.make_node("Gather", ["all_ids", "places"], ["row_ids"]),
+        helper.make_node("Gather", ["table", "row_ids"], ["computed"]),
+        helper.make_node("Concat", ["begin", "computed"], ["rows"], axis=0),
+        helper.make_node("Gather", ["rows", "paths"], ["tokens"]),
+        helper.make_node("CumSum", ["tokens", "axis"], ["running"]),
+        helper.make_node("Tanh", ["running"], ["states"]),
+        helper.make_node("ArgMax", ["input_ids"], ["ends"], axis=1, keepdims=1),
+        helper.make_node("GatherND", ["states", "ends"], ["last"], batch_dims=1),
+        helper.make_node("MatMul", ["last", "projection"], ["text_embeds"]),
+    ]
+    shapes = {"input_ids": ["batch", "length"], "paths": ["batch", "length"], "places": ["rows"]}
+    packed = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in shapes.items()]
+    return _model(nodes, packed, "text_embeds", constants)
 
 
 def _model(
-    nodes: list[onnx.NodeProto], source: onnx.ValueInfoProto, output: str, constants: dict[str, NDArray[np.generic]]
+    nodes: list[onnx.NodeProto],
+    sources: list[onnx.ValueInfoProto],
+    output: str,
+    constants: dict[str, NDArray[np.generic]],
 ) -> onnx.ModelProto:
     result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", DIMENSIONS])
     weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "tiny", [source], [result], weights)
+    graph = helper.make_graph(nodes, "tiny", sources, [result], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=9)
     onnx.checker.check_model(model)
     return model
