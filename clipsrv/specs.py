@@ -111,7 +111,8 @@ class TowerSpec:
     int8-openvino is int8 as OpenVINO computes it.
 
     Vision: input float32 (n, 3, S, S), output (n, dimensions). Text: input int64 (n, length <= context_length),
-    output (n, dimensions). Outputs are not yet of unit length. Weights kept outside a graph lie in the file of
+    output (n, dimensions); a graph of packed texts has further inputs (runtime/packing.py), as the graph itself tells.
+    Outputs are not yet of unit length. Weights kept outside a graph lie in the file of
     its name plus ".data".
     """
 

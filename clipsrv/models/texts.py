@@ -71,7 +71,7 @@ def batching_order(model: Model, tokens: Sequence[Tokens]) -> list[int]:
     """The places of texts in the order in which they are best cut into batches: those that begin alike stand together
     where that is computed once, else those of like length."""
     if model.text_encoder is not None and model.text_encoder.packs:
-        return sorted(range(len(tokens)), key=lambda place: tokens[place].ids.tolist())
+        return sorted(range(len(tokens)), key=lambda place: tokens[place].ids.tobytes())
     return sorted(range(len(tokens)), key=lambda place: tokens[place].length)
 
 
