@@ -12,10 +12,11 @@ CPU = Provider(
     extra="cpu",
     auto_rank=3,
     precisions={
-        "fp32": same("fp32"),
+        # Threads that share operators wait for one another: where one gives way to the server's event loop, all do.
+        # Short parts are slower, for each reads all weights (docs/performance.md).
+        "fp32": Arithmetic("fp32", "fp32", text_rows=96),
         "fp16": same("fp16"),
-        # int8's operators are so short that sharing them costs a tenth. fp32's are long, and its weights too large to
-        # be held by two sessions.
+        # int8's operators are so short that sharing them costs a tenth. fp32's are long.
         "int8": Arithmetic("int8", "int8", needs=VNNI, in_parts=True),
     },
     streams=True,

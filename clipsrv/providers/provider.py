@@ -27,7 +27,8 @@ class Arithmetic:
 
     `variant` is what vectors computed so are known by (embedding_id), `graph` the tower's variant that is opened.
     `auto` says that it may be taken unasked where it was measured to change vectors little, `in_parts` that a batch is
-    computed faster in parts, a thread each, than with threads that share every operator.
+    computed faster in parts, a thread each, than with threads that share every operator. `text_rows`: of packed texts
+    it is so too, where each part has so many rows at least.
     """
 
     variant: str
@@ -35,6 +36,7 @@ class Arithmetic:
     needs: Instructions | None = None
     auto: bool = False
     in_parts: bool = False
+    text_rows: int | None = None
 
 
 def same(precision: str, *, auto: bool = False) -> Arithmetic:

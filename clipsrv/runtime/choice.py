@@ -80,8 +80,18 @@ def graph_file(tower: TowerSpec, device: str, precision: str) -> str:
 
 def in_parts(tower: TowerSpec, plan: DevicePlan) -> bool:
     """Whether a batch is better computed in parts, a thread each, than with threads that share every operator."""
+    return plan.threads > 1 and _of_tower(tower, plan).in_parts
+
+
+def text_rows(tower: TowerSpec, plan: DevicePlan) -> int | None:
+    """How many rows of packed texts each thread must have for that to be so of texts; None if it never is."""
+    return _of_tower(tower, plan).text_rows if plan.threads > 1 and tower.tokenizer is not None else None
+
+
+def _of_tower(tower: TowerSpec, plan: DevicePlan) -> Arithmetic:
+    """What the tower is computed in: a tower without a graph for the precision runs fp32."""
     arithmetic = _arithmetic(plan.device, plan.precision)
-    return plan.threads > 1 and arithmetic.in_parts and arithmetic.graph in tower.variants
+    return arithmetic if arithmetic.graph in tower.variants else _arithmetic(plan.device, "fp32")
 
 
 def _arithmetic(device: str, precision: str) -> Arithmetic:

@@ -86,9 +86,11 @@ class SessionEncoder:
         *,
         parting: PartingSession | None = None,
         threads: int = 1,
+        text_rows: int | None = None,
     ) -> None:
         """`parting`, the same session, which has so many `threads`, computes batches in parts, a thread each; without
-        it they share every operator of a batch, as they do those of a single item.
+        it they share every operator of a batch, as they do those of a single item. With `text_rows` it does so with
+        packed texts alone, and where there are so many rows for each thread.
 
         Raises ModelCorruptError if the graph has other inputs or outputs than the manifest says; beside its input it
         may have those of packed texts.
@@ -101,7 +103,7 @@ class SessionEncoder:
                 f"[{tower.output!r}]. Convert the model again."
             )
         self._session: InferenceSession | None = session
-        self._parting, self._threads = parting, threads
+        self._parting, self._threads, self._text_rows = parting, threads, text_rows
         self._tower, self._dimensions = tower, dimensions
         self._dtype = np.int64 if "int" in session.get_inputs()[0].type else np.float32
 
@@ -134,9 +136,9 @@ class SessionEncoder:
             raise InferenceFailedError("The model is closed.")
         count = min(self._threads, len(batch)) if parting else 1
         if not self.packs:
-            parts = np.array_split(batch, count)
+            parts = np.array_split(batch, 1 if self._text_rows else count)
             return self._features(session, parting, [{self._tower.input: part} for part in parts])
-        groups = apart(batch, count)
+        groups = apart(batch, count, self._text_rows or 1)
         features = self._features(session, parting, [pack(batch[group])._asdict() for group in groups])
         in_order = np.empty_like(features)
         in_order[np.concatenate(groups)] = features

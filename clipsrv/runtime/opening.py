@@ -8,7 +8,7 @@ from pathlib import Path
 from clipsrv.errors import DeviceError, ModelCorruptError
 from clipsrv.providers.provider import DevicePlan
 from clipsrv.providers.table import provider
-from clipsrv.runtime.choice import in_parts
+from clipsrv.runtime.choice import in_parts, text_rows
 from clipsrv.runtime.encoder import SessionEncoder
 from clipsrv.runtime.recorded import RecordedSession
 from clipsrv.runtime.session import open_session
@@ -22,5 +22,6 @@ def open_encoder(graph: Path, tower: TowerSpec, dimensions: int, plan: DevicePla
             recording = open_session(graph, plan, recording=True)
             return SessionEncoder(RecordedSession(recording, plan.device, dimensions), tower, dimensions)
     session = open_session(graph, plan)
-    parting = session if in_parts(tower, plan) else None
-    return SessionEncoder(session, tower, dimensions, parting=parting, threads=plan.threads)
+    rows = text_rows(tower, plan)
+    parting = session if rows or in_parts(tower, plan) else None
+    return SessionEncoder(session, tower, dimensions, parting=parting, threads=plan.threads, text_rows=rows)

@@ -50,11 +50,15 @@ def pack(ids: Ids) -> Packed:
     return Packed(ids, paths, order[texts] * width + tokens)
 
 
-def apart(ids: Ids, count: int) -> list[NDArray[np.intp]]:
+def apart(ids: Ids, count: int, least: int = 1) -> list[NDArray[np.intp]]:
     """The texts of a batch in up to `count` parts of about as many rows, by their places; those that begin alike stay
-    together where they can."""
+    together where they can. One part, if there are not `least` rows for each."""
+    if count == 1:
+        return [np.arange(len(ids))]
     order = _sorted(ids)
     rows = _first(ids[order], _lengths(ids)[order]).sum(axis=1)
+    if rows.sum() < count * least:
+        return [order]
     # Each text goes where the middle of its rows lies.
     parts = (2 * rows.cumsum() - rows) * count // (2 * rows.sum())
     bounds = np.searchsorted(parts, np.arange(1, count))

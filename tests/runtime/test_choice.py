@@ -7,7 +7,15 @@ import pytest
 from clipsrv.errors import DeviceError
 from clipsrv.processor import Processor
 from clipsrv.providers.provider import DevicePlan
-from clipsrv.runtime.choice import AUTO_BOUND, candidate_devices, choose_precision, graph_file, in_parts, variant
+from clipsrv.runtime.choice import (
+    AUTO_BOUND,
+    candidate_devices,
+    choose_precision,
+    graph_file,
+    in_parts,
+    text_rows,
+    variant,
+)
 from clipsrv.specs import TowerSpec
 from tests.runtime.conftest import BuiltWith
 
@@ -147,9 +155,23 @@ RUNS = {
         (DevicePlan("openvino", 2, "int8"), False),
     ],
 )
-def test_only_int8_on_the_cpu_computes_batches_in_parts_a_thread_each(plan: DevicePlan, parts: bool) -> None:
+def test_int8_on_the_cpu_computes_every_batch_in_parts_a_thread_each(plan: DevicePlan, parts: bool) -> None:
     assert in_parts(TOWER, plan) == parts
     assert not in_parts(TowerSpec("x", "y", {"fp32": "text.fp32.onnx"}), plan)
+
+
+def test_packed_texts_in_fp32_are_computed_in_parts_where_these_are_long() -> None:
+    texts = TowerSpec("x", "y", {"fp32": "text.fp32.onnx", "int8": "text.int8.onnx"}, 77, "tokenizer.json")
+    exact = TowerSpec("x", "y", {"fp32": "text.fp32.onnx"}, 77, "tokenizer.json")
+    images = TowerSpec("x", "y", {"fp32": "vision.fp32.onnx"})
+    assert text_rows(texts, DevicePlan("cpu", 2, "fp32")) == text_rows(exact, DevicePlan("cpu", 2, "int8")) == 96
+    for tower, plan in (
+        (texts, DevicePlan("cpu", 2, "int8")),
+        (texts, DevicePlan("cpu", 1, "fp32")),
+        (texts, DevicePlan("openvino", 2, "fp32")),
+        (images, DevicePlan("cpu", 2, "fp32")),
+    ):
+        assert text_rows(tower, plan) is None
 
 
 def test_int8_is_another_graph_for_openvino() -> None:

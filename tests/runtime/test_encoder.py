@@ -33,6 +33,7 @@ from tests.support.model import (
     VISION_TOWER,
     packed_text_graph,
     session,
+    text_graph,
     write_model,
 )
 
@@ -122,6 +123,37 @@ def test_a_tower_of_packed_texts_gives_each_its_vector_in_its_place(model: Model
     np.testing.assert_allclose(encoder.embed(ids), model.text_encoder.embed(ids), atol=1e-6)
     np.testing.assert_array_equal(encoder.embed(ids), np.concatenate([encoder.embed(row[None]) for row in ids]))
     encoder.warm_up((77,), [1, 4], fill=int(ids[0, 0]))
+
+
+@pytest.mark.parametrize(("text_rows", "packed", "runs"), [(8, True, 2), (9, True, 1), (1, False, 1)])
+def test_texts_are_computed_in_parts_where_each_thread_has_rows_enough(
+    model: Model, tmp_path: Path, text_rows: int, packed: bool, runs: int
+) -> None:
+    onnx.save(packed_text_graph() if packed else text_graph(), tmp_path / "text.onnx")
+    watched = Counted(open_session(tmp_path / "text.onnx", DevicePlan("cpu", 2)))
+    encoder = SessionEncoder(watched, TEXT_TOWER, DIMENSIONS, parting=watched, threads=2, text_rows=text_rows)
+    ids = ids_of(model, ["a red dress", "a blue shoe", "two very small dogs", "one cat beside another"])
+    vectors = encoder.embed(ids)
+    assert watched.runs == runs
+    assert model.text_encoder is not None
+    np.testing.assert_allclose(vectors, model.text_encoder.embed(ids), atol=1e-6)
+
+
+class Counted:
+    """A session that counts its runs."""
+
+    def __init__(self, made: ort.InferenceSession) -> None:
+        self.runs = 0
+        self._made = made
+        self.get_inputs, self.get_outputs = made.get_inputs, made.get_outputs
+
+    def run(self, *asked: Any) -> Sequence[Any]:
+        self.runs += 1
+        return list(self._made.run(*asked))
+
+    def run_async(self, *asked: Any) -> None:
+        self.runs += 1
+        self._made.run_async(*asked)
 
 
 class Watched:

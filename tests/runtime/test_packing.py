@@ -72,6 +72,13 @@ def test_parts_of_texts_that_share_nothing_are_equal() -> None:
     assert [len(part) for part in parts] == [4, 4]
 
 
+def test_there_is_one_part_where_each_thread_would_have_too_few_rows() -> None:
+    ids = np.array([[BEGIN, first, 1, 2, END] for first in range(8)])
+    assert [len(part) for part in apart(ids, 2, least=16)] == [4, 4]
+    (part,) = apart(ids, 2, least=17)
+    assert sorted(part) == list(range(8))
+
+
 def test_texts_that_begin_alike_are_computed_by_the_same_thread() -> None:
     parts = apart(np.array([[BEGIN, number % 2, number, END] for number in range(2, 8)]), 2)
     assert [set(part) for part in parts] == [{0, 2, 4}, {1, 3, 5}]
