@@ -44,6 +44,11 @@ def graph(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def session(graph: Path) -> ort.InferenceSession:
+    return open_session(graph, DevicePlan("cpu", 1))
+
+
 def causal(original: Any) -> CausalTexts:
     return CausalTexts(original.text_model, original.text_projection, BEGIN, largest_ends=True)
 
@@ -57,9 +62,9 @@ def texts(*lengths: int) -> Ids:
     return ids
 
 
-def features(graph: Path, ids: Ids) -> NDArray[np.float32]:
+def features(session: ort.InferenceSession, ids: Ids) -> NDArray[np.float32]:
     found: NDArray[np.float32]
-    (found,) = open_session(graph, DevicePlan("cpu", 1)).run(None, pack(ids)._asdict())
+    (found,) = session.run(None, pack(ids)._asdict())
     return found
 
 
@@ -71,21 +76,21 @@ def expected(original: Any, ids: Ids) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("lengths", [(2,), (3,), (CONTEXT,), (2, 9, 5, CONTEXT), (14,) * 5], ids=str)
 def test_features_are_the_originals_whatever_a_text_is_padded_to(
-    original: Any, graph: Path, lengths: tuple[int, ...]
+    original: Any, session: ort.InferenceSession, lengths: tuple[int, ...]
 ) -> None:
     ids = texts(*lengths)
-    np.testing.assert_allclose(features(graph, ids), expected(original, ids), atol=1e-5)
+    np.testing.assert_allclose(features(session, ids), expected(original, ids), atol=1e-5)
 
 
-def test_padding_and_company_change_no_bit_of_a_texts_features(graph: Path) -> None:
+def test_padding_and_company_change_no_bit_of_a_texts_features(session: ort.InferenceSession) -> None:
     lengths = range(2, CONTEXT + 1)
     ids = texts(*lengths)
-    together = features(graph, ids)
-    alone = [features(graph, ids[place : place + 1, :length]) for place, length in enumerate(lengths)]
+    together = features(session, ids)
+    alone = [features(session, ids[place : place + 1, :length]) for place, length in enumerate(lengths)]
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_what_texts_share_changes_no_bit_of_their_features(graph: Path) -> None:
+def test_what_texts_share_changes_no_bit_of_their_features(session: ort.InferenceSession) -> None:
     """Texts that begin alike for a while, to their ends, and all the way."""
     ids = texts(*[CONTEXT] * 9)
     ids[1, 3:] = END
@@ -96,9 +101,9 @@ def test_what_texts_share_changes_no_bit_of_their_features(graph: Path) -> None:
     ids[6, 2:] = END
     ids[7, 1:] = END
     ids[8, :76] = ids[0, :76]
-    together = features(graph, ids)
-    np.testing.assert_array_equal(together, np.concatenate([features(graph, row[None]) for row in ids]))
-    np.testing.assert_array_equal(together[::-1], features(graph, ids[::-1]))
+    together = features(session, ids)
+    np.testing.assert_array_equal(together, np.concatenate([features(session, row[None]) for row in ids]))
+    np.testing.assert_array_equal(together[::-1], features(session, ids[::-1]))
 
 
 def test_every_layer_computes_beginnings_once_without_the_begin_mark_and_the_last_one_the_end_marks_alone(
@@ -114,11 +119,11 @@ def test_every_layer_computes_beginnings_once_without_the_begin_mark_and_the_las
     assert shapes == [(1, 8 + 4 + 5), (1, 3)]
 
 
-def test_the_begin_mark_is_in_the_graph_and_not_read_from_the_input(graph: Path) -> None:
+def test_the_begin_mark_is_in_the_graph_and_not_read_from_the_input(session: ort.InferenceSession) -> None:
     ids = texts(9, 5)
     other = ids.copy()
     other[:, 0] = 7
-    np.testing.assert_array_equal(features(graph, other), features(graph, ids))
+    np.testing.assert_array_equal(features(session, other), features(session, ids))
 
 
 @pytest.mark.parametrize("end", [2, 123], ids=["the largest id", "its own id"])
