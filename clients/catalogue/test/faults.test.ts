@@ -8,7 +8,7 @@ import { ClipServer } from '../../typescript/test/support/server.ts';
 import type { Running } from './support/cli.ts';
 import { Workshop } from './support/workshop.ts';
 
-const IMAGES = 600;
+const IMAGES = 400;
 /** Small and one at a time, so that a job is long enough to be killed in the middle. */
 const SLOWLY = ['--batch', '4', '--concurrency', '2'];
 
@@ -33,6 +33,14 @@ async function assertUndisturbed(t: TestContext, table: string): Promise<void> {
     const [a, b] = [JSON.parse(row.embedding) as number[], JSON.parse(expected[i]?.embedding ?? '[]') as number[]];
     assert.ok(a.every((value, k) => Math.abs(value - (b[k] ?? Number.NaN)) < 1e-6), row.id);
   }
+}
+
+/** The job has found out that something is away, and waits for it. */
+async function waits(job: Running): Promise<void> {
+  await Promise.race([job.outcome, (async () => {
+    while (!/^waiting [\d.]+ s: /m.test(job.stderr())) await delay(20);
+  })()]);
+  assert.equal(job.child.exitCode, null, `the job ended too early: ${job.stderr()}`);
 }
 
 async function startAndWait(table: string, rows: number, ...more: string[]): Promise<Running> {
@@ -66,7 +74,7 @@ test('killed with -9 five times at random moments, the job ends with the same ta
 test('the database is killed and comes back: the job waits, and nothing is lost or twice', async (t) => {
   const job = await startAndWait('database_gone', 40);
   await shop.postgres.kill();
-  await delay(1500);
+  await waits(job);
   await shop.postgres.up();
   const { status, stdout, stderr } = await job.outcome;
   assert.equal(status, 0, stderr);
@@ -78,7 +86,7 @@ test('the database is killed and comes back: the job waits, and nothing is lost 
 test('the server is killed and comes back: the job waits, and nothing is lost or twice', async (t) => {
   const job = await startAndWait('server_gone', 40);
   await shop.server.kill();
-  await delay(1500);
+  await waits(job);
   await shop.server.up();
   const { status, stderr } = await job.outcome;
   assert.equal(status, 0, stderr);
