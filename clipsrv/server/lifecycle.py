@@ -25,6 +25,7 @@ from clipsrv.server.api.state import BODIES, EMBEDDER, WORKER, own_state
 from clipsrv.server.app import build_app, make_runner, open_library, start
 from clipsrv.server.http.connection import TOLD
 from clipsrv.server.http.middleware import GUARD, METRICS, REQUESTS
+from clipsrv.server.http.rounds import each_had_its_turn
 from clipsrv.server.http.security import SHORT_KEY, is_loopback
 from clipsrv.server.listening import bare, explained, url
 from clipsrv.server.signals import signalled
@@ -44,6 +45,8 @@ _TURN = 0.0005
 _USUAL_CROP = 224
 #: Seconds to read what had been sent when the last request seemed to be done.
 _LAST_CALLERS = 0.2
+#: Turns of each connection until all that it had sent is a request: it is accepted, read, and the request begins.
+_TURNS = 3
 #: Seconds of the grace time, if it has as many twice, that are kept for telling what is left, and for leaving.
 _FAREWELL = 1.0
 _THREADS = web.AppKey("threads", Threads)
@@ -192,11 +195,18 @@ async def _start(app: web.Application, config: Config, opened: Callable[[], Awai
 async def _finish(runner: web.AppRunner, requests: Admission) -> None:
     """Returns once what was sent before the signal has its answer, even if it was still in the kernel's buffers."""
     await requests.wait_idle()
-    await asyncio.sleep(_LAST_CALLERS)
+    await _read(runner)
     for site in list(runner.sites):
         await site.stop()
-    await asyncio.sleep(_LAST_CALLERS)
+    await _read(runner)
     await requests.wait_idle()
+
+
+async def _read(runner: web.AppRunner) -> None:
+    """What has been sent already. On a busy machine thousands of callers take longer than the time for the last one."""
+    await asyncio.sleep(_LAST_CALLERS)
+    for _ in range(_TURNS):
+        await each_had_its_turn(len(runner.server.connections) if runner.server else 0)
 
 
 def _announce(embedder: Embedder, config: Config, why: str) -> None:

@@ -80,6 +80,31 @@ def test_sigterm_under_load_loses_no_accepted_request_and_exits_0(
     assert "0 requests left unfinished" in server.log
 
 
+def test_what_six_hundred_had_sent_before_sigterm_has_its_answer(run_server: Callable[..., ServerProcess]) -> None:
+    """Into the kernel's buffers, while the process could read nothing."""
+    server = run_server("--grace", 20, "--max-connections", 700).ready()
+    address, large = server.address, request("POST", "/embed", bytes(60_000), "Content-Type: image/png")
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        server.signal(signal.SIGSTOP)
+        callers = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(600)]
+        for caller in callers:
+            caller.sendall(large)
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGCONT)
+        for caller in callers:
+            answer = http.client.HTTPResponse(caller)
+            try:
+                answer.begin()
+            except OSError as error:
+                counts[type(error).__name__] += 1
+            else:
+                counts[str(answer.status)] += 1
+    assert server.wait() == 0
+    assert set(counts) <= {"422", "429", "503"}, counts
+    assert counts.total() == 600
+
+
 def test_a_request_in_work_at_sigterm_is_answered_and_a_stalled_upload_is_cut_at_two_seconds(
     run_server: Callable[..., ServerProcess],
 ) -> None:

@@ -13,7 +13,7 @@ from itertools import chain
 
 import pytest
 
-from clipsrv.server.http.rounds import FewAtOnce, event_loop, run
+from clipsrv.server.http.rounds import FewAtOnce, each_had_its_turn, event_loop, run
 
 
 @pytest.fixture
@@ -71,6 +71,21 @@ def test_a_loop_of_such_rounds_serves_more_callers_than_files_of_a_round() -> No
             return await asyncio.gather(*(ask(server.sockets[0].getsockname()[1], b"%04d" % n) for n in range(50)))
 
     assert run(ask_all()) == [b"%04d" % n for n in range(50)]
+
+
+def test_each_file_that_is_ready_has_had_its_turn_before_anything_else_goes_on() -> None:
+    async def turns(files: int) -> int:
+        loop, read = asyncio.get_running_loop(), set[int]()
+        with ExitStack() as stack:
+            for number in range(files):
+                near, far = map(stack.enter_context, socket.socketpair())
+                far.send(b"1")
+                loop.add_reader(near, read.add, number)
+                stack.callback(loop.remove_reader, near)
+            await each_had_its_turn(files)
+        return len(read)
+
+    assert [run(turns(files)) for files in (0, 1, 60)] == [0, 1, 60]
 
 
 def test_elsewhere_than_on_linux_the_loop_is_asyncios_own(monkeypatch: pytest.MonkeyPatch) -> None:
