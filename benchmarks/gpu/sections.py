@@ -39,6 +39,7 @@ SECTIONS = (
     Section("providers", "Where every node runs", "benchmarks.gpu.engine:providers", 10, 60),
     Section("parity", "Vectors beside PyTorch's on the same device", "benchmarks.gpu.engine:parity", 15, 90),
     Section("engine", "Engine alone, images/s by batch", "benchmarks.gpu.engine:engine", 20, 90),
+    Section("texts", "Texts alone, a second by batch", "benchmarks.gpu.texts:texts", 10, 30),
     Section("served", "Server end to end, 1024x768 JPEG", "benchmarks.gpu.served:served", 25, 90),
     Section("auto", "What auto takes", "benchmarks.gpu.choosing:auto", 10, 60),
     Section("memory", "Out of memory", "benchmarks.gpu.engine:memory", 10, 30, on_gpu=True),

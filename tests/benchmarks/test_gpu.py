@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import choosing, cores, engine, machine, pack, prepare, served
+from benchmarks.gpu import choosing, cores, engine, machine, pack, prepare, served, texts
 from benchmarks.gpu.budget import NO_TIME, run_all
 from benchmarks.gpu.command import main
 from benchmarks.gpu.graphs import graph, session
@@ -122,7 +122,7 @@ def test_every_section_is_there() -> None:
         assert 0 < section.least <= section.most
 
 
-MODULES = (machine, prepare, engine, served, choosing, cores)
+MODULES = (machine, prepare, engine, served, choosing, cores, texts)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +184,12 @@ def test_the_engine_is_timed_in_every_way_that_a_cpu_has(setting: Setting) -> No
     rows = list(engine.engine(setting))
     assert [row["way"] for row in rows] == ["as served", "two in flight", "PyTorch eager"]
     assert all(float(str(row[f"batch {size}"])) > 0 for row in rows for size in setting.batches)
+
+
+def test_texts_are_timed_and_held_against_the_cpus(setting: Setting) -> None:
+    (row,) = texts.texts(setting)
+    assert all(float(str(row[f"batch {size}"])) > 0 for size in (1, 8, 36, 64))
+    assert (row["largest component, together"], row["alone"]) == (0, 0)
 
 
 def test_a_way_that_this_machine_has_not_is_no_other_way_under_its_name(setting: Setting) -> None:
