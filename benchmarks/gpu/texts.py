@@ -16,8 +16,8 @@ _BATCHES = (1, 8, 36, 64)
 
 
 def texts(setting: Setting) -> Iterator[Row]:
-    """Texts of 16 tokens a second by batch, of the first model; and the largest difference of a component to the vectors
-    that the CPU gives in fp32, as a list and each text alone."""
+    """Texts of 16 tokens a second by batch, of the first model; and the largest difference of a component to the
+    vectors that the CPU gives in fp32, as a list and each text alone."""
     model = setting.models[0]
     exact = graph(replace(setting, device="cpu"), model, "fp32", TEXT)
     ids = exact.batch(_BATCHES[-1])
