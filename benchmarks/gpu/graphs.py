@@ -23,8 +23,8 @@ from clipsrv.runtime.opening import open_encoder
 from clipsrv.runtime.packing import pack
 from clipsrv.specs import TowerSpec
 
-#: A batch of pixels to what the tower gives for it, both in the computer's memory.
-Compute = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+#: A batch of pixels or ids to what the tower gives for it, both in the computer's memory.
+Compute = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from benchmarks.gpu.engine import rate
 from benchmarks.gpu.graphs import as_served, graph
 from benchmarks.gpu.setting import Row, Setting
+from benchmarks.phrases import make_texts
 from clipsrv.manifest import TEXT
+from clipsrv.models.loading import load_model
+from clipsrv.settings import ModelSettings
 
 _BATCHES = (1, 8, 36, 64)
 
 
 def texts(setting: Setting) -> Iterator[Row]:
-    """Texts of 16 tokens a second by batch, of the first model; and the largest difference of a component to the
-    vectors that the CPU gives in fp32, as a list and each text alone."""
+    """Searches a second by batch, of the first model; and the largest difference of a component to the vectors that the
+    CPU gives in fp32, as a list and each text alone."""
     model = setting.models[0]
-    exact = graph(replace(setting, device="cpu"), model, "fp32", TEXT)
-    ids = exact.batch(_BATCHES[-1])
-    expected = as_served(exact)(ids)
+    with_words = load_model(setting.models_dir / model, ModelSettings("cpu", "fp32"))
+    assert with_words.tokenizer
+    assert with_words.text_encoder
+    tokens = [with_words.tokenizer.encode(text) for text in make_texts(_BATCHES[-1])]
+    ids = np.stack([one.ids[: max(one.length for one in tokens)] for one in tokens])
+    expected = with_words.text_encoder.embed(ids)
+    with_words.close()
     for precision in reversed(setting.precisions):
-        one = graph(setting, model, precision, TEXT)
-        compute = as_served(one)
+        compute = as_served(graph(setting, model, precision, TEXT))
         together, alone = compute(ids), np.concatenate([compute(row[None]) for row in ids])
         yield {
             "model": model,
