@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support.pytorch import one_thread
+
+__all__ = ["one_thread"]
 
 ROOT = Path(__file__).parents[2]
 MAKE_CHECKPOINT = ROOT / "scripts" / "make-random-checkpoint"
@@ -22,21 +26,9 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Without the network: nothing in the tests may reach the real Hub. And with one thread of PyTorch: see below."""
+    """Without the network: nothing in the tests may reach the real Hub. With one thread of PyTorch: `one_thread`."""
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_ETAG_TIMEOUT": "2"}
     return {**os.environ, "OMP_NUM_THREADS": "1", **offline, **changes}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """On cores that other tests use too, threads of models as small as these spend most of their time waiting for each
-    other, spinning."""
-    import torch  # which whoever only takes a name from this file does not need
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,7 @@ SPEC = PreprocessSpec(
 VISION_TOWER = TowerSpec("pixel_values", "image_embeds", {"fp32": "vision.fp32.onnx"})
 TEXT_TOWER = TowerSpec("input_ids", "text_embeds", {"fp32": "text.fp32.onnx"}, 77, "tokenizer.json")
 _OPSET, _GRID, _VOCABULARY, _BEGIN = 17, 8, 49408, 49406
+_TEXTS = ["batch", "length"]
 _TOKENIZER = Path(__file__).parents[1] / "golden" / "tokenizer_openai.json.xz"
 
 
@@ -133,30 +134,13 @@ def vision_graph(weight: float = 1.0) -> onnx.ModelProto:
 
 
 def text_graph() -> onnx.ModelProto:
-    constants: dict[str, NDArray[np.generic]] = {
-        "table": _random((_VOCABULARY, 8)),
-        "projection": _random((8, DIMENSIONS)),
-        "axis": np.array(1, np.int64),
-    }
-    nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["tokens"]),
-        helper.make_node("CumSum", ["tokens", "axis"], ["running"]),
-        helper.make_node("Tanh", ["running"], ["states"]),
-        helper.make_node("ArgMax", ["input_ids"], ["ends"], axis=1, keepdims=1),
-        helper.make_node("GatherND", ["states", "ends"], ["last"], batch_dims=1),
-        helper.make_node("MatMul", ["last", "projection"], ["text_embeds"]),
-    ]
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
-    return _model(nodes, [ids], "text_embeds", constants)
+    return _text_model([helper.make_node("Gather", ["table", "input_ids"], ["tokens"])], {"input_ids": _TEXTS}, {})
 
 
 def packed_text_graph() -> onnx.ModelProto:
     """The same tower as it takes packed texts: token vectors of the rows, summed along each text's path."""
     constants: dict[str, NDArray[np.generic]] = {
-        "table": _random((_VOCABULARY, 8)),
         "begin": _random((_VOCABULARY, 8))[_BEGIN : _BEGIN + 1],
-        "projection": _random((8, DIMENSIONS)),
-        "axis": np.array(1, np.int64),
         "flat": np.array([-1], np.int64),
     }
     nodes = [
@@ -165,15 +149,28 @@ def packed_text_graph() -> onnx.ModelProto:
         helper.make_node("Gather", ["table", "row_ids"], ["computed"]),
         helper.make_node("Concat", ["begin", "computed"], ["rows"], axis=0),
         helper.make_node("Gather", ["rows", "paths"], ["tokens"]),
+    ]
+    return _text_model(nodes, {"input_ids": _TEXTS, "paths": _TEXTS, "places": ["rows"]}, constants)
+
+
+def _text_model(
+    nodes: list[onnx.NodeProto], shapes: Mapping[str, list[str]], constants: Mapping[str, NDArray[np.generic]]
+) -> onnx.ModelProto:
+    """From `nodes` that give the vectors of each text's tokens: they are summed up to where a text ends."""
+    shared: dict[str, NDArray[np.generic]] = {
+        "table": _random((_VOCABULARY, 8)),
+        "projection": _random((8, DIMENSIONS)),
+        "axis": np.array(1, np.int64),
+    }
+    pooling = [
         helper.make_node("CumSum", ["tokens", "axis"], ["running"]),
         helper.make_node("Tanh", ["running"], ["states"]),
         helper.make_node("ArgMax", ["input_ids"], ["ends"], axis=1, keepdims=1),
         helper.make_node("GatherND", ["states", "ends"], ["last"], batch_dims=1),
         helper.make_node("MatMul", ["last", "projection"], ["text_embeds"]),
     ]
-    shapes = {"input_ids": ["batch", "length"], "paths": ["batch", "length"], "places": ["rows"]}
-    packed = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in shapes.items()]
-    return _model(nodes, packed, "text_embeds", constants)
+    sources = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in shapes.items()]
+    return _model([*nodes, *pooling], sources, "text_embeds", {**shared, **constants})
 
 
 def _model(
