@@ -42,7 +42,7 @@ RUN if [ -n "$PRECISION" ]; then \
     fi
 
 FROM python:3.11-slim-bookworm AS runtime
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/clipsrv/bin:$PATH
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/clipsrv/bin:$PATH MALLOC_ARENA_MAX=2
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin clipsrv
 WORKDIR /app
 COPY --from=compile /app/clipsrv clipsrv

@@ -18,8 +18,6 @@ from clipsrv.cgroups import own_groups
 PROC = Path("/proc/self")
 #: M_MMAP_THRESHOLD of glibc's malloc.h, and the bytes it is set to: more than a strip of pixels, less than activations.
 _MMAP_THRESHOLD, _LARGE = -3, 3 * 2**17
-#: M_ARENA_MAX of the same.
-_HEAPS = -8
 #: Steps of niceness: of a core that two threads want, who gives way has a tenth (sched(7)).
 _STEPS = 10
 
@@ -76,16 +74,6 @@ def keep_large_blocks_apart() -> None:
     """
     with suppress(AttributeError, OSError, TypeError):  # as below
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
-
-
-def share_one_heap() -> None:
-    """Has all threads of glibc's malloc share one heap. To be called before there are threads.
-
-    Of heaps of their own each keeps what its thread has freed, where no other finds it: ten to twenty MiB under load.
-    Each also takes 64 MiB of addresses, which matters where those are limited (RLIMIT_AS).
-    """
-    with suppress(AttributeError, OSError, TypeError):  # as below
-        ctypes.CDLL(None).mallopt(_HEAPS, 1)
 
 
 def give_memory_back() -> None:

@@ -17,7 +17,6 @@ from clipsrv.machine import (
     keep_large_blocks_apart,
     memory_limit,
     physical_memory,
-    share_one_heap,
     usable_cores,
 )
 from tests.support.machine import Machine
@@ -89,29 +88,6 @@ print(kept, holes(20 << 20, 1), holes(384 << 10, 64))
     assert kept > 8
     assert max(of_one, of_many) < 4
     keep_large_blocks_apart()
-
-
-@pytest.mark.parametrize(("before", "heaps"), [("", 5), ("share_one_heap()", 1)], ids=["glibc's own", "shared"])
-def test_threads_that_share_one_heap_make_none_of_their_own(before: str, heaps: int) -> None:
-    """Of glibc, which tells of each heap."""
-    program = f"""
-import ctypes, threading
-from clipsrv.machine import share_one_heap
-{before}
-libc, together = ctypes.CDLL(None), threading.Barrier(5)
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-def hold():
-    block = libc.malloc(1 << 16)
-    together.wait(60)
-    libc.free(block)
-for thread in [threading.Thread(target=hold) for _ in range(4)]:
-    thread.start()
-together.wait(60)
-libc.malloc_stats()
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert sum(line.startswith("Arena ") for line in done.stderr.splitlines()) == heaps
-    share_one_heap()
 
 
 # --- what a group's files mean ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import logging
 import mmap
@@ -14,6 +15,9 @@ logger = logging.getLogger("clipsrv")
 
 #: What a system says that has no file left for a connection, or no memory in its kernel.
 _NO_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: M_ARENA_MAX of glibc's malloc.h.
+_HEAPS = -8
+
 
 #: Files that a server has open beside its connections, and connections that are accepted in one go where files allow.
 _OTHER_FILES, _BACKLOG = 64, 1024
@@ -71,6 +75,16 @@ def addresses_left() -> int | None:
         return None
     with open("/proc/self/statm") as file:
         return most - int(file.read().split()[0]) * mmap.PAGESIZE
+
+
+def save_addresses() -> None:
+    """Has all threads share one heap where addresses are limited: glibc takes 64 MiB of them for each thread's own.
+
+    To be called before there are threads.
+    """
+    if addresses_left() is not None:
+        with suppress(AttributeError, OSError, TypeError):  # not glibc
+            ctypes.CDLL(None).mallopt(_HEAPS, 1)
 
 
 def check_room(size: int) -> None:

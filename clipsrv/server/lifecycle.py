@@ -17,10 +17,10 @@ from clipsrv.config import Config
 from clipsrv.errors import ClipsrvError, StartError
 from clipsrv.images.agreement import pixels_of_pillow, resize_is_pillows
 from clipsrv.images.resize import COMPILED, HOW_TO_COMPILE
-from clipsrv.machine import keep_large_blocks_apart, memory_limit, share_one_heap
+from clipsrv.machine import keep_large_blocks_apart, memory_limit
 from clipsrv.models.known import in_words
 from clipsrv.models.library import Library
-from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for
+from clipsrv.server.allowance import FewFiles, addresses_left, files_for, open_files, room_for, save_addresses
 from clipsrv.server.api.state import BODIES, EMBEDDER, WORKER, own_state
 from clipsrv.server.app import build_app, make_runner, open_library, start
 from clipsrv.server.http.connection import TOLD
@@ -60,7 +60,7 @@ async def serve(config: Config, library: Library | None = None, worker: Worker |
     once. Raises StartError if the model, the device or the address cannot be had.
     """
     config, threads = take_share(config, worker.number if worker else 1)
-    share_one_heap()
+    save_addresses()
     keep_large_blocks_apart()
     stop = signalled()
     asyncio.get_running_loop().set_exception_handler(FewFiles().handle)
